@@ -1,0 +1,32 @@
+//! Sans-IO protocols for connections that stay open.
+//!
+//! Nothing in this crate opens a socket, reads a clock, or allocates. Bytes come in through a buffer that the
+//! caller lends ([`buf::RxBuf`]) and go out through another ([`buf::TxBuf`]); time comes in as an
+//! [`time::Instant`]; randomness comes in through [`rand_core`]. What is left is the protocol, which can
+//! therefore be tested at every split of its input, under virtual time, and fuzzed.
+//!
+//! | module | what | source |
+//! |---|---|---|
+//! | [`buf`] | the lent buffers | |
+//! | [`time`] | milliseconds since any start | |
+//! | [`http`] | heads, bodies, the WebSocket upgrade | RFC 9110, 9112, 6455 section 4 |
+//! | [`ws`] | frames, masks, and the [`ws::Connection`] | RFC 6455 |
+//! | [`sse`] | event streams, both directions | WHATWG HTML section 9.2 |
+//! | [`log`] | cursors, topics, patterns | `PROTOCOL.md` |
+//! | [`session`] | the messages of `longwire.v1`, backoff | `PROTOCOL.md` |
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod buf;
+pub mod http;
+pub mod log;
+pub mod session;
+pub mod sse;
+pub mod time;
+pub mod ws;
+
+pub use rand_core;
