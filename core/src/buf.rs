@@ -154,9 +154,7 @@ impl<'a> RxBuf<'a> {
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
         let spare = self.spare_mut();
         let n = bytes.len().min(spare.len());
-        for (to, from) in spare.iter_mut().zip(bytes) {
-            *to = *from;
-        }
+        copy_parts(spare, &[bytes]);
         self.commit(n);
         n
     }
@@ -310,9 +308,7 @@ impl<'a> TxBuf<'a> {
     pub fn put(&mut self, parts: &[&[u8]]) -> bool {
         let len = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         let Some(space) = self.append(len) else { return false };
-        for (to, from) in space.iter_mut().zip(parts.iter().flat_map(|part| part.iter())) {
-            *to = *from;
-        }
+        copy_parts(space, parts);
         true
     }
 
@@ -339,6 +335,20 @@ fn slide(bytes: &mut [u8], from: Range<usize>, to: usize) {
     let Some(room) = bytes.len().checked_sub(len) else { return };
     if from.end <= bytes.len() && to <= room && from.start != to {
         bytes.copy_within(from, to);
+    }
+}
+
+/// Copies the parts one behind the other, as far as there is space.
+pub(crate) fn copy_parts(mut space: &mut [u8], parts: &[&[u8]]) {
+    for part in parts {
+        let n = part.len().min(space.len());
+        // Both splits are in bounds; the checked ones say so without a panic path.
+        let (Some((to, rest)), Some((from, _))) = (space.split_at_mut_checked(n), part.split_at_checked(n))
+        else {
+            return;
+        };
+        to.copy_from_slice(from);
+        space = rest;
     }
 }
 

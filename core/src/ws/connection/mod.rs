@@ -1,0 +1,282 @@
+//! One WebSocket connection after the opening handshake.
+
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use super::event::Finding;
+use super::{CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Step};
+use crate::buf::{Io, RxBuf, TxBuf};
+use crate::time::Instant;
+use core::ops::Deref;
+
+/// Smallest send buffer: the largest Pong of a client (131 bytes) and a Close with its code (8 bytes). As much
+/// stays reserved for control frames in any send buffer, whatever the application queues.
+pub const MIN_TX: usize = PONG_ROOM + CLOSE_ROOM;
+
+/// Smallest receive buffer under [`Delivery::Chunks`](super::Delivery::Chunks): a control frame (131 bytes)
+/// beside a character that is not complete yet. Under [`Delivery::Whole`](super::Delivery::Whole) it is this
+/// much more than the largest message.
+pub const MIN_RX: usize = 131 + 14;
+
+const PONG_ROOM: usize = 2 + 4 + 125;
+const CLOSE_ROOM: usize = 2 + 4 + 2;
+
+/// A WebSocket connection, of either [`Role`], after the opening handshake (RFC 6455 sections 5 to 7).
+///
+/// It owns no payload: bytes come and go through the buffers that each call is lent ([`Io`]). With its cursors
+/// it takes at most 128 bytes; the configuration is shared (`C` is `&'static Config`, `Arc<Config>`, ...).
+///
+/// # The calling contract
+/// * What arrives: append it to `rx`, then [`poll`](Self::poll) until [`Step::NeedInput`]. The end of the stream:
+///   [`handle_eof`](Self::handle_eof).
+/// * What leaves: after *every* call that is lent `tx`, write what is pending there.
+/// * Time: when [`poll_timeout`](Self::poll_timeout) has come, [`handle_timeout`](Self::handle_timeout).
+/// * Between two calls the bytes that the cursors hold must stay as they are.
+///
+/// No call waits, so none can be cancelled half-way; a runtime may drop its future between any two calls.
+///
+/// ```
+/// use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+/// use longwire_core::time::Instant;
+/// use longwire_core::ws::{Config, Connection, Event, Server, Step};
+///
+/// static CONFIG: Config = Config::new();
+/// let now = Instant::from_millis(0);
+/// let mut connection = Connection::new(Server, &CONFIG, now);
+/// let (mut rx, mut rx_at) = ([0; 1024], RxCursor::default());
+/// let (mut tx, mut tx_at) = ([0; 1024], TxCursor::default());
+/// let mut io = Io::new(RxBuf::new(&mut rx, &mut rx_at), TxBuf::new(&mut tx, &mut tx_at));
+///
+/// io.rx.fill(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"); // RFC 6455 section 5.7: a masked "Hello"
+/// let Step::Event(found) = connection.poll(now, &mut io)? else { panic!() };
+/// match found.event(io.rx.reborrow()) {
+///     Event::Text(text) => connection.send_text(&mut io.tx, text.as_str())?,
+///     _ => panic!(),
+/// }
+/// assert_eq!(io.tx.pending(), b"\x81\x05Hello");
+/// assert_eq!(connection.poll(now, &mut io)?, Step::NeedInput);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection<R, C = &'static Config> {
+    role: R,
+    config: C,
+    /// When the last byte came.
+    heard: Instant,
+    /// What is being waited for: the answer to a Ping, the peer's Close, or the end of the stream.
+    deadline: Option<Instant>,
+    /// Payload of the current frame that did not arrive yet.
+    remaining: u64,
+    /// Payload of the current message that did.
+    message_len: u64,
+    fragments: u32,
+    /// How much was unread when the last poll returned: more than that is new.
+    seen: u32,
+    /// The masking key, turned so that its first byte is for the next byte of payload.
+    mask: [u8; 4],
+    /// Bytes at the end of what is kept that begin a character.
+    tail: u8,
+    receiving: Receiving,
+    message: Option<Kind>,
+    /// Under `Delivery::Chunks`: whether a piece of this message was handed out.
+    begun: bool,
+    /// A message of ours that goes out in pieces.
+    sending: Option<OpCode>,
+    phase: Phase,
+    finding: Option<Finding>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiving {
+    Header,
+    Payload { fin: bool },
+}
+
+/// RFC 6455 section 7.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our Close is written, the peer's did not come yet.
+    CloseSent,
+    /// Both are; a client waits for the server to end the stream (section 7.1.1).
+    Draining,
+    Over(CloseCause),
+}
+
+impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
+    /// A connection whose opening handshake is done. Bytes that came behind the handshake belong into `rx`.
+    pub const fn new(role: R, config: C, now: Instant) -> Self {
+        Self {
+            role,
+            config,
+            heard: now,
+            deadline: None,
+            remaining: 0,
+            message_len: 0,
+            fragments: 0,
+            seen: 0,
+            mask: [0; 4],
+            tail: 0,
+            receiving: Receiving::Header,
+            message: None,
+            begun: false,
+            sending: None,
+            phase: Phase::Open,
+            finding: None,
+        }
+    }
+
+    /// Works off what was received, up to the next event. The event that the last poll found is dropped.
+    ///
+    /// # Errors
+    /// The peer broke a rule: the Close frame is in `tx`. Flush it and end the stream; a further poll says
+    /// [`Step::Closed`].
+    pub fn poll(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
+        if io.rx.unread().len() > self.seen as usize {
+            self.heard = now;
+            if self.phase == Phase::Open {
+                self.deadline = None;
+            }
+        }
+        self.drop_event(&mut io.rx);
+        let step = self.advance(now, io);
+        self.seen = u32::try_from(io.rx.unread().len()).unwrap_or(u32::MAX);
+        step.map_err(|error| self.fail(error, &mut io.tx))
+    }
+
+    /// The stream ended: nothing more will come.
+    pub fn handle_eof(&mut self) -> Step {
+        let cause = match (self.phase, self.finding) {
+            (Phase::Over(cause), _) => cause,
+            (Phase::Draining, _) | (_, Some(Finding::Close(_))) => CloseCause::Clean,
+            // RFC 6455 7.1.5: without a Close the connection is closed with 1006 in the application's eyes.
+            (Phase::Open | Phase::CloseSent, _) => CloseCause::EndOfStream,
+        };
+        self.phase = Phase::Over(cause);
+        Step::Closed(cause)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called; `None`: only input can change anything.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.phase, self.deadline) {
+            (Phase::Over(_), _) => None,
+            (_, Some(deadline)) => Some(deadline),
+            (Phase::Open, None) => self.config.heartbeat.map(|h| self.heard.after(h.interval)),
+            (Phase::CloseSent | Phase::Draining, None) => None,
+        }
+    }
+
+    /// Does what is due: sends a Ping, or gives the connection up. Called too early it does nothing.
+    pub fn handle_timeout(&mut self, now: Instant, io: &mut Io<'_>) -> Step {
+        if let Some(deadline) = self.deadline {
+            if now >= deadline {
+                return self.give_up(io);
+            }
+        } else if let (Phase::Open, Some(Heartbeat { interval, timeout })) =
+            (self.phase, self.config.heartbeat)
+            && now >= self.heard.after(interval)
+        {
+            // When there is no room for the Ping, what is pending asks the same question: the peer has to read.
+            if io.tx.room() >= MIN_TX {
+                self.put_frame(&mut io.tx, OpCode::Ping, true, &[&[]]);
+            }
+            self.deadline = Some(now.after(timeout));
+        }
+        match self.phase {
+            Phase::Over(cause) => Step::Closed(cause),
+            _ => Step::NeedInput,
+        }
+    }
+
+    /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages that arrive before the peer's Close are
+    /// still handed out; none can be sent. The connection is over when the peer has answered, or after
+    /// [`Config::close_timeout`].
+    ///
+    /// `reason` is cut to 123 bytes, between characters, and left out when `tx` has no room for it.
+    ///
+    /// # Errors
+    /// [`SendError::Closing`] when the closing handshake has begun already.
+    pub fn close(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBuf<'_>,
+        code: CloseCode,
+        reason: &str,
+    ) -> Result<(), SendError> {
+        if !self.is_open() {
+            return Err(SendError::Closing);
+        }
+        self.put_close(tx, Some(code), reason);
+        self.phase = Phase::CloseSent;
+        self.deadline = Some(now.after(self.config.close_timeout));
+        Ok(())
+    }
+
+    /// Whether messages can be sent: neither end has begun to close.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open && !matches!(self.finding, Some(Finding::Close(_)))
+    }
+
+    /// The rules that this connection follows.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The peer did not answer in time.
+    fn give_up(&mut self, io: &mut Io<'_>) -> Step {
+        let cause = match self.phase {
+            Phase::Open => {
+                self.put_close(&mut io.tx, Some(CloseCode::GOING_AWAY), "no answer to a ping");
+                CloseCause::Timeout
+            }
+            Phase::CloseSent => CloseCause::Timeout,
+            // The handshake is complete, only the stream did not end.
+            Phase::Draining => CloseCause::Clean,
+            Phase::Over(cause) => cause,
+        };
+        self.phase = Phase::Over(cause);
+        Step::Closed(cause)
+    }
+
+    /// Fails the connection (RFC 6455 section 7.1.7).
+    fn fail(&mut self, error: ProtocolError, tx: &mut TxBuf<'_>) -> ProtocolError {
+        if self.phase == Phase::Open {
+            self.put_close(tx, Some(error.code()), error.as_str());
+        }
+        self.phase = Phase::Over(CloseCause::Failed(error.code()));
+        error
+    }
+
+    /// Drops what the last poll handed out.
+    fn drop_event(&mut self, rx: &mut RxBuf<'_>) {
+        match self.finding.take() {
+            None => {}
+            Some(Finding::Message(_)) => {
+                rx.release(usize::MAX);
+                self.end_message();
+            }
+            Some(Finding::Chunk { last, tail, .. }) => {
+                rx.release(rx.kept().len().saturating_sub(usize::from(tail)));
+                self.begun = true;
+                if last {
+                    self.end_message();
+                }
+            }
+            Some(Finding::Ping(place) | Finding::Pong(place)) => rx.skip(place.size()),
+            Some(Finding::Close(place)) => {
+                rx.skip(place.size());
+                // RFC 6455 7.1.1: the server ends the stream first, so that it is the server that holds TIME_WAIT
+                // no longer than it wants.
+                self.phase = if R::IS_CLIENT { Phase::Draining } else { Phase::Over(CloseCause::Clean) };
+            }
+        }
+    }
+
+    fn end_message(&mut self) {
+        self.message = None;
+        self.receiving = Receiving::Header;
+        self.begun = false;
+    }
+}

@@ -1,0 +1,222 @@
+//! What comes in (RFC 6455 sections 5.4 to 5.6 and 6.2).
+
+use super::super::event::{Finding, Place};
+use super::super::{
+    CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step, unmask, utf8,
+};
+use super::{CLOSE_ROOM, Connection, MIN_RX, MIN_TX, Phase, Receiving};
+use crate::buf::{Io, RxBuf, TxBuf};
+use crate::time::Instant;
+use core::ops::Deref;
+
+impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
+    /// Parses until there is something to say. Each round consumes at least a header or all of the input, so the
+    /// work of one call is bounded by what the buffer holds.
+    pub(super) fn advance(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
+        loop {
+            match self.phase {
+                Phase::Over(cause) => return Ok(Step::Closed(cause)),
+                Phase::Draining => {
+                    // RFC 6455 5.5.1: after both Close frames "any data received is discarded".
+                    io.rx.skip(usize::MAX);
+                    return Ok(Step::NeedInput);
+                }
+                Phase::Open | Phase::CloseSent => {}
+            }
+            let step = match self.receiving {
+                Receiving::Header => self.header(now, io)?,
+                Receiving::Payload { fin } => self.payload(fin, io)?,
+            };
+            if let Some(step) = step {
+                return Ok(step);
+            }
+        }
+    }
+
+    fn header(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Option<Step>, ProtocolError> {
+        let Some((header, size)) = FrameHeader::parse(io.rx.unread())? else {
+            return Ok(Some(self.need_input(io)));
+        };
+        // RFC 6455 5.1: "a client MUST mask all frames", "A server MUST NOT mask any frames".
+        match (R::IS_CLIENT, header.mask.is_some()) {
+            (true, true) => return Err(ProtocolError::Masked),
+            (false, false) => return Err(ProtocolError::Unmasked),
+            _ => {}
+        }
+        // RFC 6455 5.2: "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values".
+        if header.rsv1 {
+            return Err(ProtocolError::ReservedBits);
+        }
+        if header.opcode.is_control() {
+            return self.control(now, header, size, io).map(Some);
+        }
+        self.begin_frame(&header)?;
+        io.rx.skip(size);
+        Ok(None)
+    }
+
+    /// RFC 6455 section 5.4, and the limits: both before a byte of payload is stored.
+    fn begin_frame(&mut self, header: &FrameHeader) -> Result<(), ProtocolError> {
+        let kind = match (header.opcode, self.message) {
+            (OpCode::Text, None) => Kind::Text,
+            (OpCode::Binary, None) => Kind::Binary,
+            (OpCode::Continuation, Some(kind)) => kind,
+            (OpCode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
+            _ => return Err(ProtocolError::ExpectedContinuation),
+        };
+        if self.message.is_none() {
+            self.message_len = 0;
+            self.fragments = 0;
+            self.tail = 0;
+        }
+        let config: &Config = &self.config;
+        if self.message_len.saturating_add(header.len) > config.max_message {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        if self.fragments >= config.max_fragments {
+            return Err(ProtocolError::TooManyFragments);
+        }
+        self.fragments += 1;
+        self.message = Some(kind);
+        self.remaining = header.len;
+        self.mask = header.mask.unwrap_or_default();
+        self.receiving = Receiving::Payload { fin: header.fin };
+        Ok(())
+    }
+
+    fn payload(&mut self, fin: bool, io: &mut Io<'_>) -> Result<Option<Step>, ProtocolError> {
+        self.take_payload(&mut io.rx)?;
+        if self.remaining > 0 {
+            return Ok(Some(self.need_input(io)));
+        }
+        if !fin {
+            self.receiving = Receiving::Header;
+            return Ok(None);
+        }
+        // RFC 6455 8.1: a text must not end inside a character.
+        if self.tail != 0 {
+            return Err(ProtocolError::NotUtf8);
+        }
+        let kind = self.message.unwrap_or(Kind::Binary);
+        let finding = match self.config.delivery {
+            Delivery::Whole => Finding::Message(kind),
+            Delivery::Chunks => Finding::Chunk { kind, first: !self.begun, last: true, tail: 0 },
+        };
+        Ok(Some(self.hand_out(finding, &io.tx)))
+    }
+
+    /// Unmasks, checks and keeps what arrived of the current frame: each byte once.
+    fn take_payload(&mut self, rx: &mut RxBuf<'_>) -> Result<(), ProtocolError> {
+        let n = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(rx.unread().len());
+        if n == 0 {
+            return Ok(());
+        }
+        if !R::IS_CLIENT
+            && let Some(bytes) = rx.unread_mut().get_mut(..n)
+        {
+            self.mask = unmask(bytes, self.mask);
+        }
+        rx.keep(n);
+        self.remaining -= n as u64;
+        self.message_len += n as u64;
+        if self.message == Some(Kind::Text) {
+            let kept = rx.kept();
+            let fresh = kept.len().saturating_sub(n + usize::from(self.tail));
+            self.tail = utf8::check(kept.get(fresh..).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// RFC 6455 section 5.5. A control frame stays among the unread bytes until it is whole and its answer has
+    /// room, so it never touches the message around it.
+    fn control(
+        &mut self,
+        now: Instant,
+        header: FrameHeader,
+        size: usize,
+        io: &mut Io<'_>,
+    ) -> Result<Step, ProtocolError> {
+        // At most 125 and 6: checked by the parser.
+        let place = Place { header: narrow(size), len: narrow(header.len) };
+        if io.rx.unread().len() < place.size() {
+            return Ok(self.need_input(io));
+        }
+        let answer = match header.opcode {
+            OpCode::Ping => FrameHeader::size(header.len, R::IS_CLIENT) + usize::from(place.len) + CLOSE_ROOM,
+            _ => CLOSE_ROOM,
+        };
+        if io.tx.room() < answer {
+            return if io.tx.pending().is_empty() {
+                Err(ProtocolError::SendBufferTooSmall)
+            } else {
+                Ok(Step::NeedFlush)
+            };
+        }
+        let body = usize::from(place.header)..place.size();
+        if let (Some(mask), Some(payload)) = (header.mask, io.rx.unread_mut().get_mut(body.clone())) {
+            unmask(payload, mask);
+        }
+        let payload = io.rx.unread().get(body).unwrap_or_default();
+        let finding = match header.opcode {
+            OpCode::Ping => {
+                // RFC 6455 5.5.3: "identical 'Application data'".
+                self.put_frame(&mut io.tx, OpCode::Pong, true, &[payload]);
+                Finding::Ping(place)
+            }
+            OpCode::Pong => Finding::Pong(place),
+            _ => {
+                let CloseReason { code, .. } = CloseReason::parse(payload)?;
+                if self.phase == Phase::Open {
+                    // RFC 6455 5.5.1: "the endpoint typically echos the status code it received".
+                    self.put_close(&mut io.tx, code, "");
+                }
+                self.deadline = Some(now.after(self.config.close_timeout));
+                Finding::Close(place)
+            }
+        };
+        Ok(self.found(finding))
+    }
+
+    /// There is nothing more to parse. Under `Delivery::Chunks` what is there of a message goes out first.
+    fn need_input(&mut self, io: &mut Io<'_>) -> Step {
+        let whole = io.rx.kept().len().saturating_sub(usize::from(self.tail));
+        if let (Delivery::Chunks, Some(kind), 1..) = (self.config.delivery, self.message, whole) {
+            let finding = Finding::Chunk { kind, first: !self.begun, last: false, tail: self.tail };
+            return self.hand_out(finding, &io.tx);
+        }
+        if io.rx.is_full() {
+            // What is known to come, but no more than doubles the buffer: an announced length reserves nothing.
+            let held = io.rx.held();
+            let known = held.saturating_add(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+            return Step::NeedSpace(
+                known.saturating_add(MIN_RX).min(held.saturating_mul(2).saturating_add(MIN_RX)),
+            );
+        }
+        Step::NeedInput
+    }
+
+    /// A message is handed out only when an answer to it has room beside the reserve for control frames.
+    fn hand_out(&mut self, finding: Finding, tx: &TxBuf<'_>) -> Step {
+        let most = tx.capacity().saturating_sub(MIN_TX);
+        let wanted = MIN_TX + self.config.reply_room.min(most);
+        if tx.room() < wanted && !tx.pending().is_empty() {
+            return Step::NeedFlush;
+        }
+        self.found(finding)
+    }
+
+    fn found(&mut self, finding: Finding) -> Step {
+        self.finding = Some(finding);
+        Step::Event(Found(finding))
+    }
+}
+
+impl Place {
+    pub(super) fn size(self) -> usize {
+        usize::from(self.header) + usize::from(self.len)
+    }
+}
+
+fn narrow<T: TryInto<u8>>(n: T) -> u8 {
+    n.try_into().unwrap_or(u8::MAX)
+}

@@ -1,0 +1,70 @@
+//! UTF-8 in pieces (RFC 6455 section 8.1): a message is checked while it arrives.
+
+use super::ProtocolError;
+
+/// Checks `bytes`, which continue a text that is valid up to their first byte. Returns how many bytes at the end
+/// (0 to 3) begin a character that is not complete yet; they have to be checked again together with what follows.
+pub(super) fn check(bytes: &[u8]) -> Result<u8, ProtocolError> {
+    #[cfg(feature = "simd")]
+    if simdutf8::basic::from_utf8(bytes).is_ok() {
+        return Ok(0);
+    }
+    match core::str::from_utf8(bytes) {
+        Ok(_) => Ok(0),
+        // `error_len` is `None` exactly when the input ends inside a character that could still become valid.
+        Err(e) if e.error_len().is_none() => {
+            Ok(u8::try_from(bytes.len().saturating_sub(e.valid_up_to())).unwrap_or(u8::MAX))
+        }
+        Err(_) => Err(ProtocolError::NotUtf8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn every_split_of_awkward_texts_agrees_with_the_whole() {
+        let texts: [&[u8]; 12] = [
+            "κόσμε €𝄞 a".as_bytes(),
+            b"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf",
+            b"\xed\x9f\xbf\xee\x80\x80",
+            b"\xed\xa0\x80",         // a surrogate
+            b"\xf4\x90\x80\x80",     // above U+10FFFF
+            b"\xc0\xaf",             // overlong
+            b"\xe0\x80\xaf",         // overlong
+            b"\xf0\x80\x80\xaf",     // overlong
+            b"a\x80",                // a continuation alone
+            b"\xf8\x88\x80\x80\x80", // five bytes
+            b"\xe2\x82",             // cut
+            b"\xf0\x9d\x84",         // cut
+        ];
+        for text in texts {
+            let valid = core::str::from_utf8(text).is_ok();
+            for a in 0..=text.len() {
+                for b in a..=text.len() {
+                    assert_eq!(
+                        in_pieces(&[&text[..a], &text[a..b], &text[b..]]),
+                        valid,
+                        "{text:x?} at {a}, {b}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// As the connection does it: the tail is looked at again with the next piece.
+    fn in_pieces(pieces: &[&[u8]]) -> bool {
+        let (mut kept, mut tail) = (Vec::new(), 0u8);
+        for piece in pieces {
+            let from = kept.len() - usize::from(tail);
+            kept.extend_from_slice(piece);
+            match check(&kept[from..]) {
+                Ok(t) => tail = t,
+                Err(_) => return false,
+            }
+        }
+        tail == 0
+    }
+}
