@@ -346,12 +346,22 @@ function journal(text, kind) {
   while ($("journal").childElementCount > JOURNAL) $("journal").lastElementChild.remove();
 }
 
+/** Storage, which a browser may refuse: then the page remembers nothing. */
+function stored(storage, name, value) {
+  try {
+    if (value !== undefined) window[storage].setItem(`longwire.${name}`, value);
+    return window[storage].getItem(`longwire.${name}`);
+  } catch {
+    return value ?? null;
+  }
+}
+
 const chosen = () => new FormData($("transports")).get("transport");
 
-/** Begins, or goes on from where the last subscription stopped. */
-function start() {
+/** Begins, or goes on from where the last subscription stopped. @param {string} [typed]  a new token */
+function start(typed) {
   const since = subscriber?.cursor ?? "latest";
-  const token = sessionStorage.getItem("longwire.token");
+  const token = stored("sessionStorage", "token", typed);
   subscriber = new Subscriber({ topics: TOPICS, since, transport: chosen(), token, pollEvery: 1_000 });
   subscriber.addEventListener("event", onEvent);
   subscriber.addEventListener("gap", onGap);
@@ -367,11 +377,11 @@ $("transports").addEventListener("change", () => {
 });
 $("credential").addEventListener("submit", (submit) => {
   submit.preventDefault();
-  sessionStorage.setItem("longwire.token", $("token").value);
+  const typed = $("token").value;
   $("token").value = "";
-  start();
+  start(typed);
 });
-$("again").addEventListener("click", start);
+$("again").addEventListener("click", () => start());
 
 const THEMES = ["system", "light", "dark"];
 
@@ -382,10 +392,9 @@ function setTheme(theme) {
 
 $("theme").addEventListener("click", () => {
   const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-  localStorage.setItem("longwire.theme", next);
-  setTheme(next);
+  setTheme(stored("localStorage", "theme", next));
 });
-const saved = localStorage.getItem("longwire.theme");
+const saved = stored("localStorage", "theme");
 setTheme(THEMES.includes(saved) ? saved : "system");
 
 const arrivals = Array(RATE_OVER).fill(0);

@@ -111,7 +111,7 @@ export class Subscriber extends EventTarget {
    */
   switchTo(transport) {
     this.#pinned = pinned(transport);
-    this.#attempts = this.#strikes = 0;
+    this.#rung = this.#attempts = this.#strikes = 0;
     if (!this.#state.firm) this.#turn.abort();
   }
 
@@ -240,7 +240,10 @@ export class Refusal extends Error {
   constructor({ code, message, permanent, retry_after, window }) {
     super(message ?? code);
     this.name = "Refusal";
-    Object.assign(this, { code, permanent, retry_after, window });
+    this.code = code;
+    this.permanent = permanent;
+    this.retry_after = retry_after;
+    this.window = window;
   }
 
   /** @param {Response} response  whose status is an error; a proxy's answer is not taken for the gateway's */
@@ -253,8 +256,8 @@ export class Refusal extends Error {
 }
 
 /**
- * Publishes one event (section 8.2). A `Uint8Array`, `ArrayBuffer` or `Blob` is sent as opaque bytes, anything else
- * as JSON.
+ * Publishes one event (section 8.2). A typed array, `ArrayBuffer` or `Blob` is sent as opaque bytes, anything else as
+ * JSON.
  * @param {string} topic
  * @param {any} data
  * @param {{ key?: string, contentType?: string, token?: string | null, url?: string | URL, signal?: AbortSignal }}
@@ -357,6 +360,7 @@ class Link {
     if (this.signal.aborted) return;
     if (envelope.type === "hello") {
       if (envelope.heartbeat > 0) this.#patience = 2 * envelope.heartbeat;
+      this.heard();
       this.open();
     }
     if (envelope.type === "bye") this.end(envelope);
@@ -386,7 +390,11 @@ class Link {
     return this.#on.since();
   }
 
-  /** @throws {Refusal} at any status but 2xx */
+  /**
+   * @param {URL} url
+   * @param {{ accept?: string, cache?: RequestCache }} [options]
+   * @throws {Refusal} at any status but 2xx
+   */
   async fetch(url, { accept = "application/json", cache = "no-store" } = {}) {
     const headers = { Accept: accept, ...authorization(this.token) };
     const response = await fetch(url, { headers, cache, signal: this.signal });
@@ -526,7 +534,7 @@ function pinned(transport) {
   return transport;
 }
 
-/** Ends after `ms`, or when the signal is aborted. */
+/** Ends after `ms`, or when the signal is aborted. @returns {Promise<void>} */
 function sleep(ms, signal) {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();

@@ -22,10 +22,13 @@ function executable() {
   throw new Error("no Chromium in PATH; set CHROMIUM to its path");
 }
 
+/** ms to say what went wrong, after a wait has failed. */
+const GRACE = 5_000;
+
 /**
  * Opens a page, hands it to `use`, and ends the browser whatever happens.
  * @param {{ width?: number, height?: number, scheme?: "light" | "dark", deadline: number }} options
- *   `deadline`: ms for everything together
+ *   `deadline`: ms for any one wait, and with GRACE for everything together
  * @param {(page: import("puppeteer-core").Page, problems: string[]) => Promise<void>} use
  *   `problems` collects what the page complains about
  * @returns {Promise<string[]>} the problems; a failure of `use` is one of them
@@ -51,7 +54,7 @@ export async function withPage({ width = 1280, height = 900, scheme = "light", d
       }
     });
     const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`not done within ${deadline / 1_000} s`)), deadline);
+      timer = setTimeout(() => reject(new Error(`not done within ${deadline / 1_000} s`)), deadline + GRACE);
     });
     await Promise.race([use(page, problems), late]);
   } catch (error) {

@@ -30,15 +30,16 @@ const problems = await withPage(
     await page.goto(url, { waitUntil: "load" });
     const shown = (n) => window.longwireStats?.devices >= n && document.querySelectorAll(".tile path[d]").length > 0;
     const opened = performance.now();
+    let shownAfter = null;
     try {
       await page.waitForFunction(shown, {}, Number(values.devices));
-      const shownAfter = Math.round(performance.now() - opened);
+      shownAfter = Math.round(performance.now() - opened);
       if (values.switch) await throughAll(page, problems);
+    } finally {
+      // Also when something failed: counts and picture then show what.
       stats = { ...(await page.evaluate(() => window.longwireStats)), shown_after_ms: shownAfter };
       if (stats.lost > 0) problems.push(`${stats.lost} events lost`);
       if (stats.repeated > 0) problems.push(`${stats.repeated} events repeated`);
-    } finally {
-      // Also when something failed: the picture then shows what.
       await page.screenshot({ path: picture });
     }
   },
