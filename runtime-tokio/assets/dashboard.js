@@ -123,7 +123,6 @@ class Counter {
     return gapTold ? { ...none, told: missing } : { ...none, lost: missing };
   }
 
-  /** After a reset nothing is known. */
   forget() {
     this.#seq = this.#at = this.#beganAt = null;
   }
@@ -293,9 +292,14 @@ function onGap({ detail: { from, to, reason } }) {
   journal(`gap told (${reason}): after ${from}, up to ${to}`, "gap");
   if (reason === "reset") {
     resets += 1;
-    for (const device of devices.values()) for (const counter of device.counters.values()) counter.forget();
+    forget();
   }
   paintSoon();
+}
+
+/** What comes next is no continuation of what came before: it proves nothing lost. */
+function forget() {
+  for (const device of devices.values()) for (const counter of device.counters.values()) counter.forget();
 }
 
 /** Devices that the state after a reset does not name are gone. */
@@ -331,6 +335,11 @@ function onState({ detail: state }) {
   const had = !$("credential").hidden;
   $("credential").hidden = !denied;
   if (denied && !had) $("token").focus();
+  // A state too large for one answer: the devices appear as they report.
+  if (name === "stopped" && code === "state_too_large") {
+    forget();
+    start({ since: "now" });
+  }
   $("again").hidden = name !== "stopped" || denied || code === "closed";
   paintSoon();
 }
@@ -358,9 +367,11 @@ function stored(storage, name, value) {
 
 const chosen = () => new FormData($("transports")).get("transport");
 
-/** Begins, or goes on from where the last subscription stopped. @param {string} [typed]  a new token */
-function start(typed) {
-  const since = subscriber?.cursor ?? "latest";
+/**
+ * Begins, or goes on from where the last subscription stopped.
+ * @param {{ typed?: string, since?: string }} [options]  `typed`: a new token
+ */
+function start({ typed, since = subscriber?.cursor ?? "latest" } = {}) {
   const token = stored("sessionStorage", "token", typed);
   subscriber = new Subscriber({ topics: TOPICS, since, transport: chosen(), token, pollEvery: 1_000 });
   subscriber.addEventListener("event", onEvent);
@@ -379,7 +390,7 @@ $("credential").addEventListener("submit", (submit) => {
   submit.preventDefault();
   const typed = $("token").value;
   $("token").value = "";
-  start(typed);
+  start({ typed });
 });
 $("again").addEventListener("click", () => start());
 
