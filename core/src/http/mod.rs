@@ -6,7 +6,7 @@
 //! | [`view`] | what a head says | RFC 9110, 9112 |
 //! | [`body`] | bodies, piece by piece | RFC 9112 sections 6 and 7 |
 //! | [`query`] | percent-encoding in paths and queries | RFC 3986, WHATWG URL |
-//! | [`write`] | heads to be sent, without injection | RFC 9112 |
+//! | [`mod@write`] | heads to be sent, without injection | RFC 9112 |
 //! | [`upgrade`] | the opening handshake of WebSocket, both roles | RFC 6455 section 4 |
 //! | [`extension`] | `Sec-WebSocket-Extensions` | RFC 6455 section 9.1 |
 
