@@ -186,7 +186,12 @@ pub(super) fn target_parts<'b>(method: &str, target: &'b str) -> (Option<&'b str
     if target.starts_with('/') {
         return (None, target);
     }
-    match target.split_once("://") {
+    // RFC 3986 section 3.1.
+    let is_scheme = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    match target.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
         None => (None, target),
         Some((_, rest)) => match rest.find(['/', '?']).and_then(|end| rest.split_at_checked(end)) {
             Some((authority, path)) => (Some(authority), path),
