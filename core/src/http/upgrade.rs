@@ -26,15 +26,29 @@ pub const MAX_SUBPROTOCOLS: usize = 32;
 /// ```
 pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
     const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    // Arrays of a known length, for which the optimiser sees that neither library can panic.
-    let mut input = [0; 60];
-    for (to, from) in input.iter_mut().zip(key.iter().chain(GUID)) {
+    let mut message = [0; 60];
+    for (to, from) in message.iter_mut().zip(key.iter().chain(GUID)) {
         *to = *from;
     }
-    let mut accept = [0; 28];
+    base64(&sha1(&message))
+}
+
+/// Not inlined, of an array, and by one `update` (`Sha1::from` hides from the optimiser how much was hashed): so it
+/// sees that the library cannot panic.
+#[inline(never)]
+fn sha1(message: &[u8; 60]) -> [u8; 20] {
+    let mut sha1 = sha1_smol::Sha1::new();
+    sha1.update(message);
+    sha1.digest().bytes()
+}
+
+/// The only call of its library, for the same reason: with a second length it would be compiled for slices.
+#[inline(never)]
+fn base64(bytes: &[u8; 20]) -> [u8; 28] {
+    let mut text = [0; 28];
     // 20 bytes are 28 characters, so there is no error to handle.
-    let _ = STANDARD.encode_slice(sha1_smol::Sha1::from(input).digest().bytes(), &mut accept);
-    accept
+    let _ = STANDARD.encode_slice(bytes, &mut text);
+    text
 }
 
 /// Why a request is no opening handshake that a server can take.
@@ -306,9 +320,15 @@ impl ClientUpgrade {
 
     /// Makes the key of these bytes, which must be random and never used before.
     pub fn with_nonce(nonce: [u8; 16]) -> Self {
-        let mut key = [0; 24];
-        // 16 bytes are 24 characters, so there is no error to handle.
-        let _ = STANDARD.encode_slice(nonce, &mut key);
+        // Zeros behind the 16 bytes leave their 22 characters as they are.
+        let mut padded = [0; 20];
+        for (to, from) in padded.iter_mut().zip(nonce) {
+            *to = from;
+        }
+        let mut key = [b'='; 24];
+        for (to, from) in key.iter_mut().zip(base64(&padded)).take(22) {
+            *to = from;
+        }
         Self { key }
     }
 

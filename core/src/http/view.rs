@@ -1,6 +1,6 @@
 //! Views of a head that was found to be well formed: nothing is stored, the lines are walked when asked.
 
-use super::grammar::{ascii, decimal, elements, field_line, split_once};
+use super::grammar::{ascii, cut, decimal, elements, field_line, split_once};
 
 /// The versions of HTTP that this module speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl<'b> Request<'b> {
 
     fn path_and_query(&self) -> (&'b str, Option<&'b str>) {
         let (_, rest) = self.target_parts();
-        match rest.split_once('?') {
+        match cut(rest, b'?') {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         }
@@ -186,18 +186,22 @@ pub(super) fn target_parts<'b>(method: &str, target: &'b str) -> (Option<&'b str
     if target.starts_with('/') {
         return (None, target);
     }
-    // RFC 3986 section 3.1.
-    let is_scheme = |text: &str| {
-        text.starts_with(|c: char| c.is_ascii_alphabetic())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-    };
-    match target.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
-        None => (None, target),
-        Some((_, rest)) => match rest.find(['/', '?']).and_then(|end| rest.split_at_checked(end)) {
-            Some((authority, path)) => (Some(authority), path),
-            None => (Some(rest), "/"),
-        },
+    match cut(target, b':').and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?))) {
+        Some((scheme, rest)) if is_scheme(scheme) => {
+            let end = rest.bytes().position(|b| matches!(b, b'/' | b'?'));
+            match end.and_then(|end| rest.split_at_checked(end)) {
+                Some((authority, path)) => (Some(authority), path),
+                None => (Some(rest), "/"),
+            }
+        }
+        _ => (None, target),
     }
+}
+
+/// RFC 3986 section 3.1.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
 /// A response's head, as [`ResponseHead::view`](super::head::ResponseHead::view) shows it.
