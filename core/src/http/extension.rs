@@ -1,7 +1,7 @@
 //! `Sec-WebSocket-Extensions` (RFC 6455 section 9.1): a list of extensions, each with parameters.
 //!
-//! One pass over the bytes whatever they are; nothing is stored. How many extensions and parameters there can be is
-//! bounded by [`Limits::max_value`](super::head::Limits::max_value).
+//! One pass over the bytes whatever they are; nothing is stored. How many extensions and parameters there can
+//! be is bounded by [`Limits::max_value`](super::head::Limits::max_value).
 
 use nom::branch::alt;
 use nom::bytes::complete::tag;
@@ -81,8 +81,8 @@ impl<'b> Extension<'b> {
         self.name
     }
 
-    /// Its parameters in order, with their values. The same name may come twice: most extensions forbid that, and
-    /// have to look for it.
+    /// Its parameters in order, with their values. The same name may come twice: most extensions forbid that,
+    /// and have to look for it.
     pub fn params(&self) -> impl Iterator<Item = (&'b str, Option<Value<'b>>)> + Clone + use<'b> {
         let mut rest = self.params;
         core::iter::from_fn(move || {
@@ -256,8 +256,8 @@ mod tests {
 
     #[test]
     fn cve_2021_32640_ws_spaces_and_commas_cost_linear_work() {
-        // 64 KiB of what backtracking parsers choke on. There is no backtracking to time: each shape is answered by one
-        // item at most, and the parsers never look behind.
+        // 64 KiB of what backtracking parsers choke on. There is no backtracking to time: each shape is
+        // answered by one item at most, and the parsers never look behind.
         for unit in [" ", ",", "\t,", ", "] {
             assert_eq!(parse(unit.repeat(65536 / unit.len()).as_bytes()).count(), 0);
         }

@@ -72,8 +72,8 @@ pub(super) fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((before, rest.split_first()?.1))
 }
 
-/// As [`split_once`], of text, at a character of ASCII. `str`'s own searchers keep panics that the optimiser cannot
-/// prove away.
+/// As [`split_once`], of text, at a character of ASCII. `str`'s own searchers keep panics that the optimiser
+/// cannot prove away.
 pub(super) fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
     let (before, rest) = text.split_at_checked(text.bytes().position(|b| b == at)?)?;
     Some((before, rest.get(1..)?))
@@ -109,13 +109,14 @@ pub(super) fn decimal(bytes: &[u8]) -> Option<u64> {
     })
 }
 
-/// `uri-host [ ":" port ]`, by its characters (RFC 9110 section 7.2). Empty is allowed; user information is not.
+/// `uri-host [ ":" port ]`, by its characters (RFC 9110 section 7.2). Empty is allowed; user information is
+/// not.
 pub(super) fn is_host(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| is_tchar(*b) && !matches!(b, b'#' | b'^' | b'`' | b'|') || b"()[],;=:".contains(b))
 }
 
-/// The longest run of such bytes, perhaps none. `nom`'s own parser of that name keeps a panic that the optimiser cannot
-/// always prove away.
+/// The longest run of such bytes, perhaps none. `nom`'s own parser of that name keeps a panic that the
+/// optimiser cannot always prove away.
 pub(super) fn run(is: impl Fn(u8) -> bool) -> impl Fn(&[u8]) -> IResult<&[u8], &[u8]> {
     move |input| {
         let end = input.iter().position(|b| !is(*b)).unwrap_or(input.len());
@@ -146,7 +147,8 @@ pub(super) fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], Version)> {
     all_consuming((method, target, version)).parse(line).ok().map(|(_, parts)| parts)
 }
 
-/// `HTTP-version SP status-code SP [ reason-phrase ]`, RFC 9112 section 4: the version, the status' three digits, the reason.
+/// `HTTP-version SP status-code SP [ reason-phrase ]`, RFC 9112 section 4: the version, the status' three
+/// digits, the reason.
 ///
 /// Deviation: the space behind the code may be missing when there is no reason, as some servers send it.
 pub(super) fn status_line(line: &[u8]) -> Option<(Version, &[u8], &[u8])> {
@@ -156,7 +158,8 @@ pub(super) fn status_line(line: &[u8]) -> Option<(Version, &[u8], &[u8])> {
     all_consuming((version, status, reason)).parse(line).ok().map(|(_, parts)| parts)
 }
 
-/// Whether the version at the end of a request line, or at the start of a status line, is well formed but not ours.
+/// Whether the version at the end of a request line, or at the start of a status line, is well formed but not
+/// ours.
 pub(super) fn is_other_version(version: &[u8]) -> bool {
     let Some([major, b'.', minor]) = version.strip_prefix(b"HTTP/") else { return false };
     major.is_ascii_digit() && minor.is_ascii_digit() && (*major != b'1' || !matches!(minor, b'0' | b'1'))

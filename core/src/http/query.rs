@@ -1,15 +1,15 @@
-//! Percent-encoding in paths (RFC 3986 section 2.1) and in queries (`application/x-www-form-urlencoded`, WHATWG URL
-//! section 5.1), decoded without allocation.
+//! Percent-encoding in paths (RFC 3986 section 2.1) and in queries (`application/x-www-form-urlencoded`,
+//! WHATWG URL section 5.1), decoded without allocation.
 //!
-//! Deviation from WHATWG: a malformed escape, or one that is not UTF-8, is an error and not a replacement character.
-//! Two readers that repair the same text differently see different topics.
+//! Deviation from WHATWG: a malformed escape, or one that is not UTF-8, is an error and not a replacement
+//! character. Two readers that repair the same text differently see different topics.
 
 use core::fmt;
 
 use super::grammar::{cut, decimal, pieces};
 
-/// The name and value pairs of a query, in order. A piece without `=` is a name with an empty value; empty pieces are
-/// passed over.
+/// The name and value pairs of a query, in order. A piece without `=` is a name with an empty value; empty
+/// pieces are passed over.
 ///
 /// ```
 /// use longwire_core::http::query::pairs;

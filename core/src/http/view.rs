@@ -21,8 +21,8 @@ pub struct Headers<'b> {
 }
 
 impl<'b> Headers<'b> {
-    /// Names and values, in order of arrival. Values come without the space around them, and may hold bytes that
-    /// are not ASCII (`obs-text`), but no control byte except the tab.
+    /// Names and values, in order of arrival. Values come without the space around them, and may hold bytes
+    /// that are not ASCII (`obs-text`), but no control byte except the tab.
     pub fn iter(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + Clone + use<'b> {
         lines(self.lines).filter_map(field_line).map(|(name, value)| (ascii(name), value))
     }
@@ -50,8 +50,8 @@ impl<'b> Headers<'b> {
         if values.next().is_some() { Err(Repeated) } else { Ok(first) }
     }
 
-    /// The elements of all fields of this name, which are comma-separated lists, in order. Quoted strings are not
-    /// looked for.
+    /// The elements of all fields of this name, which are comma-separated lists, in order. Quoted strings are
+    /// not looked for.
     pub fn list<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + Clone + use<'b, 'n> {
         self.get_all(name).flat_map(elements)
     }
@@ -118,7 +118,8 @@ impl<'b> Request<'b> {
         self.method
     }
 
-    /// The request target as it was sent: visible ASCII without `#`, in one of the four forms of RFC 9112 section 3.2.
+    /// The request target as it was sent: visible ASCII without `#`, in one of the four forms of RFC 9112
+    /// section 3.2.
     pub fn target(&self) -> &'b str {
         self.target
     }
@@ -138,7 +139,8 @@ impl<'b> Request<'b> {
         self.headers.get(name)
     }
 
-    /// The target's path, still percent-encoded (see [`query`](super::query)): `/v1/stream`. Empty for `CONNECT`.
+    /// The target's path, still percent-encoded (see [`query`](super::query)): `/v1/stream`. Empty for
+    /// `CONNECT`.
     pub fn path(&self) -> &'b str {
         let (path, _) = self.path_and_query();
         path
@@ -150,8 +152,8 @@ impl<'b> Request<'b> {
         query
     }
 
-    /// Whom the request is for: the authority in the target when it has one (RFC 9112 section 3.2.2: then `Host` is
-    /// ignored), `Host` otherwise. Empty when a request of HTTP/1.0 names nobody.
+    /// Whom the request is for: the authority in the target when it has one (RFC 9112 section 3.2.2: then
+    /// `Host` is ignored), `Host` otherwise. Empty when a request of HTTP/1.0 names nobody.
     pub fn authority(&self) -> &'b str {
         match self.target_parts() {
             (Some(authority), _) => authority,
@@ -249,8 +251,8 @@ impl<'b> Response<'b> {
         self.headers.get(name)
     }
 
-    /// `Retry-After` in seconds (RFC 9110 section 10.2.3). `None` also for its other form, a date: nobody here has
-    /// a calendar.
+    /// `Retry-After` in seconds (RFC 9110 section 10.2.3). `None` also for its other form, a date: nobody
+    /// here has a calendar.
     pub fn retry_after(&self) -> Option<u64> {
         self.headers.get("retry-after").and_then(decimal)
     }
