@@ -2,7 +2,8 @@
 
 use super::super::event::{Finding, Place};
 use super::super::{
-    CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step, unmask, utf8,
+    CloseCause, CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step,
+    unmask, utf8,
 };
 use super::{CLOSE_ROOM, Connection, MIN_RX, MIN_TX, Phase, Receiving};
 use crate::buf::{Io, RxBuf, TxBuf};
@@ -170,6 +171,9 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                     // RFC 6455 5.5.1: "the endpoint typically echos the status code it received".
                     self.put_close(&mut io.tx, code, "");
                 }
+                // RFC 6455 7.1.1: the server ends the stream first, so that it is the server that holds TIME_WAIT
+                // no longer than it wants.
+                self.phase = if R::IS_CLIENT { Phase::Draining } else { Phase::Over(CloseCause::Clean) };
                 self.deadline = Some(now.after(self.config.close_timeout));
                 Finding::Close(place)
             }
