@@ -16,10 +16,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     pub(super) fn advance(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
         loop {
             match self.phase {
-                Phase::Over(cause) => return Ok(Step::Closed(cause)),
+                Phase::Over(cause) => {
+                    discard(&mut io.rx);
+                    return Ok(Step::Closed(cause));
+                }
                 Phase::Draining => {
-                    // RFC 6455 5.5.1: after both Close frames "any data received is discarded".
-                    io.rx.skip(usize::MAX);
+                    discard(&mut io.rx);
                     return Ok(Step::NeedInput);
                 }
                 Phase::Open | Phase::CloseSent => {}
@@ -219,6 +221,13 @@ impl Place {
     pub(super) fn size(self) -> usize {
         usize::from(self.header) + usize::from(self.len)
     }
+}
+
+/// RFC 6455 section 1.4: "after receiving a control frame indicating the connection should be closed, a peer
+/// discards any further data received." What is left of a message goes with it.
+fn discard(rx: &mut RxBuf<'_>) {
+    rx.release(usize::MAX);
+    rx.skip(usize::MAX);
 }
 
 fn narrow<T: TryInto<u8>>(n: T) -> u8 {
