@@ -18,7 +18,7 @@ pub const MIN_TX: usize = PONG_ROOM + CLOSE_ROOM;
 /// Smallest receive buffer under [`Delivery::Chunks`](super::Delivery::Chunks): a control frame (131 bytes)
 /// beside a character that is not complete yet. Under [`Delivery::Whole`](super::Delivery::Whole) it is this
 /// much more than the largest message.
-pub const MIN_RX: usize = 131 + 14;
+pub const MIN_RX: usize = PONG_ROOM + 3;
 
 const PONG_ROOM: usize = 2 + 4 + 125;
 const CLOSE_ROOM: usize = 2 + 4 + 2;
