@@ -72,11 +72,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             self.fragments = 0;
             self.tail = 0;
         }
-        let config: &Config = &self.config;
-        if self.message_len.saturating_add(header.len) > config.max_message {
+        if self.message_len.saturating_add(header.len) > self.max_message() {
             return Err(ProtocolError::MessageTooBig);
         }
-        if self.fragments >= config.max_fragments {
+        if self.fragments >= self.config.max_fragments {
             return Err(ProtocolError::TooManyFragments);
         }
         self.fragments += 1;
@@ -191,14 +190,30 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             return self.hand_out(finding, &io.tx);
         }
         if io.rx.is_full() {
-            // What is known to come, but no more than doubles the buffer: an announced length reserves nothing.
-            let held = io.rx.held();
-            let known = held.saturating_add(usize::try_from(self.remaining).unwrap_or(usize::MAX));
-            return Step::NeedSpace(
-                known.saturating_add(MIN_RX).min(held.saturating_mul(2).saturating_add(MIN_RX)),
-            );
+            return Step::NeedSpace(self.space(&io.rx));
         }
         Step::NeedInput
+    }
+
+    /// What the message may still need, but no more than twice of what is held: an announced length reserves
+    /// nothing, and as the buffer at least doubles until then, growing it costs linear work.
+    fn space(&self, rx: &RxBuf<'_>) -> usize {
+        let rest = match (self.receiving, self.message) {
+            (_, None) => 0,
+            (Receiving::Payload { fin: true }, _) => self.remaining,
+            _ => self.max_message().saturating_sub(self.message_len),
+        };
+        let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+        let most = rx.kept().len().saturating_add(rest);
+        most.min(rx.held().saturating_mul(2)).saturating_add(MIN_RX)
+    }
+
+    /// A whole message has to fit into a buffer, of which no more than `u32::MAX` bytes are used.
+    fn max_message(&self) -> u64 {
+        match self.config.delivery {
+            Delivery::Whole => self.config.max_message.min(u64::from(u32::MAX) - MIN_RX as u64),
+            Delivery::Chunks => self.config.max_message,
+        }
     }
 
     /// A message is handed out only when an answer to it has room beside the reserve for control frames.
