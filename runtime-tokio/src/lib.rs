@@ -1,1 +1,4 @@
 //! (being written)
+
+pub mod net;
+pub mod websocket;
