@@ -142,6 +142,8 @@ class Stream:
                 if source.response.status_code != 200:
                     raise refusal(source.response.status_code, source.response.read())
                 for event in source.iter_sse():
+                    if not event.data:
+                        continue  # `retry:` alone: WHATWG dispatches nothing, this library does
                     envelope = decode(event.data, "json")
                     name = "message" if envelope["type"] == "event" else envelope["type"]
                     if event.event != name:
