@@ -4,10 +4,11 @@ use std::fmt;
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::PATIENCE;
 use crate::http::{self, Events, Response};
 use crate::ws::{Message, Socket};
 
@@ -58,6 +59,8 @@ pub struct Reader {
     pattern: String,
     /// Where the next connection begins.
     pub cursor: String,
+    /// By when there has to be something for the application: heartbeats alone are no life.
+    deadline: Instant,
 }
 
 impl fmt::Debug for Reader {
@@ -71,11 +74,17 @@ type Take<'a> = dyn FnMut(Item) -> ControlFlow<()> + 'a;
 impl Reader {
     /// Begins at this cursor, which is not `latest`.
     pub fn new(address: SocketAddr, pattern: &str, cursor: &str) -> Self {
-        Self { address, pattern: pattern.to_owned(), cursor: cursor.to_owned() }
+        Self {
+            address,
+            pattern: pattern.to_owned(),
+            cursor: cursor.to_owned(),
+            deadline: Instant::now() + PATIENCE,
+        }
     }
 
     /// Reads over one connection until `take` breaks, and drops the connection there. Panics if the server ends it.
     pub fn read(&mut self, transport: Transport, mut take: impl FnMut(Item) -> ControlFlow<()>) {
+        self.deadline = Instant::now() + PATIENCE;
         match transport {
             Transport::WebSocket => self.read_websocket(&mut take),
             Transport::Sse => self.read_sse(&mut take),
@@ -136,6 +145,7 @@ impl Reader {
 
     fn apply_poll(&mut self, response: &Response, take: &mut Take<'_>) -> ControlFlow<()> {
         if response.status == 204 {
+            assert!(Instant::now() < self.deadline, "no event for {PATIENCE:?}: {self:?}");
             self.cursor = response.header("longwire-next").expect("section 8.1").to_owned();
             return ControlFlow::Continue(());
         }
@@ -166,8 +176,16 @@ impl Reader {
             }
             Some("gap") => take(gap_of(envelope)),
             Some("bye" | "error") => panic!("{envelope}"),
-            _ => ControlFlow::Continue(()),
+            _ => {
+                assert!(Instant::now() < self.deadline, "no event for {PATIENCE:?}: {self:?}");
+                return self.moved(envelope, ControlFlow::Continue(()));
+            }
         };
+        self.deadline = Instant::now() + PATIENCE;
+        self.moved(envelope, flow)
+    }
+
+    fn moved(&mut self, envelope: &Value, flow: ControlFlow<()>) -> ControlFlow<()> {
         if let Some(at) = envelope["at"].as_str() {
             self.cursor = at.to_owned();
         }

@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -137,8 +138,10 @@ impl Socket {
 
     /// Waits for the next envelope of one of these types, passing over the others.
     pub fn envelope_of(&mut self, types: &[&str]) -> Value {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let envelope = self.envelope();
+            assert!(Instant::now() < deadline, "none of {types:?} for {PATIENCE:?}");
             if types.iter().any(|t| envelope["type"] == **t) {
                 return envelope;
             }
@@ -147,7 +150,9 @@ impl Socket {
 
     /// Waits for the Close frame and for the end after it, passing over messages; the close code.
     pub fn close_code(&mut self) -> Option<u16> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "no close for {PATIENCE:?}");
             match self.receive() {
                 Message::Close(code) => return Some(code),
                 Message::End => return None,
