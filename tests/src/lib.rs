@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod http;
 pub mod process;
 pub mod reader;
+pub mod refusal;
 pub mod rng;
 pub mod ws;
 
