@@ -101,24 +101,44 @@ impl Program {
 
     /// Waits for its end, at most this long.
     pub fn finish_within(mut self, patience: Duration) -> Ended {
+        let status = self.wait_within(patience);
+        let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
+        Ended { status, stdout, stderr }
+    }
+
+    /// Waits for the end of the program itself, at most this long; what it has started is left alone.
+    pub fn wait_within(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
-        let status = loop {
+        loop {
             match self.child.try_wait().expect("it is our child") {
-                Some(status) => break status,
-                None if Instant::now() > deadline => panic!("{} does not end:\n{}", self.name, self.said()),
+                Some(status) => return status,
+                None if Instant::now() > deadline => {
+                    panic!("{} does not end within {patience:?}:\n{}", self.name, self.said())
+                }
                 // The interval of a look, not a wait for something to have happened.
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
+        }
+    }
+
+    /// The processes of its group that still run, as Linux shows them in /proc.
+    pub fn left(&self) -> Vec<String> {
+        let group = self.child.id().to_string();
+        let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+        let stats = processes.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+        // After the name in parentheses: state, parent, group (proc_pid_stat(5)).
+        let in_group = |stat: &String| {
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.split(' ').nth(2) == Some(group.as_str()))
         };
-        let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
-        Ended { status, stdout, stderr }
+        stats.filter(in_group).collect()
     }
 
     fn group(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32).expect("not 0")
     }
 
-    fn said(&self) -> String {
+    /// The end of what it wrote, for people.
+    pub fn said(&self) -> String {
         let show =
             |lines: &Lines| lines.seen().into_iter().rev().take(40).rev().collect::<Vec<_>>().join("\n");
         format!("--- stdout\n{}\n--- stderr\n{}", show(&self.stdout), show(&self.stderr))

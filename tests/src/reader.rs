@@ -39,7 +39,7 @@ pub enum Item {
         topic: String,
         /// Its CURSOR.
         at: String,
-        /// Its value.
+        /// Its value; of opaque bytes, their base64.
         data: Value,
     },
     /// Some may be missing here.
