@@ -1,5 +1,6 @@
 //! HTTP/1.1 (RFC 9112) as far as a test needs it: one request, one response, a body that may go on for ever.
 
+use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -8,7 +9,6 @@ use serde_json::Value;
 use crate::PATIENCE;
 
 /// The head of a response, and its body if it was read.
-#[derive(Debug)]
 pub struct Response {
     /// The status code.
     pub status: u16,
@@ -16,6 +16,13 @@ pub struct Response {
     pub headers: Vec<(String, String)>,
     /// The body, decoded.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = String::from_utf8_lossy(self.body.get(..2_000).unwrap_or(&self.body));
+        write!(f, "{} {:?} {start}", self.status, self.headers)
+    }
 }
 
 impl Response {

@@ -48,12 +48,14 @@ pub fn python(script: &str) -> Command {
     command
 }
 
-/// Node with one of the scripts in `tests/clients`, whose libraries `tests/setup/node` installed.
+/// Node with one of the scripts in `tests/clients`. `tests/setup/node` installed their libraries, and a Node of its own
+/// if the machine's was too old.
 pub fn node(script: &str) -> Command {
     let script = workspace().join("tests/clients").join(script);
     let libraries = script.with_file_name("node_modules");
     assert!(libraries.exists(), "{} is missing: run tests/run setup", libraries.display());
-    let mut command = Command::new("node");
+    let own = workspace().join("tests/.setup/node/node_modules/.bin/node");
+    let mut command = Command::new(if own.exists() { own } else { "node".into() });
     command.arg(script);
     command
 }

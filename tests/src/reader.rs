@@ -168,11 +168,8 @@ impl Reader {
             Some("event") => {
                 let at =
                     envelope.get("at").or(envelope.get("past")).and_then(Value::as_str).expect("at or past");
-                take(Item::Event {
-                    topic: text(envelope, "topic"),
-                    at: at.to_owned(),
-                    data: envelope["data"].clone(),
-                })
+                let data = envelope.get("data").or(envelope.get("bytes")).expect("data or bytes").clone();
+                take(Item::Event { topic: text(envelope, "topic"), at: at.to_owned(), data })
             }
             Some("gap") => take(gap_of(envelope)),
             Some("bye" | "error") => panic!("{envelope}"),

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::process::Command;
+use std::time::Instant;
 
 use longwire_tests::gateway::Gateway;
 use longwire_tests::http::Response;
@@ -147,7 +148,9 @@ fn curl_sse(url: &str, since: &str) -> Command {
 fn curl_long_polls(url: &str, start: &str) -> Vec<Event> {
     let mut cursor = start.to_owned();
     let mut seen: Vec<Event> = Vec::new();
+    let deadline = Instant::now() + 3 * PATIENCE;
     while seen.last().is_none_or(|event| event.0 != LAST) {
+        assert!(Instant::now() < deadline, "the last event does not come");
         let response = curl(&[&format!("{url}/v1/stream?topic=**&wait=25&since={cursor}")]);
         if response.status == 204 {
             cursor = response.header("longwire-next").expect("section 8.1").to_owned();
