@@ -135,7 +135,7 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
     /// Now and then what waits is moved to the front of the memory: at most `BYTES` bytes, within the critical
     /// section of `M`.
     pub fn try_report<T: Encode<()> + ?Sized>(&self, topic: &str, value: &T) -> Result<(), ReportError> {
-        if Topic::new(topic).is_err() {
+        if Topic::parse(topic).is_err() {
             return Err(ReportError::BadTopic);
         }
         self.log.lock(|log| log.borrow_mut().push(topic, value))?;
