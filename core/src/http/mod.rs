@@ -1,1 +1,16 @@
-//! (being written)
+//! HTTP/1.1 as far as real-time connections need it: heads, bodies, and the upgrade to WebSocket.
+//!
+//! | module | what | source |
+//! |---|---|---|
+//! | [`head`] | heads, found while they arrive and parsed once | RFC 9112 |
+//! | [`view`] | what a head says | RFC 9110, 9112 |
+//! | [`write`] | heads to be sent, without injection | RFC 9112 |
+//! | [`upgrade`] | the opening handshake of WebSocket, both roles | RFC 6455 section 4 |
+//! | [`extension`] | `Sec-WebSocket-Extensions` | RFC 6455 section 9.1 |
+
+pub mod extension;
+mod grammar;
+pub mod head;
+pub mod upgrade;
+pub mod view;
+pub mod write;
