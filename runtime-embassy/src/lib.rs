@@ -14,15 +14,18 @@
 #[cfg(test)]
 extern crate std;
 
+mod buffered;
+mod error;
 mod link;
 #[cfg(feature = "embassy-net")]
 mod net;
 mod outbox;
 mod websocket;
 
+pub use error::{Error, HandshakeError};
 pub use link::{Connect, Link, Stream};
 pub use longwire_core as core;
 #[cfg(feature = "embassy-net")]
 pub use net::Tcp;
 pub use outbox::{Counts, Outbox, ReportError, WhenFull};
-pub use websocket::{Config, Error, WebSocket};
+pub use websocket::{Config, WebSocket};

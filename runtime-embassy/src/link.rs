@@ -15,7 +15,10 @@ use core::fmt::Debug;
 ///
 /// Nothing in this crate drops a `write` that began, except to give the connection up; an application that drops
 /// [`recv`](crate::WebSocket::recv) may do so.
-#[expect(async_fn_in_trait, reason = "embassy's executors poll a task where it lives: no future has to be Send")]
+#[expect(
+    async_fn_in_trait,
+    reason = "embassy's executors poll a task where it lives: no future has to be Send"
+)]
 pub trait Link {
     /// What can go wrong below.
     type Error: Debug;

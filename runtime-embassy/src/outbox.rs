@@ -220,7 +220,9 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
             // Of the publications in flight, counted from zero.
             let Some(ahead) = n.checked_sub(u64::from(log.done).saturating_add(1)) else { return };
             let in_flight = u64::from(log.sent.saturating_sub(log.done));
-            let Some(bit) = u32::try_from(ahead).ok().and_then(|ahead| 1u32.checked_shl(ahead)) else { return };
+            let Some(bit) = u32::try_from(ahead).ok().and_then(|ahead| 1u32.checked_shl(ahead)) else {
+                return;
+            };
             if ahead < in_flight && log.done_ahead & bit == 0 {
                 log.done_ahead |= bit;
                 log.counts.refused = log.counts.refused.wrapping_add(1);

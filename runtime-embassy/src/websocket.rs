@@ -1,14 +1,15 @@
 //! A WebSocket client over a [`Link`].
 
-use core::fmt;
+use embassy_time::{Duration, with_timeout};
+use longwire_core::http::head::{HeadError, HeadReader, Limits, Step as HeadStep};
+use longwire_core::http::upgrade::{ClientUpgrade, Offer, ResponseError};
+use longwire_core::rand_core::{CryptoRng, Rng};
+use longwire_core::ws::{
+    self, Client, CloseCause, CloseCode, Connection, Event, Kind, ProtocolError, SendError, Step,
+};
 
-use embassy_futures::select::{Either, select};
-use embassy_time::{Duration, Timer, with_timeout};
-use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
-use longwire_core::time::Instant;
-use longwire_core::ws::{self, Client, CloseCause, CloseCode, Connection, Event, ProtocolError, SendError, Step};
-use rand_core::Rng;
-
+use crate::buffered::{Buffered, Input, now};
+use crate::error::{Error, HandshakeError};
 use crate::link::Link;
 
 /// What a connection allows and expects.
@@ -42,49 +43,6 @@ impl Default for Config {
     }
 }
 
-/// Why a connection cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum Error<E> {
-    /// The link failed.
-    Link(E),
-    /// The link took no byte for [`Config::write_timeout`].
-    WriteTimeout,
-    /// A write was dropped half-way, and the link cannot say how far it got ([`Link::CANCEL_SAFE_WRITE`]).
-    Torn,
-    /// The peer broke a rule of the protocol; it was told so.
-    Protocol(ProtocolError),
-    /// A message that does not fit the receive buffer; the peer was told so (1009).
-    MessageTooBig,
-    /// The connection is over.
-    Closed(CloseCause),
-    /// A message was not taken.
-    Send(SendError),
-}
-
-impl<E: fmt::Debug> fmt::Display for Error<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Link(error) => write!(f, "the link failed: {error:?}"),
-            Self::WriteTimeout => f.write_str("the link takes no more bytes"),
-            Self::Torn => f.write_str("a write was dropped half-way"),
-            Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
-            Self::MessageTooBig => f.write_str("a message above the receive buffer"),
-            Self::Closed(cause) => write!(f, "the connection is over: {cause:?}"),
-            Self::Send(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<E: fmt::Debug> core::error::Error for Error<E> {}
-
-impl<E> From<ProtocolError> for Error<E> {
-    fn from(error: ProtocolError) -> Self {
-        Self::Protocol(error)
-    }
-}
-
 /// A WebSocket, seen from the client.
 ///
 /// It owns no memory but its state: the receive and the send buffer are lent to it for its whole life. `R` gives the
@@ -101,35 +59,81 @@ impl<E> From<ProtocolError> for Error<E> {
 /// wait for something else beside the connection without that risk, take it apart: [`try_recv`](Self::try_recv) and
 /// [`flush`](Self::flush), and drop only [`fill`](Self::fill), which reads.
 pub struct WebSocket<'b, L, R> {
-    link: L,
+    stream: Buffered<'b, L>,
     connection: Connection<Client<R>, &'b ws::Config>,
-    write_timeout: Duration,
-    rx: &'b mut [u8],
-    rx_at: RxCursor,
-    tx: &'b mut [u8],
-    tx_at: TxCursor,
-    /// A write began, and did not end.
-    writing: bool,
-    /// Something was written since the link was last flushed.
-    written: bool,
+    /// The last step waits for a flush, and there may be input that was not looked at.
+    unfinished: bool,
+}
+
+impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
+    /// Asks the server at the other end of `link` for a WebSocket (RFC 6455 section 4.1), and says which of the
+    /// subprotocols that were offered it chose.
+    ///
+    /// `rx` has to hold the server's answer (some 200 bytes, but a proxy may add to it), and later the largest message and
+    /// [`MIN_RX`](ws::MIN_RX) bytes more. `tx` has to hold the request, and later the largest message that is sent, its
+    /// header (up to 14 bytes) and [`MIN_TX`](ws::MIN_TX) bytes more.
+    ///
+    /// # Errors
+    /// See [`HandshakeError`]. The link is dropped then, as it is when the future is dropped.
+    pub async fn connect<'o>(
+        link: L,
+        offer: &Offer<'o>,
+        config: &'b Config,
+        mut rng: R,
+        rx: &'b mut [u8],
+        tx: &'b mut [u8],
+    ) -> Result<(Self, Option<&'o str>), HandshakeError<L::Error>> {
+        let mut stream = Buffered::new(link, config.write_timeout, rx, tx);
+        let upgrade = ClientUpgrade::new(&mut rng);
+        let subprotocol = with_timeout(config.handshake_timeout, shake_hands(&mut stream, &upgrade, offer))
+            .await
+            .unwrap_or(Err(HandshakeError::Timeout))?;
+        let connection = Connection::new(Client(rng), &config.ws, now());
+        Ok((Self { stream, connection, unfinished: false }, subprotocol))
+    }
+}
+
+/// Sends the request and reads the answer; the frames that may have come behind it stay in the buffer.
+async fn shake_hands<'o, L: Link>(
+    stream: &mut Buffered<'_, L>,
+    upgrade: &ClientUpgrade,
+    offer: &Offer<'o>,
+) -> Result<Option<&'o str>, HandshakeError<L::Error>> {
+    upgrade.write_request(&mut stream.tx(), offer).map_err(HandshakeError::Request)?;
+    stream.flush().await?;
+    let mut reader = HeadReader::default();
+    let head = loop {
+        match reader.poll_response(&mut stream.rx(), &Limits::DEFAULT).map_err(HandshakeError::Head)? {
+            HeadStep::Head(head) => break head,
+            HeadStep::NeedSpace(_) => return Err(HandshakeError::Head(HeadError::TooLong)),
+            HeadStep::NeedInput => match stream.read(None).await? {
+                Input::End => return Err(HandshakeError::Ended),
+                Input::Bytes | Input::Deadline => {}
+            },
+        }
+    };
+    let response = head.view(stream.rx());
+    let agreed = upgrade.check(offer, &response).map_err(|error| match error {
+        ResponseError::Status(status) => {
+            let retry_after = response.retry_after().map(|s| u32::try_from(s).unwrap_or(u32::MAX));
+            HandshakeError::Refused { status, retry_after }
+        }
+        error => HandshakeError::Response(error),
+    })?;
+    let chosen = agreed.subprotocol();
+    let subprotocol = offer.subprotocols.iter().copied().find(|offered| Some(*offered) == chosen);
+    head.release(&mut stream.rx());
+    Ok(subprotocol)
 }
 
 impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
-    /// A connection whose opening handshake is done; the first byte that `link` gives belongs to a frame.
-    ///
-    /// `rx` has to hold the largest message and [`MIN_RX`](ws::MIN_RX) bytes more, `tx` the largest message that is
-    /// sent, its header (up to 14 bytes) and [`MIN_TX`](ws::MIN_TX) bytes more.
+    /// A connection whose opening handshake is done; the first byte that `link` gives belongs to a frame. About the
+    /// buffers see [`connect`](Self::connect).
     pub fn new(link: L, config: &'b Config, rng: R, rx: &'b mut [u8], tx: &'b mut [u8]) -> Self {
         Self {
-            link,
+            stream: Buffered::new(link, config.write_timeout, rx, tx),
             connection: Connection::new(Client(rng), &config.ws, now()),
-            write_timeout: config.write_timeout,
-            rx,
-            rx_at: RxCursor::default(),
-            tx,
-            tx_at: TxCursor::default(),
-            writing: false,
-            written: false,
+            unfinished: false,
         }
     }
 
@@ -142,12 +146,10 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
         let found = loop {
             match self.step() {
                 Ok(Step::Event(found)) => break found,
-                Ok(Step::NeedInput) => {
+                Ok(Step::NeedInput | Step::NeedFlush) => {
                     self.flush().await?;
                     self.fill().await?;
                 }
-                // There may be input that was not looked at: so no reading before the next step.
-                Ok(Step::NeedFlush) => self.flush().await?,
                 Ok(Step::NeedSpace(_)) => {
                     self.refuse_size();
                     self.flush().await?;
@@ -164,7 +166,7 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
                 }
             }
         };
-        Ok(found.event(RxBuf::new(self.rx, &mut self.rx_at)))
+        Ok(found.event(self.stream.rx()))
     }
 
     /// The next event among what was received already. `None`: [`flush`](Self::flush), then [`fill`](Self::fill).
@@ -173,7 +175,7 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
     /// The connection is over; what is left to be said to the peer goes out with [`flush`](Self::flush).
     pub fn try_recv(&mut self) -> Result<Option<Event<'_>>, Error<L::Error>> {
         match self.step()? {
-            Step::Event(found) => Ok(Some(found.event(RxBuf::new(self.rx, &mut self.rx_at)))),
+            Step::Event(found) => Ok(Some(found.event(self.stream.rx()))),
             Step::NeedInput | Step::NeedFlush => Ok(None),
             Step::NeedSpace(_) => {
                 self.refuse_size();
@@ -183,29 +185,20 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
         }
     }
 
-    /// Reads once, or does what is due in time (a Ping, or giving up), whichever comes first.
+    /// Reads once, or does what is due in time (a Ping, or giving up), whichever comes first. It does not wait when
+    /// [`try_recv`](Self::try_recv) stopped before the end of its input, for a flush.
     ///
     /// Cancel-safe, whatever the link.
     pub async fn fill(&mut self) -> Result<(), Error<L::Error>> {
-        let deadline = self.connection.poll_timeout();
-        let mut rx = RxBuf::new(self.rx, &mut self.rx_at);
-        let spare = rx.spare_mut();
-        if spare.is_empty() {
-            // `try_recv` has said that it waits for a flush: a read into nothing would look like the end.
+        if core::mem::take(&mut self.unfinished) {
             return Ok(());
         }
-        match select(self.link.read(spare), until(deadline)).await {
-            Either::First(Ok(0)) => {
-                // Said again by the next step.
-                let _: Step = self.connection.handle_eof();
-            }
-            Either::First(Ok(n)) => rx.commit(n),
-            Either::First(Err(error)) => return Err(Error::Link(error)),
-            Either::Second(()) => {
-                let tx = TxBuf::new(self.tx, &mut self.tx_at);
-                let _: Step = self.connection.handle_timeout(now(), &mut Io::new(rx, tx));
-            }
-        }
+        // What follows from the end and from the deadline is said again by the next step.
+        let _: Step = match self.stream.read(self.connection.poll_timeout()).await? {
+            Input::Bytes => return Ok(()),
+            Input::End => self.connection.handle_eof(),
+            Input::Deadline => self.connection.handle_timeout(now(), &mut self.stream.io()),
+        };
         Ok(())
     }
 
@@ -213,26 +206,7 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
     ///
     /// Cancel-safe as the type says. When it fails, the connection is over.
     pub async fn flush(&mut self) -> Result<(), Error<L::Error>> {
-        if self.writing && !L::CANCEL_SAFE_WRITE {
-            return Err(Error::Torn);
-        }
-        let mut tx = TxBuf::new(self.tx, &mut self.tx_at);
-        while !tx.pending().is_empty() {
-            self.writing = true;
-            match with_timeout(self.write_timeout, self.link.write(tx.pending())).await {
-                // A link that takes nothing breaks its promise; trying for ever would keep the processor busy.
-                Ok(Ok(0)) | Err(_) => return Err(Error::WriteTimeout),
-                Ok(Ok(n)) => tx.consume(n),
-                Ok(Err(error)) => return Err(Error::Link(error)),
-            }
-            self.writing = false;
-            self.written = true;
-        }
-        if self.written {
-            self.link.flush().await.map_err(Error::Link)?;
-            self.written = false;
-        }
-        Ok(())
+        self.stream.flush().await
     }
 
     /// Queues a binary message, whole or not at all; [`flush`](Self::flush) or [`recv`](Self::recv) sends it.
@@ -241,12 +215,18 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
     /// [`SendError::Full`] when there is no room beside what is queued: flush, then try again. If nothing is queued, the
     /// message is too large for the send buffer.
     pub fn try_send_binary(&mut self, data: &[u8]) -> Result<(), SendError> {
-        self.connection.send_binary(&mut TxBuf::new(self.tx, &mut self.tx_at), data)
+        self.connection.send_binary(&mut self.stream.tx(), data)
     }
 
     /// Queues a text message, as [`try_send_binary`](Self::try_send_binary).
     pub fn try_send_text(&mut self, text: &str) -> Result<(), SendError> {
-        self.connection.send_text(&mut TxBuf::new(self.tx, &mut self.tx_at), text)
+        self.connection.send_text(&mut self.stream.tx(), text)
+    }
+
+    /// Queues a binary message of `len` bytes, which `fill` writes in place (they are zeros before), as
+    /// [`try_send_binary`](Self::try_send_binary).
+    pub fn try_send_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), SendError> {
+        self.connection.send_with(&mut self.stream.tx(), Kind::Binary, len, fill)
     }
 
     /// Sends a binary message: waits for room, and until the link has taken it.
@@ -266,9 +246,8 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
     ///
     /// Cancel-safe as the type says: a further call goes on waiting.
     pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<CloseCause, Error<L::Error>> {
-        let mut tx = TxBuf::new(self.tx, &mut self.tx_at);
         // Already closing is as good.
-        let _: Result<(), SendError> = self.connection.close(now(), &mut tx, code, reason);
+        let _: Result<(), SendError> = self.connection.close(now(), &mut self.stream.tx(), code, reason);
         loop {
             match self.recv().await {
                 Ok(_) => {}
@@ -283,40 +262,30 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
         self.connection.is_open()
     }
 
-    /// Whether something waits to be written.
+    /// Whether nothing waits to be written.
     pub fn is_flushed(&self) -> bool {
-        self.tx_at.is_idle() && !self.written
+        self.stream.is_flushed()
     }
 
     /// Gives the link back. What was queued and not flushed is lost.
     pub fn into_link(self) -> L {
-        self.link
+        self.stream.link
     }
 
     fn step(&mut self) -> Result<Step, ProtocolError> {
-        let rx = RxBuf::new(self.rx, &mut self.rx_at);
-        let tx = TxBuf::new(self.tx, &mut self.tx_at);
-        self.connection.poll(now(), &mut Io::new(rx, tx))
+        let step = self.connection.poll(now(), &mut self.stream.io());
+        self.unfinished = step == Ok(Step::NeedFlush);
+        step
     }
 
     /// The receive buffer cannot grow here.
     fn refuse_size(&mut self) {
-        let mut tx = TxBuf::new(self.tx, &mut self.tx_at);
-        let reason = "message above the receive buffer";
         // Already closing is as good.
-        let _: Result<(), SendError> = self.connection.close(now(), &mut tx, CloseCode::TOO_BIG, reason);
-    }
-}
-
-/// The clock, as the core sees it.
-fn now() -> Instant {
-    Instant::from_millis(embassy_time::Instant::now().as_millis())
-}
-
-/// Waits until a moment has come; without one, for ever.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => Timer::at(embassy_time::Instant::from_millis(deadline.as_millis())).await,
-        None => core::future::pending().await,
+        let _: Result<(), SendError> = self.connection.close(
+            now(),
+            &mut self.stream.tx(),
+            CloseCode::TOO_BIG,
+            "message above the receive buffer",
+        );
     }
 }

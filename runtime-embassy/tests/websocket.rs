@@ -1,15 +1,20 @@
 //! The client against a server made of the same core, over a stream in memory.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+
 mod common;
 
+use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard};
 
 use common::{Memory, Numbers, Pace, poll_times};
 use embassy_time::{Duration, MockDriver};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::http::head::{HeadError, HeadReader, Limits, Step as HeadStep};
+use longwire_core::http::upgrade::{self, Offer, ResponseError};
 use longwire_core::time::Instant;
 use longwire_core::ws::{self, CloseCause, CloseCode, Connection, Event, Kind, SendError, Server, Step};
-use longwire_embassy::{Config, Error, Link, WebSocket};
+use longwire_embassy::{Config, Error, HandshakeError, Link, WebSocket};
 use proptest::prelude::*;
 
 static CONFIG: Config = Config::new();
@@ -157,11 +162,34 @@ fn fill_is_the_only_wait_that_needs_to_be_dropped() {
     assert_eq!(received_by_server(&wire.take().from_client).len(), 5, "four Pongs and the Close");
 }
 
+#[test]
+fn more_pings_than_the_send_buffer_has_answers_for() {
+    let _clock = clock();
+    let link = Memory::new(Pace::Bytes(usize::MAX));
+    let wire = link.wire.clone();
+    let mut server = Connection::new(Server, &SERVER, Instant::default());
+    let (mut bytes, mut at) = (vec![0; 1024], TxCursor::default());
+    let mut pings = TxBuf::new(&mut bytes, &mut at);
+    for n in 0..5 {
+        server.send_ping(&mut pings, &[n; 125]).unwrap();
+    }
+    wire.borrow_mut().to_client.extend(pings.pending());
+    let (mut rx, mut tx) = ([0; 1024], [0; ws::MIN_TX]);
+    let mut socket = WebSocket::new(link, &CONFIG, Numbers(1), &mut rx, &mut tx);
+    for _ in 0..20 {
+        while socket.try_recv().unwrap().is_some() {}
+        poll_times(socket.flush(), 9).unwrap().unwrap();
+        // The peer waits for its answers: what was read already has to be enough.
+        poll_times(socket.fill(), 9).unwrap_or(Ok(())).unwrap();
+    }
+    assert_eq!(received_by_server(&wire.borrow().from_client).len(), 5);
+}
+
 /// A link that loses count when a write is dropped.
 struct Torn(Memory);
 
 impl Link for Torn {
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
         self.0.read(bytes).await
@@ -265,4 +293,84 @@ fn close_waits_for_the_peer() {
     wire.borrow_mut().to_client.extend(b"\x82\x01x\x88\x02\x03\xe9");
     wire.borrow_mut().ended = true;
     assert_eq!(poll_times(socket.close(CloseCode::GOING_AWAY, "sleep"), 99), Some(Ok(CloseCause::Clean)));
+}
+
+/// The answer to the request that `wire` holds, as a server of the core gives it.
+fn answer(wire: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
+    let (mut rx, mut rx_at) = (vec![0; 1024], RxCursor::default());
+    let (mut tx, mut tx_at) = (vec![0; 1024], TxCursor::default());
+    let (mut rx, mut tx) = (RxBuf::new(&mut rx, &mut rx_at), TxBuf::new(&mut tx, &mut tx_at));
+    assert_eq!(rx.fill(wire), wire.len());
+    let HeadStep::Head(head) = HeadReader::default().poll_request(&mut rx, &Limits::DEFAULT).unwrap() else {
+        panic!("no whole request: {}", String::from_utf8_lossy(wire))
+    };
+    let request = head.view(rx.reborrow());
+    assert_eq!((request.target(), request.authority()), ("/v1/stream", "10.0.2.2:8080"));
+    upgrade::accept(&request).unwrap().write_response(&mut tx, subprotocol, None, &[]).unwrap();
+    tx.pending().to_vec()
+}
+
+const OFFER: Offer<'static> =
+    Offer { subprotocols: &["longwire.v1.cbor", "b"], ..Offer::new("10.0.2.2:8080", "/v1/stream") };
+
+/// Shakes hands with a server that answers as `reply` says, then receives one event.
+fn shake_hands(
+    pace: Pace,
+    rx_len: usize,
+    reply: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> Result<(Option<&'static str>, String), HandshakeError<Infallible>> {
+    let link = Memory::new(pace);
+    let wire = link.wire.clone();
+    let (mut rx, mut tx) = (vec![0; rx_len], [0; 512]);
+    let (mut socket, subprotocol) = {
+        let connect = WebSocket::connect(link, &OFFER, &CONFIG, Numbers(1), &mut rx, &mut tx);
+        let mut connect = std::pin::pin!(connect);
+        assert_eq!(poll_times(connect.as_mut(), 2000).map(|done| done.err()), None);
+        let reply = reply(&wire.borrow().from_client);
+        wire.borrow_mut().to_client.extend(reply);
+        wire.borrow_mut().ended = true;
+        poll_times(connect, 2000).unwrap()?
+    };
+    let event = poll_times(socket.recv(), 99).unwrap().map(describe);
+    Ok((subprotocol, event.unwrap_or_else(|error| error.to_string())))
+}
+
+#[test]
+fn rfc6455_4_1_opening_handshake_at_every_split_with_frames_right_behind_it() {
+    let _clock = clock();
+    for bytes in [1, 2, 5, 64, usize::MAX] {
+        let reply = |request: &[u8]| {
+            let mut reply = answer(request, Some("longwire.v1.cbor"));
+            reply.extend(b"\x82\x05hello");
+            reply
+        };
+        let done = shake_hands(Pace::Bytes(bytes), 256 + ws::MIN_RX, reply).unwrap();
+        assert_eq!(done, (Some("longwire.v1.cbor"), format!("binary {:?}", b"hello")));
+    }
+}
+
+#[test]
+fn refused_and_broken_handshakes() {
+    let _clock = clock();
+    let fails = |reply: &'static str| shake_hands(Pace::Bytes(9), 256, |_| reply.into()).unwrap_err();
+    let full = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(fails(full), HandshakeError::Refused { status: 503, retry_after: Some(7) });
+    let ok = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    assert_eq!(fails(ok), HandshakeError::Response(ResponseError::Accept));
+    assert_eq!(fails("HTTP/1.1 101 Swi"), HandshakeError::Ended);
+    assert_eq!(fails("SSH-2.0-OpenSSH_9.2\r\n\r\n"), HandshakeError::Head(HeadError::StatusLine));
+    let long = |_: &[u8]| [&b"HTTP/1.1 200 OK\r\nA: "[..], &[b'a'; 300]].concat();
+    let long = shake_hands(Pace::Bytes(9), 256, long).unwrap_err();
+    assert_eq!(long, HandshakeError::Head(HeadError::TooLong));
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up() {
+    let (_guard, clock) = clock();
+    let link = Memory::new(Pace::Bytes(64));
+    let (mut rx, mut tx) = ([0; 256], [0; 512]);
+    let mut connect = std::pin::pin!(WebSocket::connect(link, &OFFER, &CONFIG, Numbers(1), &mut rx, &mut tx));
+    assert!(poll_times(connect.as_mut(), 99).is_none());
+    clock.advance(CONFIG.handshake_timeout);
+    assert_eq!(poll_times(connect, 1).unwrap().err(), Some(HandshakeError::Timeout));
 }
