@@ -221,6 +221,12 @@ impl<'a> RxBuf<'a> {
         self.bytes.get(self.kept_range()).unwrap_or_default()
     }
 
+    /// As [`kept`](Self::kept), to be changed in place (lines joined).
+    pub fn kept_mut(&mut self) -> &mut [u8] {
+        let range = self.kept_range();
+        self.bytes.get_mut(range).unwrap_or_default()
+    }
+
     /// Drops the first `n` kept bytes.
     pub fn release(&mut self, n: usize) {
         let n = n.min(self.kept().len());
@@ -340,7 +346,7 @@ impl<'a> TxBuf<'a> {
 
 /// Moves the bytes of `from` to `to`. Out of range it does nothing: the checks are what lets the optimiser leave
 /// out the panic of `copy_within`.
-fn slide(bytes: &mut [u8], from: Range<usize>, to: usize) {
+pub(crate) fn slide(bytes: &mut [u8], from: Range<usize>, to: usize) {
     let Some(len) = from.end.checked_sub(from.start) else { return };
     let Some(room) = bytes.len().checked_sub(len) else { return };
     if from.end <= bytes.len() && to <= room && from.start != to {

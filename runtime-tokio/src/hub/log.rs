@@ -1,0 +1,544 @@
+//! The log: what was published, bounded in every direction, and how it is read.
+
+use super::event::{Budget, Forms};
+use super::{Data, Event, Record};
+use longwire_core::log::{Cursor, Key, Pattern, Topic};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The bounds of a log. Each has a default, and what happens at it is said at the field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Events in the tail, which live readers are served from. Default 16,384. The oldest leaves; a reader that is
+    /// further behind reads from the history.
+    pub tail_events: usize,
+    /// Bytes of the tail's events. Default 16 MiB. As above. Encoded forms may take as much again.
+    pub tail_bytes: usize,
+    /// Events in the history of one topic. Default 1,000. The topic's oldest leaves; who resumes from before it is
+    /// told a gap.
+    pub history_events: usize,
+    /// Bytes of the history of all topics. Default 64 MiB. The topic that is published to loses its own past, unless
+    /// it has less than its share: then the topic with the most loses.
+    pub history_bytes: usize,
+    /// How long an event stays in the history. Default one hour. The latest event of a topic and key stays.
+    pub history_age: Duration,
+    /// Topics. Default 10,000. A publication to one more is refused with `topics_full`.
+    pub max_topics: usize,
+    /// Latest events: topics and keys together. Default 100,000. One more is refused with `topics_full`.
+    pub max_keys: usize,
+    /// Bytes of the latest events. Default 64 MiB. A publication that would go beyond is refused with `topics_full`.
+    pub latest_bytes: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            tail_events: 16_384,
+            tail_bytes: 16 << 20,
+            history_events: 1_000,
+            history_bytes: 64 << 20,
+            history_age: Duration::from_secs(3600),
+            max_topics: 10_000,
+            max_keys: 100_000,
+            latest_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A publication that the log has no room for. Nothing was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// [`LogConfig::max_topics`] is reached.
+    Topics,
+    /// [`LogConfig::max_keys`] is reached.
+    Keys,
+    /// [`LogConfig::latest_bytes`] is reached.
+    LatestBytes,
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Topics => "the table of topics is full (max_topics)",
+            Self::Keys => "the table of keys is full (max_keys)",
+            Self::LatestBytes => "the latest events take all their bytes (latest_bytes)",
+        })
+    }
+}
+
+impl std::error::Error for AppendError {}
+
+/// Events that matched and are gone: those with `from` < position <= `to`, as far as they matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last position before it.
+    pub from: u64,
+    /// The last position in it.
+    pub to: u64,
+}
+
+/// A piece of a log, as one reader sees it.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Told before the events.
+    pub gap: Option<Gap>,
+    /// In the order of their positions.
+    pub records: Vec<Record>,
+    /// The reader has everything up to here that matches and is still held.
+    pub next: u64,
+}
+
+/// How much one page takes: it bounds the time that the log is locked and the memory that a reader pins.
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    /// Events.
+    pub events: usize,
+    /// Bytes of their bodies; the first event is taken whatever its size.
+    pub bytes: usize,
+}
+
+/// Events looked at for one page, matching or not.
+const MAX_SCAN: usize = 8192;
+
+/// A log in memory: one order of positions over all topics.
+///
+/// Appending and reading lock it for a short time; neither waits for a reader.
+#[derive(Debug)]
+pub struct Log {
+    config: LogConfig,
+    epoch: u64,
+    head: AtomicU64,
+    inner: Mutex<Inner>,
+    forms: Arc<Budget>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    tail: VecDeque<Record>,
+    tail_bytes: usize,
+    names: HashMap<Arc<str>, usize>,
+    topics: Vec<TopicLog>,
+    history_bytes: usize,
+    /// Topics by the bytes of their history: who has the most is last.
+    by_size: BTreeSet<(usize, usize)>,
+    /// The latest events of all topics and keys, by their position.
+    latest: BTreeMap<u64, Arc<Event>>,
+    latest_bytes: usize,
+    evicted: u64,
+}
+
+#[derive(Debug)]
+struct TopicLog {
+    name: Arc<str>,
+    history: VecDeque<Arc<Event>>,
+    bytes: usize,
+    /// The last position that left the history: what came at or before it may be missing.
+    evicted: u64,
+    /// Where in `Inner::latest` the latest event of each key is.
+    latest: HashMap<Option<Box<str>>, u64>,
+}
+
+/// Sizes of a log, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// The last position.
+    pub head: u64,
+    /// Topics that were published to.
+    pub topics: usize,
+    /// Topics and keys.
+    pub keys: usize,
+    /// Events in the tail.
+    pub tail_events: usize,
+    /// Bytes in the tail.
+    pub tail_bytes: usize,
+    /// Bytes in the histories.
+    pub history_bytes: usize,
+    /// Bytes of the latest events.
+    pub latest_bytes: usize,
+    /// Bytes of encoded forms.
+    pub form_bytes: usize,
+    /// Events that left a history.
+    pub evicted: u64,
+}
+
+impl Log {
+    /// An empty log. `epoch` must differ from that of any log that these readers may have seen: draw it at random.
+    pub fn new(config: LogConfig, epoch: u64) -> Self {
+        let forms = Arc::new(Budget::new(config.tail_bytes));
+        Self { config, epoch, head: AtomicU64::new(0), inner: Mutex::default(), forms }
+    }
+
+    /// The epoch of its cursors.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The last position; 0 when nothing was published.
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// The cursor of a position.
+    pub fn cursor(&self, seq: u64) -> Cursor {
+        Cursor { epoch: self.epoch, seq }
+    }
+
+    /// Its bounds.
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Appends an event and returns its position, at which it is visible to every reader when this returns.
+    ///
+    /// # Errors
+    /// The log has no room for a further topic, key, or latest event; see [`AppendError`].
+    pub fn append(&self, topic: Topic<'_>, key: Option<Key<'_>>, data: Data) -> Result<u64, AppendError> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let key: Option<Box<str>> = key.map(|key| key.as_str().into());
+        let known = inner.names.get(topic.as_str()).copied();
+        let name = match known.and_then(|id| inner.topics.get(id)) {
+            Some(topic) => Arc::clone(&topic.name),
+            None => topic.as_str().into(),
+        };
+        let seq = self.head.load(Ordering::Relaxed) + 1;
+        let event = Arc::new(Event { seq, topic: name, key, data, born: Instant::now() });
+        let before = inner.superseded(known, &event.key);
+        inner.has_room(&self.config, known, before, &event)?;
+        let id = known.unwrap_or_else(|| inner.add_topic(&event.topic));
+        inner.put_latest(id, before, &event);
+        inner.put_history(&self.config, id, &event);
+        inner.put_tail(&self.config, Record { event, forms: Some(Arc::new(Forms::new(Arc::clone(&self.forms)))) });
+        self.head.store(seq, Ordering::Release);
+        Ok(seq)
+    }
+
+    /// What comes after `after` and not after `until`, as far as one page takes. `told` is the end of the last gap
+    /// that this reader was told of.
+    ///
+    /// Costs by what it returns, and by the topics that match when the tail no longer reaches back that far.
+    pub fn read(&self, filter: &Filter, after: u64, until: u64, told: u64, size: PageSize) -> Page {
+        let inner = self.lock();
+        let until = until.min(self.head());
+        match inner.tail.front().map(|first| first.event.seq) {
+            Some(first) if after + 1 >= first => inner.read_tail(filter, after, until, size),
+            _ if after >= until => Page { next: after.max(until), ..Page::default() },
+            Some(first) => {
+                inner.read_history(filter, after, until.min(first - 1), told, size, self.config.history_age)
+            }
+            None => inner.read_history(filter, after, until, told, size, self.config.history_age),
+        }
+    }
+
+    /// The state: the latest event of each matching topic and key, with positions after `after` and not after
+    /// `until`, as far as one page takes.
+    pub fn latest(&self, filter: &Filter, after: u64, until: u64, size: PageSize) -> Page {
+        let mut page = Page { next: until, ..Page::default() };
+        if after >= until {
+            return page;
+        }
+        let inner = self.lock();
+        let mut bytes = 0;
+        for (scanned, event) in inner.latest.range(after + 1..=until).map(|(_, event)| event).enumerate() {
+            if scanned == MAX_SCAN {
+                return page;
+            }
+            if filter.matches(&event.topic) {
+                bytes += event.data.len();
+                if page.records.len() >= size.events || (bytes > size.bytes && !page.records.is_empty()) {
+                    page.next = event.seq - 1;
+                    return page;
+                }
+                page.records.push(Record { event: Arc::clone(event), forms: None });
+            }
+            page.next = event.seq;
+        }
+        page.next = until;
+        page
+    }
+
+    /// What the tail holds after `after`, all topics, at most `max` records; `None` when the tail no longer reaches
+    /// back that far.
+    pub(super) fn tail(&self, after: u64, max: usize, into: &mut Vec<Record>) -> Option<()> {
+        let inner = self.lock();
+        match inner.tail.front() {
+            Some(first) if after + 1 >= first.event.seq => {
+                into.extend(inner.tail.range(inner.after(after)..).take(max).cloned());
+                Some(())
+            }
+            Some(_) => None,
+            None => Some(()),
+        }
+    }
+
+    /// Drops from the histories what is older than [`LogConfig::history_age`]. To be called every now and then.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        for id in 0..inner.topics.len() {
+            while let Some(first) = inner.topics.get(id).and_then(|topic| topic.history.front())
+                && now.duration_since(first.born) > self.config.history_age
+            {
+                inner.evict(id);
+            }
+        }
+    }
+
+    /// Its sizes.
+    pub fn stats(&self) -> LogStats {
+        let inner = self.lock();
+        LogStats {
+            head: self.head(),
+            topics: inner.topics.len(),
+            keys: inner.latest.len(),
+            tail_events: inner.tail.len(),
+            tail_bytes: inner.tail_bytes,
+            history_bytes: inner.history_bytes,
+            latest_bytes: inner.latest_bytes,
+            form_bytes: self.forms.used(),
+            evicted: inner.evicted,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics half-way; a poisoned lock would only turn one fault into many.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The latest event that this one takes the place of.
+    fn superseded(&self, topic: Option<usize>, key: &Option<Box<str>>) -> Option<u64> {
+        self.topics.get(topic?)?.latest.get(key).copied()
+    }
+
+    fn has_room(
+        &self,
+        config: &LogConfig,
+        topic: Option<usize>,
+        before: Option<u64>,
+        event: &Event,
+    ) -> Result<(), AppendError> {
+        if topic.is_none() && self.topics.len() >= config.max_topics {
+            return Err(AppendError::Topics);
+        }
+        if before.is_none() && self.latest.len() >= config.max_keys {
+            return Err(AppendError::Keys);
+        }
+        let freed = before.and_then(|seq| self.latest.get(&seq)).map_or(0, |event| event.cost());
+        if self.latest_bytes - freed + event.cost() > config.latest_bytes {
+            return Err(AppendError::LatestBytes);
+        }
+        Ok(())
+    }
+
+    fn add_topic(&mut self, name: &Arc<str>) -> usize {
+        let id = self.topics.len();
+        self.names.insert(Arc::clone(name), id);
+        self.topics.push(TopicLog {
+            name: Arc::clone(name),
+            history: VecDeque::new(),
+            bytes: 0,
+            evicted: 0,
+            latest: HashMap::new(),
+        });
+        id
+    }
+
+    fn put_latest(&mut self, id: usize, before: Option<u64>, event: &Arc<Event>) {
+        if let Some(old) = before.and_then(|seq| self.latest.remove(&seq)) {
+            self.latest_bytes -= old.cost();
+        }
+        self.latest_bytes += event.cost();
+        self.latest.insert(event.seq, Arc::clone(event));
+        if let Some(topic) = self.topics.get_mut(id) {
+            topic.latest.insert(event.key.clone(), event.seq);
+        }
+    }
+
+    fn put_history(&mut self, config: &LogConfig, id: usize, event: &Arc<Event>) {
+        let topics = self.topics.len().max(1);
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        self.by_size.remove(&(topic.bytes, id));
+        topic.history.push_back(Arc::clone(event));
+        topic.bytes += event.cost();
+        self.history_bytes += event.cost();
+        self.by_size.insert((topic.bytes, id));
+        while self.topics.get(id).is_some_and(|topic| topic.history.len() > config.history_events) {
+            self.evict(id);
+        }
+        while self.history_bytes > config.history_bytes {
+            // A topic that has more than its share pays for itself; otherwise the one with the most pays.
+            let own = self.topics.get(id).map_or(0, |topic| topic.bytes);
+            let largest = self.by_size.last().map_or(id, |(_, id)| *id);
+            let victim = if own > config.history_bytes / topics { id } else { largest };
+            if !self.evict(victim) {
+                break;
+            }
+        }
+    }
+
+    /// Drops the oldest event of a topic's history; false when it has none.
+    fn evict(&mut self, id: usize) -> bool {
+        let Some(topic) = self.topics.get_mut(id) else { return false };
+        let Some(event) = topic.history.pop_front() else { return false };
+        self.by_size.remove(&(topic.bytes, id));
+        topic.bytes -= event.cost();
+        topic.evicted = event.seq;
+        if topic.bytes > 0 {
+            self.by_size.insert((topic.bytes, id));
+        }
+        self.history_bytes -= event.cost();
+        self.evicted += 1;
+        true
+    }
+
+    fn put_tail(&mut self, config: &LogConfig, record: Record) {
+        self.tail_bytes += record.event.cost();
+        self.tail.push_back(record);
+        // The newest stays whatever its size: live readers are served from here.
+        while self.tail.len() > 1
+            && (self.tail.len() > config.tail_events || self.tail_bytes > config.tail_bytes)
+            && let Some(oldest) = self.tail.pop_front()
+        {
+            self.tail_bytes -= oldest.event.cost();
+        }
+    }
+
+    /// Where in the tail the events after a position begin.
+    fn after(&self, seq: u64) -> usize {
+        self.tail.partition_point(|record| record.event.seq <= seq)
+    }
+
+    fn read_tail(&self, filter: &Filter, after: u64, until: u64, size: PageSize) -> Page {
+        let mut page = Page { next: until.max(after), ..Page::default() };
+        let mut bytes = 0;
+        for (scanned, record) in self.tail.range(self.after(after)..).enumerate() {
+            let seq = record.event.seq;
+            if seq > until {
+                break;
+            }
+            let matches = filter.matches(&record.event.topic);
+            bytes += if matches { record.event.data.len() } else { 0 };
+            let full = page.records.len() >= size.events || (bytes > size.bytes && !page.records.is_empty());
+            if scanned == MAX_SCAN || (matches && full) {
+                page.next = seq - 1;
+                break;
+            }
+            if matches {
+                page.records.push(record.clone());
+            }
+        }
+        page
+    }
+
+    /// What the tail no longer holds: the histories of the matching topics, merged by position.
+    fn read_history(
+        &self,
+        filter: &Filter,
+        after: u64,
+        until: u64,
+        told: u64,
+        size: PageSize,
+        max_age: Duration,
+    ) -> Page {
+        let now = Instant::now();
+        let mut lost = 0;
+        let mut heads = BTreeMap::new();
+        for topic in self.matching(filter) {
+            let mut from = topic.history.partition_point(|event| event.seq <= after);
+            // What is too old counts as gone, whether it was swept yet or not.
+            while let Some(event) = topic.history.get(from)
+                && now.duration_since(event.born) > max_age
+            {
+                lost = lost.max(event.seq.min(until));
+                from += 1;
+            }
+            if topic.evicted > after {
+                lost = lost.max(topic.evicted.min(until));
+            }
+            if let Some(first) = topic.history.get(from).filter(|event| event.seq <= until) {
+                heads.insert(first.seq, (topic, from));
+            }
+        }
+        let mut page = Page { next: until, ..Page::default() };
+        page.gap = (lost > after.max(told)).then_some(Gap { from: after, to: lost });
+        let mut bytes = 0;
+        while let Some((seq, (topic, at))) = heads.pop_first() {
+            let Some(event) = topic.history.get(at) else { continue };
+            bytes += event.data.len();
+            if page.records.len() >= size.events || (bytes > size.bytes && !page.records.is_empty()) {
+                page.next = seq - 1;
+                break;
+            }
+            page.records.push(Record { event: Arc::clone(event), forms: None });
+            if let Some(next) = topic.history.get(at + 1).filter(|event| event.seq <= until) {
+                heads.insert(next.seq, (topic, at + 1));
+            }
+        }
+        page
+    }
+
+    /// The topics that match: looked up when the filter names them, walked through when it has wildcards.
+    fn matching<'i>(&'i self, filter: &'i Filter) -> Box<dyn Iterator<Item = &'i TopicLog> + 'i> {
+        if filter.is_literal() {
+            let ids = filter.patterns().filter_map(|name| self.names.get(name));
+            Box::new(ids.filter_map(|id| self.topics.get(*id)))
+        } else {
+            Box::new(self.topics.iter().filter(|topic| filter.matches(&topic.name)))
+        }
+    }
+}
+
+/// The topics that a reader wants: a set of patterns, bounded by whoever makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter(BTreeSet<Arc<str>>);
+
+impl Filter {
+    /// Adds a pattern; false when it is there already.
+    pub fn insert(&mut self, pattern: Pattern<'_>) -> bool {
+        self.0.insert(pattern.as_str().into())
+    }
+
+    /// Takes a pattern away, by its text; false when it is not there.
+    pub fn remove(&mut self, pattern: Pattern<'_>) -> bool {
+        self.0.remove(pattern.as_str())
+    }
+
+    /// How many patterns there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing matches.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a topic matches one of them.
+    pub fn matches(&self, topic: &str) -> bool {
+        Topic::parse(topic).is_ok_and(|topic| {
+            self.0.iter().any(|text| Pattern::parse(text).is_ok_and(|pattern| pattern.matches(topic)))
+        })
+    }
+
+    /// The patterns' texts.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|text| &**text)
+    }
+
+    fn is_literal(&self) -> bool {
+        !self.0.iter().any(|text| text.contains('*'))
+    }
+}
+
+impl<'p> FromIterator<Pattern<'p>> for Filter {
+    fn from_iter<I: IntoIterator<Item = Pattern<'p>>>(patterns: I) -> Self {
+        Self(patterns.into_iter().map(|pattern| pattern.as_str().into()).collect())
+    }
+}
