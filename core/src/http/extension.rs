@@ -4,8 +4,9 @@
 //! bounded by [`Limits::max_value`](super::head::Limits::max_value).
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while, take_while_m_n, take_while1};
-use nom::combinator::{opt, recognize};
+use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::combinator::opt;
+use nom::error::{Error, ErrorKind};
 use nom::multi::{many0_count, many1_count};
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
@@ -41,8 +42,10 @@ impl<'b> Iterator for Extensions<'b> {
 
     fn next(&mut self) -> Option<Self::Item> {
         // Empty elements are passed over, as in any list of HTTP (RFC 9110 section 5.6.1.2).
-        let skipped: IResult<&[u8], &[u8]> = take_while(|b: u8| b == b',' || is_ows(b)).parse(self.rest);
-        let (rest, _) = skipped.ok()?;
+        let mut rest = self.rest;
+        while let Some((b' ' | b'\t' | b',', after)) = rest.split_first() {
+            rest = after;
+        }
         if rest.is_empty() {
             self.rest = rest;
             return None;
@@ -120,8 +123,14 @@ impl<'b> Value<'b> {
 
 /// `token *( ";" param )`, with space around each part, as the lists of RFC 2616 section 2.1 had it.
 fn extension(input: &[u8]) -> IResult<&[u8], Extension<'_>> {
-    let (rest, (name, params)) = (token, recognize(many0_count(param))).parse(input)?;
-    Ok((rest, Extension { name, params }))
+    let (params, name) = token(input)?;
+    let (rest, _) = many0_count(param).parse(params)?;
+    Ok((rest, Extension { name, params: before(params, rest) }))
+}
+
+/// What `input` has in front of `rest`, with which it ends.
+fn before<'b>(input: &'b [u8], rest: &[u8]) -> &'b [u8] {
+    input.len().checked_sub(rest.len()).and_then(|len| input.get(..len)).unwrap_or_default()
 }
 
 /// `";" token [ "=" ( token | quoted-string ) ]`
@@ -134,12 +143,20 @@ fn token(input: &[u8]) -> IResult<&[u8], &str> {
     delimited(take_while(is_ows), take_while1(is_tchar), take_while(is_ows)).map(ascii).parse(input)
 }
 
+/// One character of a token. (A library's parser of "one to one" slices in a way that an optimiser cannot follow.)
+fn tchar(input: &[u8]) -> IResult<&[u8], u8> {
+    match input.split_first() {
+        Some((first, rest)) if is_tchar(*first) => Ok((rest, *first)),
+        _ => Err(nom::Err::Error(Error::new(input, ErrorKind::Satisfy))),
+    }
+}
+
 /// A quoted string which, once unescaped, is a token (RFC 6455 section 9.1), without its quotes.
 fn quoted(input: &[u8]) -> IResult<&[u8], &str> {
-    let tchar = take_while_m_n(1, 1, is_tchar);
-    let inside = recognize(many1_count(preceded(opt(tag("\\")), tchar)));
-    let (open, close) = ((take_while(is_ows), tag("\"")), (tag("\""), take_while(is_ows)));
-    delimited(open, inside, close).map(ascii).parse(input)
+    let (inside, _) = (take_while(is_ows), tag("\"")).parse(input)?;
+    let (close, _) = many1_count(preceded(opt(tag("\\")), tchar)).parse(inside)?;
+    let (rest, _) = (tag("\""), take_while(is_ows)).parse(close)?;
+    Ok((rest, ascii(before(inside, close))))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! three kinds of lines in a head (RFC 9112 sections 3, 4 and 5), as `nom` parsers.
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while, take_while_m_n, take_while1};
-use nom::combinator::{all_consuming, value};
+use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::combinator::{all_consuming, value, verify};
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 
@@ -109,7 +109,7 @@ pub(super) fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], Version)> {
 ///
 /// Deviation: the space behind the code may be missing when there is no reason, as some servers send it.
 pub(super) fn status_line(line: &[u8]) -> Option<(Version, &[u8], &[u8])> {
-    let status = take_while_m_n(3, 3, |b: u8| b.is_ascii_digit());
+    let status = verify(take_while1(|b: u8| b.is_ascii_digit()), |digits: &[u8]| digits.len() == 3);
     let reason = alt((preceded(tag(" "), take_while(is_field_byte)), tag("")));
     let version = terminated(version, tag(" "));
     all_consuming((version, status, reason)).parse(line).ok().map(|(_, parts)| parts)

@@ -420,7 +420,7 @@ fn is_target(method: &str, target: &str) -> bool {
         (None, "*") => method == "OPTIONS",
         (None, path) => path.starts_with('/'),
     };
-    form && !target.contains('#')
+    form && !target.bytes().any(|b| b == b'#')
 }
 
 /// The header fields on which it depends where a message ends and whom it is for.

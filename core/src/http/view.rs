@@ -166,7 +166,7 @@ impl<'b> Request<'b> {
 
     fn path_and_query(&self) -> (&'b str, Option<&'b str>) {
         let (_, rest) = self.target_parts();
-        match rest.split_once('?') {
+        match split_at(rest, rest.bytes().position(|b| b == b'?'), 1) {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         }
@@ -186,13 +186,20 @@ pub(super) fn target_parts<'b>(method: &str, target: &'b str) -> (Option<&'b str
     if target.starts_with('/') {
         return (None, target);
     }
-    match target.split_once("://") {
+    match split_at(target, target.as_bytes().windows(3).position(|three| three == b"://"), 3) {
         None => (None, target),
-        Some((_, rest)) => match rest.find(['/', '?']).and_then(|end| rest.split_at_checked(end)) {
+        Some((_, rest)) => match split_at(rest, rest.bytes().position(|b| matches!(b, b'/' | b'?')), 0) {
             Some((authority, path)) => (Some(authority), path),
             None => (Some(rest), "/"),
         },
     }
+}
+
+/// What comes before `at`, and what after the separator of `len` bytes there. (The standard library's own search for a
+/// text in a text may panic, as far as an optimiser can see.)
+fn split_at(text: &str, at: Option<usize>, len: usize) -> Option<(&str, &str)> {
+    let (before, rest) = text.split_at_checked(at?)?;
+    Some((before, rest.get(len..)?))
 }
 
 /// A response's head, as [`ResponseHead::view`](super::head::ResponseHead::view) shows it.

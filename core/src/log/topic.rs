@@ -31,7 +31,7 @@ impl<'a> Topic<'a> {
     /// The first rule that it breaks.
     pub fn parse(name: &'a str) -> Result<Self, NameError> {
         check(name)?;
-        if name.contains('*') {
+        if has_wildcard(name) {
             return Err(NameError::Wildcard);
         }
         Ok(Self(name))
@@ -44,7 +44,7 @@ impl<'a> Topic<'a> {
 
     /// The levels, from the first: 1 to [`MAX_DEPTH`].
     pub fn levels(self) -> impl DoubleEndedIterator<Item = &'a str> + Clone {
-        self.0.split('/')
+        levels(self.0)
     }
 }
 
@@ -66,12 +66,12 @@ impl<'a> Pattern<'a> {
     /// The first rule that it breaks.
     pub fn parse(text: &'a str) -> Result<Self, NameError> {
         check(text)?;
-        let mut levels = text.split('/').peekable();
+        let mut levels = levels(text).peekable();
         while let Some(level) = levels.next() {
             match level {
                 "**" if levels.peek().is_some() => return Err(NameError::RestNotLast),
                 "*" | "**" => {}
-                _ if level.contains('*') => return Err(NameError::PartialWildcard),
+                _ if has_wildcard(level) => return Err(NameError::PartialWildcard),
                 _ => {}
             }
         }
@@ -85,7 +85,7 @@ impl<'a> Pattern<'a> {
 
     /// The levels, from the first: 1 to [`MAX_DEPTH`].
     pub fn levels(self) -> impl DoubleEndedIterator<Item = Level<'a>> + Clone {
-        self.0.split('/').map(|level| match level {
+        levels(self.0).map(|level| match level {
             "*" => Level::Any,
             "**" => Level::Rest,
             name => Level::Name(name),
@@ -163,6 +163,21 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The levels of a name.
+///
+/// By a function and not by the character: for that, the standard library searches with code that may panic, as far
+/// as an optimiser can see.
+fn levels(name: &str) -> impl DoubleEndedIterator<Item = &str> + Clone {
+    fn is_slash(c: char) -> bool {
+        c == '/'
+    }
+    name.split(is_slash)
+}
+
+fn has_wildcard(name: &str) -> bool {
+    name.bytes().any(|b| b == b'*')
+}
+
 /// The rules that topics and patterns share. Length first: what is too long is not looked through.
 fn check(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
@@ -171,10 +186,10 @@ fn check(name: &str) -> Result<(), NameError> {
     if name.len() > MAX_TOPIC {
         return Err(NameError::TooLong);
     }
-    if name.split('/').count() > MAX_DEPTH {
+    if levels(name).count() > MAX_DEPTH {
         return Err(NameError::TooDeep);
     }
-    if name.split('/').any(str::is_empty) {
+    if levels(name).any(str::is_empty) {
         return Err(NameError::EmptyLevel);
     }
     if name.contains(char::is_control) {
