@@ -34,7 +34,7 @@ impl Instant {
 }
 
 /// Whole milliseconds of a duration, at most `u64::MAX`.
-const fn millis(d: Duration) -> u64 {
+pub(crate) const fn millis(d: Duration) -> u64 {
     // In u64 throughout: u128 arithmetic costs a microcontroller more than it is worth.
     d.as_secs().saturating_mul(1000).saturating_add(d.subsec_millis() as u64)
 }

@@ -245,6 +245,8 @@ fn retry_is_ascii_digits_and_saturates() {
         ("retry: 0010\n", Some(10)),
         ("retry: 4294967294\n", Some(4_294_967_294)),
         ("retry: 4294967296\n", Some(u32::MAX.into())),
+        ("retry: 42949672950\n", Some(u32::MAX.into())),
+        ("retry: 50000000000000000001\n", Some(u32::MAX.into())),
         ("retry: 99999999999999999999999999999999\n", Some(u32::MAX.into())),
         ("retry: 1\r\nretry: 2\r\n", Some(2)),
         ("retry: 7\nretry: 8x\nretry: -9\nretry:\nretry\nretry: 1.5\nretry: 1 \nretry:  1\n", Some(7)),
@@ -347,12 +349,17 @@ fn an_id_holds_at_the_limit_and_ends_the_stream_one_above() {
 fn after_an_error_no_event_comes_until_restart() {
     let (mut bytes, mut cursor) = ([0; 64], RxCursor::default());
     let mut rx = RxBuf::new(&mut bytes, &mut cursor);
-    let mut decoder = Decoder::<8>::new(8);
+    let mut decoder = Decoder::<4>::new(8);
     rx.fill(b"id: 7\nretry: 5\n\ndata: 123456\n\ndata: 1234567\n\ndata: b\n\n");
     assert_eq!(decoder.poll(&mut rx), Ok(Step::Event));
     for _ in 0..3 {
         assert_eq!(decoder.poll(&mut rx), Err(SseError::EventTooLarge));
         assert_eq!(decoder.event(rx.reborrow()).data, b"");
+    }
+    decoder.restart(&mut rx);
+    rx.fill(b"id: 12345\n\ndata: b\n\n");
+    for _ in 0..3 {
+        assert_eq!(decoder.poll(&mut rx), Err(SseError::IdTooLong));
     }
     decoder.restart(&mut rx);
     assert_eq!(rx.held(), 0);

@@ -4,6 +4,7 @@ use core::{fmt, iter, time::Duration};
 
 use super::line_end;
 use crate::buf::TxBuf;
+use crate::time::millis;
 
 /// What one writes into an event stream in one go: any of a comment, a retry time, and an event.
 ///
@@ -66,8 +67,8 @@ impl<'a> Fields<'a> {
             value.into_iter().flat_map(move |value| [field, value, b"\n"])
         };
         let retry = self.retry.into_iter().flat_map(|wait| {
-            let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-            iter::once(&b"retry: "[..]).chain(decimal(millis)).chain(iter::once(&b"\n"[..]))
+            let wait = u32::try_from(millis(wait)).unwrap_or(u32::MAX);
+            iter::once(&b"retry: "[..]).chain(decimal(wait)).chain(iter::once(&b"\n"[..]))
         });
         let data = self.data.into_iter().flat_map(lines).flat_map(|text| [&b"data: "[..], text, b"\n"]);
         let end = event.then_some(&b"\n"[..]);

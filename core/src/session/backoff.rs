@@ -1,0 +1,298 @@
+//! When to try again (`PROTOCOL.md` section 11, step 5).
+
+use core::time::Duration;
+
+use crate::rand_core::Rng;
+use crate::time::Instant;
+
+/// How a [`Backoff`] waits. All times count in whole milliseconds, and at most `u32::MAX` of them (49 days).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct BackoffConfig {
+    /// The longest wait before the first new attempt; each attempt that follows doubles it. Default: 500 ms.
+    pub base: Duration,
+    /// Where the doubling ends. Default: 30 s.
+    pub cap: Duration,
+    /// How long a connection must have lived for the attempts to count from zero again. Default: 30 s.
+    pub stable: Duration,
+    /// The longest wait that a server may ask for, its window included: more counts as that. A server that asks
+    /// for years must not put a device out of action. Default: 1 h.
+    pub max_told: Duration,
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            stable: Duration::from_secs(30),
+            max_told: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why there is no connection (any more).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Failure {
+    /// It could not be opened, or it ended, and the server did not say when to come back.
+    Lost,
+    /// The server said when to come back: `bye`, an HTTP `Retry-After`, an SSE `retry`.
+    Told {
+        /// Not earlier than this.
+        retry_after: Duration,
+        /// At a random moment within this time after it.
+        window: Duration,
+    },
+    /// The same would happen again: a refusal that is `permanent`, a close code that says "no".
+    Permanent,
+}
+
+/// What to do about a [`Failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Verdict {
+    /// Make one attempt after this time.
+    Retry(Duration),
+    /// Make none.
+    Stop,
+}
+
+/// Exponential backoff with full jitter.
+///
+/// The wait is drawn evenly from `0..=min(cap, base * 2^attempt)`: after an outage, clients that were cut off
+/// together come back spread out, not in waves. Times that the server asks for take precedence.
+///
+/// It is for a caller that has one attempt in flight: report its end by [`connected`](Self::connected) or
+/// [`failed`](Self::failed), and the end of a connection by `failed` as well.
+///
+/// ```
+/// use core::time::Duration;
+/// use longwire_core::rand_core::Rng;
+/// use longwire_core::session::backoff::{Backoff, Failure, Verdict};
+/// use longwire_core::time::Instant;
+///
+/// /// How long to wait before the next attempt; `None` when there should be none.
+/// fn after(failure: Failure, backoff: &mut Backoff, now: Instant, rng: &mut impl Rng) -> Option<Duration> {
+///     match backoff.failed(now, failure, rng) {
+///         Verdict::Retry(wait) => Some(wait),
+///         Verdict::Stop => None,
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    config: BackoffConfig,
+    /// Failures since the last stable connection.
+    attempt: u32,
+    connected: Option<Instant>,
+}
+
+impl Backoff {
+    /// Before the first attempt, which is made at once.
+    pub const fn new(config: BackoffConfig) -> Self {
+        Self { config, attempt: 0, connected: None }
+    }
+
+    /// Failures since the last connection that was stable.
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// An attempt led to a connection: one that is of use, after its handshake. It counts as stable only when it
+    /// has lived for [`BackoffConfig::stable`]; so a server that accepts and then drops is not hurried.
+    pub fn connected(&mut self, now: Instant) {
+        self.connected = Some(now);
+    }
+
+    /// An attempt failed, or a connection ended. One draw from `rng`; none when the answer is
+    /// [`Verdict::Stop`].
+    ///
+    /// A window that the server told is used as it is, except that it does not end earlier than `base`: a server
+    /// that asks everybody to come back at once does not mean the same millisecond, and one that asks for it
+    /// again and again does not make a client spin.
+    pub fn failed(&mut self, now: Instant, failure: Failure, rng: &mut impl Rng) -> Verdict {
+        if self.connected.take().is_some_and(|since| now.since(since) >= self.config.stable) {
+            self.attempt = 0;
+        }
+        let wait = match failure {
+            Failure::Permanent => return Verdict::Stop,
+            Failure::Lost => {
+                let doubled = 1u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
+                uniform(millis(self.config.base).saturating_mul(doubled).min(millis(self.config.cap)), rng)
+            }
+            Failure::Told { retry_after, window } => {
+                let max = millis(self.config.max_told);
+                let after = millis(retry_after).min(max);
+                let window = millis(window).max(millis(self.config.base).saturating_sub(after));
+                after + uniform(window.min(max - after), rng)
+            }
+        };
+        self.attempt = self.attempt.saturating_add(1);
+        Verdict::Retry(Duration::from_millis(wait.into()))
+    }
+}
+
+/// One of `0..=max`, each as likely as the other within one part in 2^32 of `max`.
+fn uniform(max: u32, rng: &mut impl Rng) -> u32 {
+    let wide = u64::from(rng.next_u32()) * (u64::from(max) + 1);
+    u32::try_from(wide >> 32).unwrap_or(max)
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(crate::time::millis(time)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rand_core::{Infallible, TryRng};
+    use proptest::prelude::*;
+
+    /// Draws this number again and again, and counts.
+    struct Always(u32, u32);
+
+    impl TryRng for Always {
+        type Error = Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+            self.1 += 1;
+            Ok(self.0)
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+            self.1 += 1;
+            Ok(u64::from(self.0) << 32 | u64::from(self.0))
+        }
+
+        fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {
+            self.1 += 1;
+            to.fill(self.0.to_le_bytes()[0]);
+            Ok(())
+        }
+    }
+
+    const START: Instant = Instant::from_millis(1_000);
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn retry(millis: u64) -> Verdict {
+        Verdict::Retry(ms(millis))
+    }
+
+    /// The shortest and the longest wait that this failure can lead to.
+    fn bounds(backoff: &Backoff, now: Instant, failure: Failure) -> (Duration, Duration) {
+        let bound = |draw| match backoff.clone().failed(now, failure, &mut Always(draw, 0)) {
+            Verdict::Retry(wait) => wait,
+            Verdict::Stop => panic!("stopped"),
+        };
+        (bound(0), bound(u32::MAX))
+    }
+
+    #[test]
+    fn the_window_doubles_from_base_to_cap() {
+        let mut backoff = Backoff::new(BackoffConfig::default());
+        for (attempt, max) in (0..).zip([500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]) {
+            assert_eq!(backoff.attempt(), attempt);
+            assert_eq!(bounds(&backoff, START, Failure::Lost), (Duration::ZERO, ms(max)));
+            backoff.failed(START, Failure::Lost, &mut Always(0, 0));
+        }
+        for attempt in [31, 32, 33, 64, u32::MAX - 1, u32::MAX] {
+            backoff.attempt = attempt;
+            assert_eq!(bounds(&backoff, START, Failure::Lost), (Duration::ZERO, ms(30_000)));
+        }
+        backoff.failed(START, Failure::Lost, &mut Always(0, 0));
+        assert_eq!(backoff.attempt(), u32::MAX);
+    }
+
+    #[test]
+    fn attempts_count_from_zero_only_after_a_stable_connection() {
+        for (lived, attempt) in [(0, 3), (29_999, 3), (30_000, 1), (90_000, 1)] {
+            let mut backoff = Backoff::new(BackoffConfig::default());
+            backoff.failed(START, Failure::Lost, &mut Always(0, 0));
+            backoff.failed(START, Failure::Lost, &mut Always(0, 0));
+            backoff.connected(START);
+            backoff.failed(START.after(ms(lived)), Failure::Lost, &mut Always(0, 0));
+            assert_eq!(backoff.attempt(), attempt, "lived {lived} ms");
+            // The attempts that follow are no connections, however late they fail.
+            backoff.failed(START.after(ms(1_000_000)), Failure::Lost, &mut Always(0, 0));
+            assert_eq!(backoff.attempt(), attempt + 1);
+        }
+    }
+
+    #[test]
+    fn what_the_server_told_takes_precedence_within_max_told() {
+        let told = |retry_after, window| Failure::Told { retry_after: ms(retry_after), window: ms(window) };
+        let mut backoff = Backoff::new(BackoffConfig::default());
+        for attempt in [0, 5, 40] {
+            backoff.attempt = attempt;
+            for (failure, shortest, longest) in [
+                (told(2000, 10_000), 2000, 12_000),
+                (told(2000, 0), 2000, 2000),
+                (told(0, 10_000), 0, 10_000),
+                // No shorter than base: nobody spins.
+                (told(0, 0), 0, 500),
+                (told(100, 50), 100, 500),
+                (told(500, 0), 500, 500),
+                // No longer than an hour.
+                (told(3_600_000, 0), 3_600_000, 3_600_000),
+                (told(3_600_001, 1), 3_600_000, 3_600_000),
+                (told(u64::MAX, u64::MAX), 3_600_000, 3_600_000),
+                (told(3_599_000, 2000), 3_599_000, 3_600_000),
+            ] {
+                let expected = (ms(shortest), ms(longest));
+                assert_eq!(bounds(&backoff, START, failure), expected, "{failure:?}");
+            }
+        }
+        // It counts as an attempt: when the server says nothing the next time, we go on from here.
+        backoff.attempt = 0;
+        assert_eq!(backoff.failed(START, told(2000, 0), &mut Always(0, 0)), retry(2000));
+        assert_eq!(bounds(&backoff, START, Failure::Lost).1, ms(1000));
+    }
+
+    #[test]
+    fn a_permanent_failure_stops_without_a_draw() {
+        let (mut backoff, mut rng) = (Backoff::new(BackoffConfig::default()), Always(7, 0));
+        backoff.connected(START);
+        assert_eq!(backoff.failed(START, Failure::Permanent, &mut rng), Verdict::Stop);
+        assert_eq!((rng.1, backoff.attempt()), (0, 0));
+    }
+
+    #[test]
+    fn the_wait_is_drawn_evenly() {
+        // 2^16 draws, evenly spread, into a window of four milliseconds: each as often as the others.
+        let config = BackoffConfig { base: ms(3), ..BackoffConfig::default() };
+        let mut seen = [0; 4];
+        for draw in 0..=u32::from(u16::MAX) {
+            match Backoff::new(config).failed(START, Failure::Lost, &mut Always(draw << 16, 0)) {
+                Verdict::Retry(wait) => seen[usize::try_from(wait.as_millis()).unwrap()] += 1,
+                Verdict::Stop => panic!("stopped"),
+            }
+        }
+        assert_eq!(seen, [1 << 14; 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_configuration_and_no_server_leads_out_of_bounds(
+            config in (0u64..u64::MAX, 0u64..u64::MAX, 0u64..100_000, 0u64..u64::MAX, 0u32..64),
+            told: Option<(Duration, Duration)>,
+            attempt: u32,
+            draw: u32,
+        ) {
+            let (base, cap, stable, max_told, shift) = config;
+            let (base, cap, max_told) = (ms(base >> shift), ms(cap >> shift), ms(max_told >> shift));
+            let mut backoff = Backoff::new(BackoffConfig { base, cap, stable: ms(stable), max_told });
+            backoff.attempt = attempt % 100;
+            let failure =
+                told.map_or(Failure::Lost, |(retry_after, window)| Failure::Told { retry_after, window });
+            let max = if told.is_some() { max_told } else { cap };
+            match backoff.failed(START, failure, &mut Always(draw, 0)) {
+                Verdict::Retry(wait) => prop_assert!(wait <= max),
+                Verdict::Stop => prop_assert!(false, "stopped"),
+            }
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! One connection of a shard: its turn.
+//!
+//! A turn is synchronous and holds none of the shard's buffers when it ends:
+//! 1. what has to be written is written;
+//! 2. a reader that lags is served from the log, page by page;
+//! 3. what came in is read and worked off, unless something has to go out first;
+//! 4. what is due (heartbeat, tick, end of the grant) is done.
+
+use super::event::Form;
+use super::outlet::{Image, Rest};
+use super::session::{End, Session};
+use super::shard::{READ_SIZE, Scratch, Shard};
+use super::socket::Stream;
+use super::{Adoption, Protocol, count, encode};
+use bytes::{Bytes, BytesMut};
+use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::session::{Code, Refusal, ServerMessage};
+use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
+use std::any::Any;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// Pages that a lagging reader is served in one turn.
+const PAGES: usize = 8;
+/// Reads in one turn.
+const READS: usize = 4;
+/// How long the end of the stream is waited for after ours, and how much is thrown away until then: a socket that is
+/// closed with input unread takes our last words with it (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection.
+pub(super) struct Conn {
+    session: Session,
+    stream: Stream,
+    ws: Option<WebSocket>,
+    /// Goes out before all else.
+    rest: Rest,
+    /// Then this: control messages.
+    tx: Vec<u8>,
+    tx_at: TxCursor,
+    /// When something was last written.
+    sent: Instant,
+    phase: Phase,
+    waker: Option<Waker>,
+    gauge: fn(&super::Counters) -> &AtomicU64,
+    _permit: Box<dyn Any + Send>,
+}
+
+struct WebSocket {
+    connection: ws::Connection<ws::Server, Arc<ws::Config>>,
+    /// What is held of the input between two turns; empty most of the time.
+    rx: Vec<u8>,
+    rx_at: RxCursor,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// What is pending goes out, then the stream ends.
+    Ending,
+    /// Ours has ended, the peer's has not.
+    Lingering(Instant),
+}
+
+impl Conn {
+    pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
+        let Adoption { socket, head, early, protocol, subscription, grant, permit } = adoption;
+        let stream = Stream::new(socket, shard.shared.config.unsent)?;
+        let form = match protocol {
+            Protocol::WebSocketJson => Form::WsJson,
+            Protocol::WebSocketCbor => Form::WsCbor,
+            Protocol::Sse => Form::Sse,
+        };
+        let ws = (form != Form::Sse).then(|| {
+            let config = Arc::clone(&shard.shared.websocket);
+            let end = u32::try_from(early.len()).unwrap_or(u32::MAX);
+            let mut ws = WebSocket {
+                connection: ws::Connection::new(ws::Server, config, shard.now()),
+                rx: vec![0; early.len()],
+                rx_at: RxCursor::default(),
+            };
+            RxBuf::new(&mut ws.rx, &mut ws.rx_at).fill(early.get(..end as usize).unwrap_or_default());
+            ws
+        });
+        let mut rest = Rest::default();
+        rest.set(head.into());
+        let gauge: fn(&super::Counters) -> &AtomicU64 =
+            if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
+        count(gauge(&shard.shared.counters), 1);
+        Ok(Self {
+            session: Session::new(id, form, grant, subscription),
+            stream,
+            ws,
+            rest,
+            tx: Vec::new(),
+            tx_at: TxCursor::default(),
+            sent: Instant::now(),
+            phase: Phase::Open,
+            waker: None,
+            gauge,
+            _permit: permit,
+        })
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.session.form
+    }
+
+    /// The first messages: `hello`, and the subscription of the URL.
+    pub(super) fn begin(&mut self, shard: &Shard) {
+        let mut first = BytesMut::from(self.rest.as_slice());
+        self.session.greet(shard, &mut first);
+        self.rest.set(first.freeze());
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The reader was live and the tail has left it behind.
+    pub(super) fn lag(&mut self, position: u64) {
+        self.session.reads.lag(position);
+        self.wake();
+    }
+
+    /// Writes what the shard has for a live reader; false when the reader is no longer live: then it goes on from
+    /// `before`, or from the last piece that was begun, in its own turn.
+    pub(super) fn deliver(&mut self, shard: &Shard, image: &Image<u64>, before: u64) -> bool {
+        let counters = &shard.shared.counters;
+        let idle = self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send();
+        if !idle || !self.stream.is_direct() {
+            self.lag(before);
+            return false;
+        }
+        let written = match self.stream.try_write(image.bytes()) {
+            Ok(n) => n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                // The task sees the same error, and ends the connection.
+                self.lag(before);
+                return false;
+            }
+        };
+        count(&counters.writes, 1);
+        count(&counters.sent_bytes, written as u64);
+        self.sent = Instant::now();
+        if written == image.bytes().len() {
+            count(&counters.delivered, image.pieces());
+            return true;
+        }
+        count(&counters.blocked, 1);
+        let mut position = before;
+        let mut begun = 0;
+        self.rest.set(image.written(written, |seq| {
+            position = seq;
+            begun += 1;
+        }));
+        count(&counters.delivered, begun);
+        self.lag(position);
+        false
+    }
+
+    /// The connection is over; its task has ended.
+    pub(super) fn end(&mut self, shard: &Shard) {
+        self.session.leave(shard);
+        (self.gauge)(&shard.shared.counters).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One turn of the connection's task; ready when the connection is over.
+    pub(super) fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        shard: &Shard,
+        mut sleep: Pin<&mut Sleep>,
+    ) -> Poll<()> {
+        if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        loop {
+            if let Some((retry_after, window)) = shard.closing() {
+                self.say_goodbye(shard, retry_after, window);
+            }
+            let progress = match self.work(cx, shard) {
+                Ok(progress) => progress,
+                Err(_) => return Poll::Ready(()),
+            };
+            match self.phase {
+                Phase::Open => {}
+                Phase::Ending | Phase::Lingering(_) => match self.finish(cx) {
+                    Poll::Ready(()) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                },
+            }
+            if progress == Progress::More {
+                // There is more to do, but others want their turn, too.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            sleep.as_mut().reset(self.deadline(shard));
+            ready!(sleep.as_mut().poll(cx));
+            if self.due(shard) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Steps 1 to 3 of a turn.
+    fn work(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
+        if self.flush(cx, shard)?.is_pending() {
+            return Ok(Progress::Waiting);
+        }
+        if self.phase != Phase::Open {
+            return Ok(Progress::Waiting);
+        }
+        let mut progress = self.catch_up(cx, shard)?;
+        for _ in 0..READS {
+            match self.receive(cx, shard)? {
+                Received::Nothing => break,
+                Received::Some if self.flush(cx, shard)?.is_pending() => return Ok(Progress::Waiting),
+                Received::Some => {}
+                Received::More => progress = Progress::More,
+            }
+            if self.phase != Phase::Open {
+                break;
+            }
+        }
+        // An answer may have been written, or a subscription begun.
+        if self.flush(cx, shard)?.is_ready() && self.session.reads.lags() && self.phase == Phase::Open {
+            progress = progress.max(self.catch_up(cx, shard)?);
+        }
+        Ok(progress)
+    }
+
+    /// Writes what has to go out.
+    fn flush(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Poll<()>> {
+        let counters = &shard.shared.counters;
+        while !self.rest.is_empty() {
+            let Poll::Ready(n) = self.stream.poll_write(cx, self.rest.as_slice())? else {
+                return Ok(Poll::Pending);
+            };
+            not_zero(n)?;
+            count(&counters.sent_bytes, n as u64);
+            self.rest.consume(n);
+        }
+        while !self.tx_at.is_idle() {
+            let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
+            let Poll::Ready(n) = self.stream.poll_write(cx, tx.pending())? else { return Ok(Poll::Pending) };
+            not_zero(n)?;
+            count(&counters.sent_bytes, n as u64);
+            tx.consume(n);
+            self.sent = Instant::now();
+        }
+        self.tx = Vec::new();
+        Ok(match self.stream.poll_flush(cx)? {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        })
+    }
+
+    /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
+    fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
+        let mut image = Image::default();
+        for _ in 0..PAGES {
+            if !self.session.reads.lags() || !self.may_send() {
+                return Ok(Progress::Waiting);
+            }
+            image.clear();
+            self.session.compose(shard, &mut image);
+            let mut written = 0;
+            while written < image.bytes().len() {
+                let piece = image.bytes().get(written..).unwrap_or_default();
+                match self.stream.poll_write(cx, piece)? {
+                    Poll::Ready(n) => written += not_zero(n)?,
+                    Poll::Pending => break,
+                }
+            }
+            if written > 0 {
+                self.sent = Instant::now();
+                count(&shard.shared.counters.writes, 1);
+                count(&shard.shared.counters.sent_bytes, written as u64);
+            }
+            let session = &mut self.session;
+            self.rest.set(image.written(written, |effect| session.begun(shard, effect)));
+            if written < image.bytes().len() {
+                count(&shard.shared.counters.blocked, 1);
+                return Ok(Progress::Waiting);
+            }
+            if self.stream.poll_flush(cx)?.is_pending() {
+                return Ok(Progress::Waiting);
+            }
+        }
+        Ok(if self.session.reads.lags() { Progress::More } else { Progress::Waiting })
+    }
+
+    /// One read, and what follows from it.
+    fn receive(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
+        if self.ws.is_none() {
+            return self.discard(cx, shard);
+        }
+        let scratch = &mut *shard.scratch.borrow_mut();
+        let Scratch { read, reply } = scratch;
+        let Some(ws) = &mut self.ws else { return Ok(Received::Nothing) };
+        let mut own = std::mem::take(&mut ws.rx);
+        if own.is_empty() {
+            // Nothing is held: the thread's buffer will do.
+            let received =
+                receive_into(read, cx, shard, &mut self.session, ws, &mut self.stream, reply, &mut self.tx_at);
+            let mut rx = RxBuf::new(read, &mut ws.rx_at);
+            if rx.held() > 0 {
+                let held = rx.compact();
+                own = Vec::with_capacity(held.len().saturating_mul(2).max(512));
+                own.extend_from_slice(held);
+                own.resize(own.capacity(), 0);
+            }
+            ws.rx = own;
+            return self.settle(received?, shard, reply_of(reply, self.tx_at));
+        }
+        let received =
+            receive_into(&mut own, cx, shard, &mut self.session, ws, &mut self.stream, reply, &mut self.tx_at);
+        if let Ok(Outcome { space: Some(space), .. }) = received {
+            let held = RxBuf::new(&mut own, &mut ws.rx_at).compact().len();
+            own.resize(space.max(held), 0);
+        }
+        if !ws.rx_at.is_idle() {
+            ws.rx = own;
+        }
+        self.settle(received?, shard, reply_of(reply, self.tx_at))
+    }
+
+    /// Keeps the answers that were written, and ends the connection if that is what came of it.
+    fn settle(&mut self, outcome: Outcome, shard: &Shard, reply: &[u8]) -> io::Result<Received> {
+        if !self.tx_at.is_idle() {
+            let mut tx_at = TxCursor::default();
+            let mut tx = vec![0; super::shard::REPLY_SIZE];
+            let kept = TxBuf::new(&mut tx, &mut tx_at).put(&[reply]);
+            debug_assert!(kept, "answers are bounded by the buffer that they were written into");
+            (self.tx, self.tx_at) = (tx, tx_at);
+        }
+        match outcome.end {
+            Some(CloseCause::EndOfStream) if self.tx_at.is_idle() => {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            Some(cause) => {
+                match cause {
+                    CloseCause::Timeout => count(&shard.shared.counters.timeouts, 1),
+                    CloseCause::Failed(_) => count(&shard.shared.counters.protocol_errors, 1),
+                    CloseCause::Clean | CloseCause::EndOfStream => {}
+                }
+                self.phase = Phase::Ending;
+            }
+            None => {}
+        }
+        Ok(outcome.received)
+    }
+
+    /// An SSE client has nothing more to say: what comes is thrown away, and its end is the connection's.
+    fn discard(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
+        let read = &mut shard.scratch.borrow_mut().read;
+        match self.stream.poll_read(cx, read)? {
+            Poll::Ready(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(_) => Ok(Received::Some),
+            Poll::Pending => Ok(Received::Nothing),
+        }
+    }
+
+    /// What is pending has gone out: end our direction, then wait a little for the peer's end.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.phase == Phase::Ending {
+            if !self.rest.is_empty() || !self.tx_at.is_idle() {
+                return Poll::Pending;
+            }
+            if ready!(self.stream.poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            self.phase = Phase::Lingering(Instant::now() + LINGER);
+        }
+        let mut ignored = [0; 4096];
+        for _ in 0..READ_SIZE / ignored.len() {
+            match ready!(self.stream.poll_read(cx, &mut ignored)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        // It goes on sending; a round with others in between, until LINGER is over.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// When `due` has something to do.
+    fn deadline(&self, shard: &Shard) -> Instant {
+        if let Phase::Lingering(until) = self.phase {
+            return until;
+        }
+        let heartbeat = shard.shared.config.heartbeat;
+        let tick = self.sent + heartbeat;
+        let stuck = self.sent + heartbeat + shard.shared.config.heartbeat_timeout;
+        // While something waits to go out there is nothing to tick for, only somebody to give up.
+        let busy = !self.rest.is_empty() || !self.tx_at.is_idle() || self.session.reads.lags();
+        let own = if busy || self.phase == Phase::Ending { stuck } else { tick };
+        let ws = self.ws.as_ref().and_then(|ws| ws.connection.poll_timeout()).map(|at| shard.at(at));
+        let grant = self.session.grant.expires.filter(|_| self.phase == Phase::Open);
+        [Some(own), ws, grant].into_iter().flatten().min().unwrap_or(own)
+    }
+
+    /// Step 4 of a turn; true when the connection is over.
+    fn due(&mut self, shard: &Shard) -> bool {
+        let now = Instant::now();
+        let config = &shard.shared.config;
+        if let Phase::Lingering(until) = self.phase {
+            return now >= until;
+        }
+        let stuck = !self.rest.is_empty() || !self.tx_at.is_idle() || self.session.reads.lags();
+        if (stuck || self.phase == Phase::Ending) && now >= self.sent + config.heartbeat + config.heartbeat_timeout
+        {
+            // Nothing could be written for as long as a silent client would be given.
+            count(&shard.shared.counters.timeouts, 1);
+            return true;
+        }
+        if self.phase != Phase::Open {
+            return false;
+        }
+        if !self.session.grant.holds(now) {
+            let refusal = Refusal::new(Code::Unauthorized, "the grant has ended");
+            self.bye(shard, refusal, None, CloseCode::UNAUTHORIZED);
+            return false;
+        }
+        if let Some(ws) = &mut self.ws {
+            let (mut rx, mut tx_at) = ([], self.tx_at);
+            let mut none = RxCursor::default();
+            if self.tx.is_empty() {
+                self.tx = vec![0; super::shard::REPLY_SIZE];
+            }
+            let mut io = Io::new(RxBuf::new(&mut rx, &mut none), TxBuf::new(&mut self.tx, &mut tx_at));
+            let step = ws.connection.handle_timeout(shard.now(), &mut io);
+            self.tx_at = tx_at;
+            if let Step::Closed(cause) = step {
+                if cause == CloseCause::Timeout {
+                    count(&shard.shared.counters.timeouts, 1);
+                }
+                self.phase = Phase::Ending;
+                return false;
+            }
+        }
+        if !stuck && now >= self.sent + config.heartbeat {
+            self.sent = now;
+            if let Some(tick) = self.session.tick(shard) {
+                self.say(&tick);
+            }
+        }
+        false
+    }
+
+    fn say_goodbye(&mut self, shard: &Shard, retry_after: Duration, window: Duration) {
+        if self.phase == Phase::Open {
+            let refusal = Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
+            self.bye(shard, refusal, Some(window), CloseCode::GOING_AWAY);
+        }
+    }
+
+    /// Tells the peer to go.
+    fn bye(&mut self, shard: &Shard, refusal: Refusal<'_>, window: Option<Duration>, code: CloseCode) {
+        self.session.leave(shard);
+        self.say(&ServerMessage::Bye { refusal, window });
+        if let Some(ws) = &mut self.ws {
+            let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
+            // Closing already: then the peer knows.
+            let _ = ws.connection.close(shard.now(), &mut tx, code, "");
+        }
+        self.phase = Phase::Ending;
+    }
+
+    /// Writes a control message behind what is pending.
+    fn say(&mut self, message: &ServerMessage<'_>) {
+        if self.tx.is_empty() {
+            self.tx = vec![0; super::shard::REPLY_SIZE];
+        }
+        let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
+        match &mut self.ws {
+            Some(ws) => {
+                let payload = encode::payload(message, self.session.form);
+                // No room: the peer does not read what it was sent already, and will be given up.
+                let _ = ws.connection.send_message(&mut tx, encode::kind(self.session.form), &payload);
+            }
+            None => {
+                let mut out = BytesMut::new();
+                encode::write(message, Form::Sse, &mut out);
+                let _ = tx.put(&[&out]);
+            }
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        self.ws.as_ref().is_none_or(|ws| ws.connection.is_open())
+    }
+}
+
+/// What a turn's work came to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    /// Something wakes the task when there is more to do.
+    Waiting,
+    /// There is more to do at once.
+    More,
+}
+
+enum Received {
+    Nothing,
+    Some,
+    /// More is there than one turn may work off.
+    More,
+}
+
+struct Outcome {
+    received: Received,
+    end: Option<CloseCause>,
+    /// The buffer is too small.
+    space: Option<usize>,
+}

@@ -1,0 +1,106 @@
+//! From messages to the bytes that leave.
+
+use super::event::{Data, Event, Form, Position};
+use bytes::{BufMut, Bytes, BytesMut};
+use longwire_core::log::Cursor;
+use longwire_core::session::{self, Full, ServerMessage, WriteError, cbor, json};
+use longwire_core::sse::Fields;
+use longwire_core::ws::{FrameHeader, Kind, OpCode};
+
+/// An event, ready to be written to a reader of that form.
+pub(super) fn event(event: &Event, epoch: u64, form: Form, position: Position) -> Bytes {
+    let cursor = event.cursor(epoch);
+    let message = ServerMessage::Event(session::Event {
+        topic: (&*event.topic).into(),
+        position: match position {
+            Position::At => session::Position::At(cursor),
+            Position::Past => session::Position::Past(cursor),
+        },
+        key: event.key.as_deref().map(Into::into),
+        data: event.data.borrowed(),
+    });
+    let mut out = BytesMut::new();
+    write(&message, form, &mut out);
+    out.freeze()
+}
+
+impl Data {
+    /// The same, as the protocol's messages have it.
+    pub(super) fn borrowed(&self) -> session::Data<'_> {
+        match self {
+            Self::Json(json) => session::Data::Json(json),
+            Self::Cbor(cbor) => session::Data::Cbor(cbor),
+            Self::Bytes { content_type, bytes } => session::Data::Bytes {
+                content_type: Some((&**content_type).into()),
+                bytes: (&bytes[..]).into(),
+            },
+        }
+    }
+}
+
+/// Appends a message in the form of the reader: a whole frame, or a whole SSE event.
+///
+/// What was appended to the log can be written in every form (that is checked when it is published), and `out` grows;
+/// so nothing is left that could fail.
+pub(super) fn write(message: &ServerMessage<'_>, form: Form, out: &mut BytesMut) {
+    let payload = payload(message, form);
+    match form {
+        Form::WsJson => frame(OpCode::Text, &payload, out),
+        Form::WsCbor => frame(OpCode::Binary, &payload, out),
+        Form::Sse => sse(message, &payload, out),
+    }
+}
+
+/// The envelope of a message, in the form of the reader.
+pub(super) fn payload(message: &ServerMessage<'_>, form: Form) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(256);
+    let mut sink = |piece: &[u8]| -> Result<(), Full> {
+        payload.extend_from_slice(piece);
+        Ok(())
+    };
+    let result: Result<(), WriteError> = match form {
+        Form::WsCbor => cbor::encode_server(message, &mut sink),
+        Form::WsJson | Form::Sse => json::encode_server(message, &mut sink),
+    };
+    debug_assert_eq!(result, Ok(()), "{message:?}");
+    payload
+}
+
+/// Which frames carry this form.
+pub(super) fn kind(form: Form) -> Kind {
+    match form {
+        Form::WsCbor => Kind::Binary,
+        Form::WsJson | Form::Sse => Kind::Text,
+    }
+}
+
+fn frame(opcode: OpCode, payload: &[u8], out: &mut BytesMut) {
+    let header = FrameHeader { fin: true, rsv1: false, opcode, mask: None, len: payload.len() as u64 }.encode();
+    out.reserve(header.as_ref().len() + payload.len());
+    out.put_slice(header.as_ref());
+    out.put_slice(payload);
+}
+
+/// `PROTOCOL.md` section 7: events have no `event:` line, and what carries `at` has it as `id:`.
+fn sse(message: &ServerMessage<'_>, payload: &[u8], out: &mut BytesMut) {
+    let at = position(message).map(|at| at.to_text());
+    let name = match message {
+        ServerMessage::Event(_) => None,
+        other => Some(other.kind().as_str()),
+    };
+    let fields = Fields { id: at.as_deref(), name, ..Fields::event(payload) };
+    // Refuses line breaks in names and ids only, and neither has any.
+    if let Ok(parts) = fields.parts() {
+        parts.for_each(|part| out.put_slice(part));
+    }
+}
+
+/// The position that a message lets its reader resume from.
+fn position(message: &ServerMessage<'_>) -> Option<Cursor> {
+    match message {
+        ServerMessage::Event(session::Event { position: session::Position::At(at), .. })
+        | ServerMessage::CaughtUp { at, .. }
+        | ServerMessage::Tick { at } => Some(*at),
+        _ => None,
+    }
+}

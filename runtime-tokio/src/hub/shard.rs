@@ -1,0 +1,466 @@
+//! A shard: one thread, and the connections that it owns.
+//!
+//! # Delivery
+//! 1. A publisher appends to the log and flags the shards.
+//! 2. The shard takes a *window*: what the tail holds after its position. It notes, for each event, which readers
+//!    match (the trie), so that a reader gets all that it wants of the window in one write.
+//! 3. It serves the readers that were hit, [`BUDGET`] at a time; in between, its connections get their turns.
+//! 4. When all are served, its position moves to the end of the window, and it takes the next.
+//!
+//! A reader whose socket is full stops being *live*: its task goes on from where it stopped, at its own pace.
+
+use super::conn::Conn;
+use super::outlet::Image;
+use super::reader::Watch;
+use super::trie::Trie;
+use super::event::Form;
+use super::{Adoption, Filter, Record, Shared};
+use longwire_core::log::{Pattern, Topic};
+use longwire_core::time;
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+use std::{io, mem, thread};
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+/// Readers served before the other tasks of the thread get a turn.
+const BUDGET: usize = 64;
+/// Events taken from the tail at once.
+const WINDOW: usize = 64;
+/// Bytes that a connection's turn reads at most at once.
+pub(super) const READ_SIZE: usize = 64 << 10;
+/// Bytes of answers that a connection's turn can write without waiting.
+pub(super) const REPLY_SIZE: usize = 16 << 10;
+
+/// What other threads know of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct ShardHandle {
+    flagged: AtomicBool,
+    wake: Notify,
+    /// Bounded by what there is of readers and connections, which have bounds of their own: each has at most one
+    /// letter that adds it and one that removes it.
+    mail: Mutex<VecDeque<Mail>>,
+    /// Everything up to here was handed to all live readers.
+    position: AtomicU64,
+}
+
+/// What a shard is told.
+pub(super) enum Mail {
+    Adopt(Box<Adoption>),
+    Watch { watch: Arc<Watch>, filter: Filter, position: u64 },
+    Unwatch(u64),
+    Close { retry_after: Duration, window: Duration },
+}
+
+impl std::fmt::Debug for Mail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mail")
+    }
+}
+
+impl ShardHandle {
+    /// There is something new. Cheap when the shard knows already.
+    pub(super) fn flag(&self) {
+        if !self.flagged.swap(true, Ordering::SeqCst) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn post(&self, mail: Mail) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push_back(mail);
+        self.flag();
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position.load(Ordering::SeqCst)
+    }
+}
+
+/// A shard, within its thread.
+pub(super) struct Shard {
+    pub(super) shared: Arc<Shared>,
+    id: usize,
+    started: Instant,
+    readers: RefCell<Slab<Reader>>,
+    trie: RefCell<Trie<usize>>,
+    watches: RefCell<HashMap<u64, (usize, Filter)>>,
+    window: RefCell<Window>,
+    pub(super) scratch: RefCell<Scratch>,
+    /// Connections that are not read until the shards have caught up. At most one entry a connection.
+    waiting: RefCell<Vec<Waker>>,
+    closing: Cell<Option<(Duration, Duration)>>,
+    all_gone: Notify,
+}
+
+/// Buffers that whoever has its turn uses, and leaves empty.
+pub(super) struct Scratch {
+    pub(super) read: Box<[u8]>,
+    pub(super) reply: Box<[u8]>,
+}
+
+/// A reader, as the delivery sees it: small, side by side, visited in order.
+struct Reader {
+    sink: Sink,
+    /// At the head: what the shard delivers next, it gets.
+    live: bool,
+    /// It has everything up to here already, although the shard's position may be behind.
+    floor: u64,
+    /// What it gets of the window: the first and last of a chain of hits.
+    chain: Option<(u32, u32)>,
+    /// The last event that hit it: overlapping patterns hit once.
+    seen: u64,
+}
+
+#[derive(Clone)]
+enum Sink {
+    Conn(Rc<RefCell<Conn>>),
+    Watch(Arc<Watch>),
+}
+
+#[derive(Default)]
+struct Window {
+    records: Vec<Record>,
+    hits: Vec<Hit>,
+    /// Readers that were hit, in the order of their places.
+    readers: Vec<usize>,
+    /// How many of them were served.
+    served: usize,
+    /// The hits of one reader, and what is written for them; kept while the next reader has the same.
+    picked: Vec<u32>,
+    image: Image<u64>,
+    form: Option<Form>,
+}
+
+/// One event of the window for one reader.
+struct Hit {
+    record: u32,
+    next: Option<u32>,
+}
+
+/// Starts a shard's thread.
+pub(super) fn spawn(id: usize, shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name(format!("longwire-shard-{id}")).spawn(move || {
+        LocalSet::new().block_on(&runtime, async move { Shard::new(id, shared).run().await });
+    })
+}
+
+impl Shard {
+    fn new(id: usize, shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            id,
+            started: Instant::now(),
+            readers: RefCell::default(),
+            trie: RefCell::default(),
+            watches: RefCell::default(),
+            window: RefCell::default(),
+            scratch: RefCell::new(Scratch {
+                read: vec![0; READ_SIZE].into_boxed_slice(),
+                reply: vec![0; REPLY_SIZE].into_boxed_slice(),
+            }),
+            waiting: RefCell::default(),
+            closing: Cell::new(None),
+            all_gone: Notify::new(),
+        })
+    }
+
+    async fn run(self: Rc<Self>) {
+        let Some(handle) = self.shared.shards.get(self.id) else { return };
+        while self.closing.get().is_none() {
+            handle.wake.notified().await;
+            // Cleared before the last look: whatever is flagged from here on wakes the loop again.
+            handle.flagged.store(false, Ordering::SeqCst);
+            self.read_mail(handle);
+            self.resume_waiting();
+            while self.deliver(handle) {
+                tokio::task::yield_now().await;
+                self.read_mail(handle);
+            }
+        }
+        while !self.readers.borrow().is_empty() {
+            self.all_gone.notified().await;
+        }
+    }
+
+    /// The core's clock.
+    pub(super) fn now(&self) -> time::Instant {
+        self.instant(Instant::now())
+    }
+
+    /// A moment on the core's clock.
+    pub(super) fn instant(&self, at: Instant) -> time::Instant {
+        let millis = at.saturating_duration_since(self.started).as_millis();
+        time::Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
+    /// A moment of the core's on the runtime's clock.
+    pub(super) fn at(&self, at: time::Instant) -> Instant {
+        let after = Duration::from_millis(at.as_millis());
+        self.started.checked_add(after).unwrap_or_else(|| self.started + Duration::from_secs(86_400 * 365))
+    }
+
+    /// Whether the shard is ending, and what its connections tell their peers then.
+    pub(super) fn closing(&self) -> Option<(Duration, Duration)> {
+        self.closing.get()
+    }
+
+    /// Wakes the task when publishers may go on.
+    pub(super) fn wait_for_relief(&self, waker: &Waker) {
+        self.waiting.borrow_mut().push(waker.clone());
+    }
+
+    /// The reader is at the head, with everything up to `floor`.
+    pub(super) fn go_live(&self, id: usize, floor: u64) {
+        if let Some(reader) = self.readers.borrow_mut().get_mut(id) {
+            reader.live = true;
+            reader.floor = floor;
+        }
+    }
+
+    /// The reader leaves the head, if it was there, and owns its position from now on.
+    pub(super) fn leave_head(&self, id: usize) -> Option<u64> {
+        let position = self.head_of(id)?;
+        if let Some(reader) = self.readers.borrow_mut().get_mut(id) {
+            reader.live = false;
+        }
+        Some(position)
+    }
+
+    /// The position of a reader that is at the head: what it has for certain.
+    pub(super) fn head_of(&self, id: usize) -> Option<u64> {
+        let position = self.shared.shards.get(self.id)?.position();
+        let readers = self.readers.borrow();
+        readers.get(id).filter(|reader| reader.live).map(|reader| reader.floor.max(position))
+    }
+
+    /// A reader wants what a pattern matches.
+    pub(super) fn subscribe(&self, id: usize, pattern: Pattern<'_>) {
+        self.trie.borrow_mut().insert(pattern, id);
+    }
+
+    /// A reader no longer does.
+    pub(super) fn unsubscribe(&self, id: usize, pattern: Pattern<'_>) {
+        self.trie.borrow_mut().remove(pattern, id);
+    }
+
+    fn resume_waiting(&self) {
+        if !self.waiting.borrow().is_empty() && !self.shared.is_congested() {
+            mem::take(&mut *self.waiting.borrow_mut()).into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn read_mail(self: &Rc<Self>, handle: &ShardHandle) {
+        let mail = mem::take(&mut *handle.mail.lock().unwrap_or_else(PoisonError::into_inner));
+        for letter in mail {
+            match letter {
+                Mail::Adopt(adoption) => self.adopt(*adoption),
+                Mail::Watch { watch, filter, position } => self.watch(watch, filter, position),
+                Mail::Unwatch(id) => self.unwatch(id),
+                Mail::Close { retry_after, window } => {
+                    self.closing.set(Some((retry_after, window)));
+                    self.wake_all();
+                }
+            }
+        }
+    }
+
+    fn adopt(self: &Rc<Self>, adoption: Adoption) {
+        let mut readers = self.readers.borrow_mut();
+        let entry = readers.vacant_entry();
+        let id = entry.key();
+        // A socket that cannot be taken over is dropped, and with it the connection.
+        let Ok(conn) = Conn::new(id, adoption, self) else { return };
+        let conn = Rc::new(RefCell::new(conn));
+        entry.insert(Reader::new(Sink::Conn(Rc::clone(&conn))));
+        drop(readers);
+        conn.borrow_mut().begin(self);
+        let shard = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let sleep = tokio::time::sleep_until(shard.started);
+            tokio::pin!(sleep);
+            poll_fn(|cx| conn.borrow_mut().turn(cx, &shard, sleep.as_mut())).await;
+            conn.borrow_mut().end(&shard);
+            shard.remove(id);
+        });
+    }
+
+    fn remove(&self, id: usize) {
+        self.readers.borrow_mut().try_remove(id);
+        self.all_gone.notify_one();
+    }
+
+    fn watch(&self, watch: Arc<Watch>, filter: Filter, position: u64) {
+        if self.shared.log.head() > position || self.closing.get().is_some() {
+            watch.hit();
+        }
+        let id = self.readers.borrow_mut().insert(Reader { live: true, ..Reader::new(Sink::Watch(Arc::clone(&watch))) });
+        for pattern in filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+            self.subscribe(id, pattern);
+        }
+        self.watches.borrow_mut().insert(watch.id, (id, filter));
+    }
+
+    fn unwatch(&self, watch: u64) {
+        let Some((id, filter)) = self.watches.borrow_mut().remove(&watch) else { return };
+        for pattern in filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+            self.unsubscribe(id, pattern);
+        }
+        self.remove(id);
+    }
+
+    fn wake_all(&self) {
+        let watches: Vec<u64> = self.watches.borrow().keys().copied().collect();
+        for (_, reader) in self.readers.borrow().iter() {
+            match &reader.sink {
+                Sink::Conn(conn) => conn.borrow().wake(),
+                Sink::Watch(watch) => watch.hit(),
+            }
+        }
+        watches.into_iter().for_each(|id| self.unwatch(id));
+    }
+
+    /// Serves some readers; true while there is more to do.
+    fn deliver(&self, handle: &ShardHandle) -> bool {
+        let window = &mut *self.window.borrow_mut();
+        if window.records.is_empty() && !self.open(window, handle) {
+            return false;
+        }
+        let to = window.served.saturating_add(BUDGET).min(window.readers.len());
+        let end = window.records.last().map_or(0, |record| record.event.seq);
+        for at in window.served..to {
+            if let Some(id) = window.readers.get(at).copied() {
+                self.serve(window, id, end);
+            }
+        }
+        window.served = to;
+        if to == window.readers.len() {
+            handle.position.store(end, Ordering::SeqCst);
+            window.records.clear();
+            window.hits.clear();
+            window.readers.clear();
+            window.picked.clear();
+            window.form = None;
+            window.served = 0;
+            self.shared.relieved();
+        }
+        true
+    }
+
+    /// Takes the next window from the tail, and finds out who gets what of it; false when there is nothing new.
+    fn open(&self, window: &mut Window, handle: &ShardHandle) -> bool {
+        let position = handle.position();
+        if self.shared.log.tail(position, WINDOW, &mut window.records).is_none() {
+            self.fall_behind(handle, position);
+            return true;
+        }
+        let mut readers = self.readers.borrow_mut();
+        let trie = self.trie.borrow();
+        for (index, record) in (0u32..).zip(&window.records) {
+            let Ok(topic) = Topic::parse(&record.event.topic) else { continue };
+            let seq = record.event.seq;
+            trie.find(topic, &mut |id| {
+                let Some(reader) = readers.get_mut(id) else { return };
+                if !reader.live || seq <= reader.floor || reader.seen == seq {
+                    return;
+                }
+                reader.seen = seq;
+                let hit = u32::try_from(window.hits.len()).unwrap_or(u32::MAX);
+                window.hits.push(Hit { record: index, next: None });
+                match &mut reader.chain {
+                    Some((_, last)) => {
+                        if let Some(before) = window.hits.get_mut(*last as usize) {
+                            before.next = Some(hit);
+                        }
+                        *last = hit;
+                    }
+                    chain => {
+                        *chain = Some((hit, hit));
+                        window.readers.push(id);
+                    }
+                }
+            });
+        }
+        // Visiting the readers in the order of their places is kind to the caches.
+        window.readers.sort_unstable();
+        !window.records.is_empty()
+    }
+
+    /// The tail has moved on past the shard's position: its readers go on from the histories, each on its own.
+    fn fall_behind(&self, handle: &ShardHandle, position: u64) {
+        let mut conns = Vec::new();
+        for (_, reader) in self.readers.borrow_mut().iter_mut().filter(|(_, reader)| reader.live) {
+            match &reader.sink {
+                Sink::Conn(conn) => {
+                    reader.live = false;
+                    conns.push((Rc::clone(conn), reader.floor.max(position)));
+                }
+                Sink::Watch(watch) => watch.hit(),
+            }
+        }
+        for (conn, position) in conns {
+            conn.borrow_mut().lag(position);
+        }
+        handle.position.store(self.shared.log.head(), Ordering::SeqCst);
+        self.shared.relieved();
+    }
+
+    /// Gives one reader what it gets of the window.
+    fn serve(&self, window: &mut Window, id: usize, end: u64) {
+        let sink = match self.readers.borrow_mut().get_mut(id) {
+            Some(Reader { sink, chain, live, floor, .. }) => {
+                let Some((mut hit, _)) = chain.take() else { return };
+                if !*live {
+                    return; // it left while others were served
+                }
+                *floor = end;
+                let before = mem::take(&mut window.picked);
+                while let Some(Hit { record, next }) = window.hits.get(hit as usize) {
+                    window.picked.push(*record);
+                    let Some(next) = next else { break };
+                    hit = *next;
+                }
+                if before != window.picked {
+                    window.form = None;
+                }
+                sink.clone()
+            }
+            None => return,
+        };
+        match sink {
+            Sink::Watch(watch) => watch.hit(),
+            Sink::Conn(conn) => {
+                let mut conn = conn.borrow_mut();
+                if window.form != Some(conn.form()) {
+                    // Neither the same events nor the same form as for the reader before.
+                    window.form = Some(conn.form());
+                    window.image.clear();
+                    for record in window.picked.iter().filter_map(|at| window.records.get(*at as usize)) {
+                        let bytes = record.live(self.shared.log.epoch(), conn.form());
+                        window.image.push(record.event.seq, |out| out.extend_from_slice(&bytes));
+                    }
+                }
+                let first = window.picked.first().and_then(|at| window.records.get(*at as usize));
+                if !conn.deliver(self, &window.image, first.map_or(end, |record| record.event.seq - 1))
+                    && let Some(reader) = self.readers.borrow_mut().get_mut(id)
+                {
+                    reader.live = false;
+                }
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn new(sink: Sink) -> Self {
+        Self { sink, live: false, floor: 0, chain: None, seen: 0 }
+    }
+}
