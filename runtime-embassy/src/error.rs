@@ -29,6 +29,21 @@ pub enum Error<E> {
     Send(SendError),
 }
 
+impl<E> Error<E> {
+    /// The same, without what the link said.
+    pub(crate) fn without_link(self) -> Error<()> {
+        match self {
+            Self::Link(_) => Error::Link(()),
+            Self::WriteTimeout => Error::WriteTimeout,
+            Self::Torn => Error::Torn,
+            Self::Protocol(error) => Error::Protocol(error),
+            Self::MessageTooBig => Error::MessageTooBig,
+            Self::Closed(cause) => Error::Closed(cause),
+            Self::Send(error) => Error::Send(error),
+        }
+    }
+}
+
 impl<E: fmt::Debug> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -76,6 +91,21 @@ pub enum HandshakeError<E> {
     },
     /// The server's answer opens no WebSocket.
     Response(ResponseError),
+}
+
+impl<E> HandshakeError<E> {
+    /// The same, without what the link said.
+    pub(crate) fn without_link(self) -> HandshakeError<()> {
+        match self {
+            Self::Link(_) => HandshakeError::Link(()),
+            Self::Timeout => HandshakeError::Timeout,
+            Self::Ended => HandshakeError::Ended,
+            Self::Request(error) => HandshakeError::Request(error),
+            Self::Head(error) => HandshakeError::Head(error),
+            Self::Refused { status, retry_after } => HandshakeError::Refused { status, retry_after },
+            Self::Response(error) => HandshakeError::Response(error),
+        }
+    }
 }
 
 impl<E: fmt::Debug> fmt::Display for HandshakeError<E> {

@@ -3,6 +3,7 @@
 //! | | |
 //! |---|---|
 //! | [`WebSocket`] | a client over any [`Link`] |
+//! | [`Uplink`] | a connection to a gateway that comes back by itself |
 //! | [`Outbox`] | where readings wait for the network, in static memory |
 //! | [`Link`], [`Connect`] | what is needed of the stream below; bound to embassy-net by the feature `embassy-net` |
 //!
@@ -20,6 +21,7 @@ mod link;
 #[cfg(feature = "embassy-net")]
 mod net;
 mod outbox;
+mod uplink;
 mod websocket;
 
 pub use error::{Error, HandshakeError};
@@ -28,4 +30,5 @@ pub use longwire_core as core;
 #[cfg(feature = "embassy-net")]
 pub use net::Tcp;
 pub use outbox::{Counts, Outbox, ReportError, WhenFull};
+pub use uplink::{Gateway, Lost, Status, Uplink, UplinkConfig};
 pub use websocket::{Config, WebSocket};

@@ -160,6 +160,8 @@ pub(crate) trait Source {
         max_in_flight: u32,
         send: impl FnOnce(u32, &str, &[u8]) -> Result<(), T>,
     ) -> Option<Result<(), T>>;
+    /// The next reading can never be sent: it counts as refused.
+    fn refuse_next(&self);
     /// The gateway has taken every publication up to `n`, except those that it refused.
     fn acknowledge(&self, n: u64);
     /// The gateway has refused publication `n`.
@@ -198,6 +200,13 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
             log.sent_bytes = log.sent_bytes.saturating_add(len);
             Some(Ok(()))
         })
+    }
+
+    fn refuse_next(&self) {
+        if let Some(Ok(())) = self.send_next(u32::MAX, |_, _, _| Ok::<(), ()>(())) {
+            let n = self.log.lock(|log| log.borrow().sent);
+            self.refuse(n.into());
+        }
     }
 
     fn acknowledge(&self, n: u64) {
