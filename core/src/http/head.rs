@@ -47,7 +47,7 @@ pub enum Step<H> {
     /// The head is not whole: read more into the buffer.
     NeedInput,
     /// The head is not whole and the buffer is full: lend one of at least this many bytes, or give up (a server
-    /// with status 431). Never more than [`Limits::max_head`].
+    /// with status 431). Never more than [`Limits::max_head`], or 2.
     NeedSpace(usize),
     /// The head is whole and well formed.
     Head(H),
@@ -197,7 +197,7 @@ impl HeadReader {
 
     fn needs<H>(&self, rx: &RxBuf<'_>, limits: &Limits) -> Step<H> {
         if rx.is_full() {
-            Step::NeedSpace(rx.capacity().saturating_mul(2).max(64).min(limits.max_head))
+            Step::NeedSpace(rx.capacity().saturating_mul(2).max(64).min(limits.max_head.max(2)))
         } else {
             Step::NeedInput
         }

@@ -186,7 +186,13 @@ pub(super) fn target_parts<'b>(method: &str, target: &'b str) -> (Option<&'b str
     if target.starts_with('/') {
         return (None, target);
     }
-    match split_at(target, target.as_bytes().windows(3).position(|three| three == b"://"), 3) {
+    // RFC 3986 section 3.1.
+    let is_scheme = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    let separator = target.as_bytes().windows(3).position(|three| three == b"://");
+    match split_at(target, separator, 3).filter(|(scheme, _)| is_scheme(scheme)) {
         None => (None, target),
         Some((_, rest)) => match split_at(rest, rest.bytes().position(|b| matches!(b, b'/' | b'?')), 0) {
             Some((authority, path)) => (Some(authority), path),

@@ -12,7 +12,7 @@ pub const MAX_KEY: usize = 128;
 /// The name of what an event is about: `fleet/7/cpu`.
 ///
 /// 1 to [`MAX_TOPIC`] bytes without control characters, in 1 to [`MAX_DEPTH`] levels separated by `/`. No level is
-/// empty, so no slash begins or ends it, and none contains `*`. Topics are compared byte by byte.
+/// empty, `.` or `..`, so no slash begins or ends it, and none contains `*`. Topics are compared byte by byte.
 ///
 /// ```
 /// use longwire_core::log::{NameError, Topic};
@@ -182,6 +182,9 @@ fn check(name: &str) -> Result<(), NameError> {
     if split(name).any(str::is_empty) {
         return Err(NameError::EmptyLevel);
     }
+    if split(name).any(|level| matches!(level, "." | "..")) {
+        return Err(NameError::Dots);
+    }
     if name.contains(char::is_control) {
         return Err(NameError::ControlCharacter);
     }
@@ -223,6 +226,8 @@ pub enum NameError {
     TooDeep,
     /// No level is empty: no slash at the beginning or end, no two together.
     EmptyLevel,
+    /// No level is `.` or `..`: a URL's path cannot carry them (RFC 3986 section 5.2.4).
+    Dots,
     /// No control characters (Unicode category Cc).
     ControlCharacter,
     /// A topic contains no `*`; a pattern does.
@@ -235,21 +240,29 @@ pub enum NameError {
     KeyTooLong,
 }
 
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl NameError {
+    /// The rule, in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Empty => "a topic must not be empty",
             Self::TooLong => "a topic has at most 255 bytes",
             Self::TooDeep => "a topic has at most 16 levels",
             Self::EmptyLevel => {
                 "a topic has no empty level: no slash at its beginning or end, no two together"
             }
+            Self::Dots => "a topic has no level `.` or `..`: URLs drop them",
             Self::ControlCharacter => "a topic or key has no control characters",
             Self::Wildcard => "a topic has no `*`: that is for patterns",
             Self::PartialWildcard => "`*` stands for a whole level only",
             Self::RestNotLast => "`**` stands only as the last level",
             Self::KeyTooLong => "a key has at most 128 bytes",
-        })
+        }
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

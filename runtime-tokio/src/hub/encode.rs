@@ -1,6 +1,6 @@
 //! From messages to the bytes that leave.
 
-use super::event::{Data, Event, Form, Position};
+use super::event::{Event, Form, Position};
 use bytes::{BufMut, Bytes, BytesMut};
 use longwire_core::log::Cursor;
 use longwire_core::session::{self, Full, ServerMessage, WriteError, cbor, json};
@@ -22,20 +22,6 @@ pub(super) fn event(event: &Event, epoch: u64, form: Form, position: Position) -
     let mut out = BytesMut::new();
     write(&message, form, &mut out);
     out.freeze()
-}
-
-impl Data {
-    /// The same, as the protocol's messages have it.
-    pub(super) fn borrowed(&self) -> session::Data<'_> {
-        match self {
-            Self::Json(json) => session::Data::Json(json),
-            Self::Cbor(cbor) => session::Data::Cbor(cbor),
-            Self::Bytes { content_type, bytes } => session::Data::Bytes {
-                content_type: Some((&**content_type).into()),
-                bytes: (&bytes[..]).into(),
-            },
-        }
-    }
 }
 
 /// Appends a message in the form of the reader: a whole frame, or a whole SSE event.

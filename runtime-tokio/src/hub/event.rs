@@ -1,5 +1,6 @@
 //! An event, and the forms in which it leaves.
 
+use super::Data;
 use bytes::Bytes;
 use longwire_core::log::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,36 +20,6 @@ pub struct Event {
     pub data: Data,
     /// When it was appended, for the bound on age.
     pub(super) born: Instant,
-}
-
-/// The value of an event. Whoever appends has checked that it is well-formed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data {
-    /// One JSON value, without insignificant whitespace.
-    Json(Bytes),
-    /// One CBOR item.
-    Cbor(Bytes),
-    /// Opaque bytes with their content type.
-    Bytes {
-        /// A media type.
-        content_type: Arc<str>,
-        /// The value.
-        bytes: Bytes,
-    },
-}
-
-impl Data {
-    /// Bytes of the body.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Json(body) | Self::Cbor(body) | Self::Bytes { bytes: body, .. } => body.len(),
-        }
-    }
-
-    /// Whether the body is empty, which only opaque bytes can be.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// What an event is charged beside its body: the structures around it, so that a flood of empty events is bounded

@@ -13,6 +13,7 @@
 //! reconnect is the same thing. What the log has dropped meanwhile is told as a gap.
 
 mod conn;
+mod data;
 mod encode;
 mod event;
 mod grant;
@@ -24,11 +25,11 @@ mod shard;
 mod socket;
 mod trie;
 
-pub use event::{Data, Event, Position, Record};
+pub use data::Data;
+pub use event::{Event, Position, Record};
 pub use grant::{Authorize, Authorizing, Denied, Grant, Open};
 pub use log::{AppendError, Filter, Gap, Log, LogConfig, LogStats, Page, PageSize};
 pub use reader::Reader;
-pub use session::Publication;
 pub use socket::{AsyncStream, Socket};
 
 use longwire_core::log::{Cursor, Key, Since, Topic};

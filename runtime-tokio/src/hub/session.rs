@@ -1,0 +1,493 @@
+//! What one connection reads, publishes and may do: the server's side of `longwire.v1` (`PROTOCOL.md`).
+
+use super::event::{Form, Position};
+use super::outlet::Image;
+use super::shard::Shard;
+use super::{AppendError, Authorize, Data, Denied, Filter, Grant, PageSize, count, encode};
+use bytes::BytesMut;
+use longwire_core::log::{Cursor, NameError, Pattern, Since};
+use longwire_core::session::{
+    self, ClientMessage, Code, Gap, GapReason, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
+};
+use longwire_core::ws::CloseCode;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::time::Instant;
+
+/// Bytes that the answers to one message may take.
+pub(super) const REPLY_ROOM: usize = 2048;
+/// What is read from the log at once for a reader that lags.
+const PAGE: PageSize = PageSize { events: 64, bytes: 64 << 10 };
+/// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further.
+const MAX_PASTS: usize = 64;
+/// Messages that make no sense, before a connection is closed with 1008.
+const MAX_ERRORS: u32 = 16;
+
+/// The state of one connection above its transport.
+pub(super) struct Session {
+    id: usize,
+    pub(super) form: Form,
+    pub(super) grant: Grant,
+    pub(super) reads: Reads,
+    subscription: Option<(Filter, Since)>,
+    /// The last publication that was settled and not acknowledged yet.
+    settled: Option<u64>,
+    errors: u32,
+    renewing: Option<Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>>>,
+}
+
+/// What a connection reads, and how far it is.
+#[derive(Default)]
+pub(super) struct Reads {
+    filter: Filter,
+    begun: bool,
+    live: bool,
+    /// While it is not live: everything up to here was written, or lies in a past.
+    position: u64,
+    /// The end of the last gap that was told.
+    told: u64,
+    pasts: VecDeque<Past>,
+}
+
+/// The past of one subscription, on its way.
+struct Past {
+    filter: Filter,
+    state: bool,
+    after: u64,
+    until: u64,
+    told: u64,
+    reset: Option<Cursor>,
+    /// Whether its events may be resumed from: those of the first subscription.
+    position: Position,
+    id: Option<u32>,
+}
+
+/// What changes once a piece has begun to leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    Event(u64),
+    Told(u64),
+    PastEvent(u64),
+    PastTold(u64),
+    Reset,
+    CaughtUp,
+}
+
+/// A connection has to end: what the peer is told.
+pub(super) struct End {
+    pub(super) close: CloseCode,
+    pub(super) refusal: Option<Refusal<'static>>,
+}
+
+impl Reads {
+    /// Whether something is to be read from the log for it. A connection without a subscription reads nothing.
+    pub(super) fn lags(&self) -> bool {
+        !self.pasts.is_empty() || (!self.live && !self.filter.is_empty())
+    }
+
+    /// It was live, and goes on from here.
+    pub(super) fn lag(&mut self, position: u64) {
+        self.live = false;
+        self.position = position;
+    }
+}
+
+impl Session {
+    pub(super) fn new(id: usize, form: Form, grant: Grant, subscription: Option<(Filter, Since)>) -> Self {
+        Self {
+            id,
+            form,
+            grant,
+            reads: Reads::default(),
+            subscription,
+            settled: None,
+            errors: 0,
+            renewing: None,
+        }
+    }
+
+    /// The first words, and the subscription of the URL.
+    pub(super) fn greet(&mut self, shard: &Shard, out: &mut BytesMut) {
+        if self.form == Form::Sse {
+            let retry = longwire_core::sse::Fields::retry(shard.shared.config.retry);
+            if let Ok(parts) = retry.parts() {
+                parts.for_each(|part| out.extend_from_slice(part));
+            }
+            out.extend_from_slice(b"\n");
+        }
+        let name = self.name(shard);
+        encode::write(&self.hello(shard, &name), self.form, out);
+        if let Some((filter, since)) = self.subscription.take() {
+            self.begin(shard, filter, since, None);
+        }
+    }
+
+    fn name(&self, shard: &Shard) -> String {
+        format!("{:x}-{:x}", shard.shared.log.epoch() & 0xffff_ffff, shard.number(self.id))
+    }
+
+    fn hello<'n>(&self, shard: &Shard, name: &'n str) -> ServerMessage<'n> {
+        let now = Instant::now();
+        ServerMessage::Hello {
+            session: name.into(),
+            heartbeat: shard.shared.config.heartbeat,
+            lease: self.grant.expires.map(|end| end.saturating_duration_since(now)),
+            limits: shard.shared.config.limits(),
+        }
+    }
+
+    /// Whether input has to wait: until the shards have caught up, until the past that was asked for is on its way, or
+    /// until a new credential was looked at. Something wakes the task when it need not wait any more.
+    pub(super) fn must_wait(&mut self, cx: &mut Context<'_>, shard: &Shard, reply: &mut Reply<'_>) -> bool {
+        if let Some(renewing) = &mut self.renewing {
+            let Poll::Ready(renewed) = renewing.as_mut().poll(cx) else { return true };
+            self.renewing = None;
+            match renewed {
+                Ok(grant) => {
+                    self.grant = grant;
+                    let name = self.name(shard);
+                    reply.send(&self.hello(shard, &name));
+                }
+                Err(Denied(why)) => reply.end(End::told(Code::Unauthorized, why, CloseCode::UNAUTHORIZED)),
+            }
+        }
+        if shard.shared.is_congested() {
+            shard.wait_for_relief(cx.waker());
+            return true;
+        }
+        self.reads.pasts.len() >= MAX_PASTS
+    }
+
+    /// Works off one message.
+    pub(super) fn handle(&mut self, message: &[u8], shard: &Shard, reply: &mut Reply<'_>) {
+        let decoded = match self.form {
+            Form::WsCbor => cbor::decode_client(message),
+            Form::WsJson | Form::Sse => json::decode_client(message),
+        };
+        match decoded {
+            Ok(ClientMessage::Pub { n, topic, key, data }) => self.publish(n, topic, key, data, shard, reply),
+            Ok(ClientMessage::Sub { id, since, topics }) => match self.filter(topics, shard) {
+                Ok(filter) => self.begin(shard, filter, since.unwrap_or(Since::Now), id),
+                Err(refusal) => reply.send(&ServerMessage::Error { refusal, id }),
+            },
+            Ok(ClientMessage::Unsub { id, topics }) => self.unsubscribe(topics, id, shard, reply),
+            Ok(ClientMessage::Auth { token }) => self.renew(token, shard, reply),
+            Ok(_) => self.mistake(reply, &unknown()),
+            Err(error) if error.code == Code::BadData => {
+                count(&shard.shared.counters.refused, 1);
+                self.settle(error.n, reply);
+                reply.send(&error.answer());
+            }
+            Err(error) => self.mistake(reply, &error.answer()),
+        }
+    }
+
+    /// What was settled in this turn is acknowledged, once.
+    pub(super) fn acknowledge(&mut self, reply: &mut Reply<'_>) {
+        if let Some(n) = self.settled.take() {
+            reply.send(&ServerMessage::Ack { n, level: Level::Ring });
+        }
+    }
+
+    /// A `tick`, unless it would move the cursor over something that is still on its way.
+    pub(super) fn tick(&self, shard: &Shard) -> Option<ServerMessage<'static>> {
+        let reads = &self.reads;
+        let seq = match (reads.live, reads.lags()) {
+            (true, false) => shard.head_of(self.id)?,
+            (_, true) => return None,
+            (false, false) => shard.shared.log.head(),
+        };
+        Some(ServerMessage::Tick { at: shard.shared.log.cursor(seq) })
+    }
+
+    /// Takes its subscriptions out of the shard.
+    pub(super) fn leave(&mut self, shard: &Shard) {
+        for pattern in self.reads.filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+            shard.unsubscribe(self.id, pattern);
+        }
+        self.reads = Reads { begun: true, ..Reads::default() };
+    }
+
+    fn publish(
+        &mut self,
+        n: Option<u64>,
+        topic: Text<'_>,
+        key: Option<Text<'_>>,
+        data: session::Data<'_>,
+        shard: &Shard,
+        reply: &mut Reply<'_>,
+    ) {
+        let refused = match self.try_publish(topic, key, data, shard) {
+            Ok(()) => return self.settled = n.or(self.settled),
+            Err(refusal) => refusal,
+        };
+        // What came before it is acknowledged first, so that numbers are settled in their order.
+        self.settle(n, reply);
+        reply.send(&ServerMessage::Nack { n, refusal: refused });
+    }
+
+    fn settle(&mut self, n: Option<u64>, reply: &mut Reply<'_>) {
+        if n.is_some() {
+            self.acknowledge(reply);
+        }
+    }
+
+    fn try_publish(
+        &self,
+        topic: Text<'_>,
+        key: Option<Text<'_>>,
+        data: session::Data<'_>,
+        shard: &Shard,
+    ) -> Result<(), Refusal<'static>> {
+        let (mut topic_text, mut key_text) = (heapless::String::new(), heapless::String::new());
+        let topic = topic.topic(&mut topic_text).map_err(|e| bad_topic(&e))?;
+        let key = key.map(|key| key.key(&mut key_text)).transpose().map_err(|e| bad_topic(&e))?;
+        if !self.grant.may_publish(topic) {
+            return Err(Refusal::new(Code::Forbidden, "the grant does not allow to publish to this topic"));
+        }
+        let data = Data::try_from(data).map_err(|e| Refusal::new(Code::BadData, e.reason.as_str()))?;
+        shard.shared.append(topic, key, data).map(drop).map_err(|error| error.refusal())
+    }
+
+    /// Checks the patterns of a `sub`: all of them, or none is taken.
+    fn filter(&self, topics: Topics<'_>, shard: &Shard) -> Result<Filter, Refusal<'static>> {
+        let mut filter = Filter::default();
+        let mut fresh = 0;
+        for text in topics.iter() {
+            let mut scratch = heapless::String::new();
+            let pattern = text.pattern(&mut scratch).map_err(|e| bad_topic(&e))?;
+            if !self.grant.may_subscribe(pattern) {
+                return Err(Refusal::new(Code::Forbidden, "the grant does not cover this pattern"));
+            }
+            if filter.insert(pattern) && !self.reads.filter.contains(pattern) {
+                fresh += 1;
+            }
+            if self.reads.filter.len() + fresh > shard.shared.config.max_topics {
+                return Err(Refusal::new(Code::TooManyTopics, "more patterns than max_topics on one connection"));
+            }
+        }
+        if filter.is_empty() {
+            return Err(Refusal::new(Code::BadMessage, "a sub needs at least one pattern"));
+        }
+        Ok(filter)
+    }
+
+    /// Begins to read.
+    fn begin(&mut self, shard: &Shard, filter: Filter, since: Since, id: Option<u32>) {
+        let log = &shard.shared.log;
+        let first = !std::mem::replace(&mut self.reads.begun, true);
+        let position = self.hold(shard, first);
+        for pattern in filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+            if self.reads.filter.insert(pattern) {
+                shard.subscribe(self.id, pattern);
+            }
+        }
+        let mut past = Past {
+            filter,
+            state: false,
+            after: position,
+            until: position,
+            told: 0,
+            reset: None,
+            position: if first { Position::At } else { Position::Past },
+            id,
+        };
+        match since {
+            Since::Now => {}
+            Since::Latest => past.read_state(),
+            Since::Cursor(cursor) => match cursor.position_in(log.epoch()) {
+                Some(seq) if seq <= log.head() => past.after = seq.min(position),
+                _ => {
+                    past.reset = Some(cursor);
+                    past.read_state();
+                }
+            },
+        }
+        self.reads.pasts.push_back(past);
+    }
+
+    /// Takes the reader from the head, so that a past can go out before what is new, and says where it stands.
+    fn hold(&mut self, shard: &Shard, first: bool) -> u64 {
+        if self.reads.live {
+            let position = shard.leave_head(self.id).unwrap_or_else(|| shard.shared.log.head());
+            self.reads.lag(position);
+        } else if first || (self.reads.filter.is_empty() && self.reads.pasts.is_empty()) {
+            self.reads.position = shard.shared.log.head();
+        }
+        self.reads.position
+    }
+
+    fn unsubscribe(&mut self, topics: Topics<'_>, id: Option<u32>, shard: &Shard, reply: &mut Reply<'_>) {
+        for text in topics.iter() {
+            let mut scratch = heapless::String::new();
+            if let Err(error) = text.pattern(&mut scratch) {
+                return reply.send(&ServerMessage::Error { refusal: bad_topic(&error), id });
+            }
+        }
+        let position = self.hold(shard, false);
+        for text in topics.iter() {
+            let mut scratch = heapless::String::new();
+            let Ok(pattern) = text.pattern(&mut scratch) else { continue };
+            if self.reads.filter.remove(pattern) {
+                shard.unsubscribe(self.id, pattern);
+            }
+            self.reads.pasts.iter_mut().for_each(|past| {
+                past.filter.remove(pattern);
+            });
+        }
+        // The answer stands in line, behind what was asked for before.
+        self.reads.pasts.push_back(Past {
+            filter: Filter::default(),
+            state: false,
+            after: position,
+            until: position,
+            told: 0,
+            reset: None,
+            position: Position::Past,
+            id,
+        });
+    }
+
+    fn renew(&mut self, token: Text<'_>, shard: &Shard, reply: &mut Reply<'_>) {
+        let mut credential = String::new();
+        if token.write_to(&mut credential).is_err() {
+            return self.mistake(reply, &unknown());
+        }
+        let authorize: Arc<dyn Authorize> = Arc::clone(&shard.shared.authorize);
+        self.renewing = Some(Box::pin(async move { authorize.authorize(Some(&credential)).await }));
+    }
+
+    fn mistake(&mut self, reply: &mut Reply<'_>, answer: &ServerMessage<'_>) {
+        self.errors += 1;
+        reply.send(answer);
+        if self.errors > MAX_ERRORS {
+            reply.end(End { close: CloseCode::POLICY, refusal: None });
+        }
+    }
+
+    /// Adds the next page of what a lagging reader is to be written. When there is none it becomes live.
+    pub(super) fn compose(&mut self, shard: &Shard, image: &mut Image<Effect>) {
+        if self.reads.pasts.is_empty() {
+            self.compose_present(shard, image);
+        } else {
+            self.compose_past(shard, image);
+        }
+    }
+
+    fn compose_present(&mut self, shard: &Shard, image: &mut Image<Effect>) {
+        let (log, reads) = (&shard.shared.log, &mut self.reads);
+        let page = log.read(&reads.filter, reads.position, u64::MAX, reads.told, PAGE);
+        if let Some(gap) = page.gap {
+            let gap = Gap { from: log.cursor(gap.from), to: log.cursor(gap.to), reason: GapReason::Slow };
+            image.push(Effect::Told(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), self.form, out));
+        }
+        for record in &page.records {
+            let bytes = record.live(log.epoch(), self.form);
+            image.push(Effect::Event(record.event.seq), |out| out.extend_from_slice(&bytes));
+        }
+        if image.is_empty() {
+            reads.position = page.next;
+            if page.next >= log.head() {
+                reads.live = true;
+                shard.go_live(self.id, page.next);
+            }
+        }
+    }
+
+    fn compose_past(&mut self, shard: &Shard, image: &mut Image<Effect>) {
+        let (log, form, now_at) = (&shard.shared.log, self.form, self.reads.position);
+        let Some(past) = self.reads.pasts.front_mut() else { return };
+        if let Some(from) = past.reset {
+            let gap = Gap { from, to: log.cursor(past.until), reason: GapReason::Reset };
+            image.push(Effect::Reset, |out| encode::write(&ServerMessage::Gap(gap), form, out));
+        }
+        let page = if past.state {
+            log.latest(&past.filter, past.after, past.until, PAGE)
+        } else {
+            log.read(&past.filter, past.after, past.until, past.told, PAGE)
+        };
+        if let Some(gap) = page.gap {
+            let gap = Gap { from: log.cursor(gap.from), to: log.cursor(gap.to), reason: GapReason::Evicted };
+            image.push(Effect::PastTold(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), form, out));
+        }
+        for record in &page.records {
+            let bytes = match past.position {
+                Position::At => record.live(log.epoch(), form),
+                Position::Past => encode::event(&record.event, log.epoch(), form, Position::Past),
+            };
+            image.push(Effect::PastEvent(record.event.seq), |out| out.extend_from_slice(&bytes));
+        }
+        if page.next >= past.until {
+            let message = ServerMessage::CaughtUp { at: log.cursor(now_at), id: past.id };
+            image.push(Effect::CaughtUp, |out| encode::write(&message, form, out));
+        } else if image.is_empty() {
+            past.after = page.next;
+        }
+    }
+
+    /// A piece has begun to leave.
+    pub(super) fn begun(&mut self, shard: &Shard, effect: Effect) {
+        let counters = &shard.shared.counters;
+        let (reads, past) = (&mut self.reads, 0);
+        match (effect, reads.pasts.get_mut(past)) {
+            (Effect::Event(seq), _) => {
+                reads.position = seq;
+                count(&counters.delivered, 1);
+            }
+            (Effect::Told(to), _) => {
+                reads.told = to;
+                count(&counters.gaps, 1);
+            }
+            (Effect::PastEvent(seq), Some(past)) => {
+                past.after = seq;
+                count(&counters.delivered, 1);
+            }
+            (Effect::PastTold(to), Some(past)) => {
+                past.told = to;
+                count(&counters.gaps, 1);
+            }
+            (Effect::Reset, Some(past)) => {
+                past.reset = None;
+                count(&counters.gaps, 1);
+            }
+            (Effect::CaughtUp, Some(_)) => {
+                reads.pasts.pop_front();
+            }
+            (_, None) => {}
+        }
+    }
+}
+
+impl Past {
+    fn read_state(&mut self) {
+        self.state = true;
+        self.after = 0;
+        self.position = Position::Past;
+    }
+}
+
+impl End {
+    /// With a `bye` that says why.
+    fn told(code: Code, why: &'static str, close: CloseCode) -> Self {
+        Self { close, refusal: Some(Refusal::new(code, why)) }
+    }
+}
+
+impl AppendError {
+    /// As the protocol says it.
+    pub fn refusal(&self) -> Refusal<'static> {
+        Refusal::new(Code::TopicsFull, self.as_str())
+    }
+}
+
+fn bad_topic(error: &NameError) -> Refusal<'static> {
+    Refusal::new(Code::BadTopic, error.as_str())
+}
+
+fn unknown() -> ServerMessage<'static> {
+    let refusal = Refusal::new(Code::UnknownType, "this version does not know that type");
+    ServerMessage::Error { refusal, id: None }
+}

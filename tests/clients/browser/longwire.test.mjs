@@ -1,0 +1,448 @@
+/**
+ * The rules of longwire.js against a scripted WebSocket and a scripted fetch, in virtual time: `node --test`.
+ * The sections cited are those of PROTOCOL.md.
+ */
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, mock, test } from "node:test";
+import { Subscriber, SseParser, publish } from "../../../runtime-tokio/assets/longwire.js";
+
+const AT = (n) => `9f86d081884c7d65-${n}`;
+const GATEWAY = "http://gateway.test/";
+const hello = { type: "hello", session: "s", heartbeat: 10_000, lease: null, limits: {} };
+const event = (n) => ({ type: "event", topic: "fleet/7/cpu", at: AT(n), data: n });
+
+/** Every socket and every request that the client opened, oldest first. */
+let sockets;
+let requests;
+let subscribers;
+let random;
+
+class ScriptedSocket {
+  closed = false;
+  constructor(url, protocols) {
+    Object.assign(this, { url: new URL(url), protocols, sent: [] });
+    sockets.push(this);
+  }
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+  close() {
+    this.closed = true;
+  }
+  /** The server's side. */
+  say(...envelopes) {
+    for (const envelope of envelopes) this.onmessage({ data: JSON.stringify(envelope) });
+  }
+  end(code) {
+    this.onclose({ code, reason: "" });
+  }
+}
+
+function scriptedFetch(url, { headers = {}, signal, method = "GET", body } = {}) {
+  return new Promise((resolve, reject) => {
+    const answer = (status, content, more = {}) =>
+      resolve(new Response(content !== null && typeof content === "object" ? JSON.stringify(content) : content, { status, headers: more }));
+    const stream = () => {
+      let controller;
+      const readable = new ReadableStream({ start: (c) => (controller = c) });
+      resolve(new Response(readable, { headers: { "Content-Type": "text/event-stream" } }));
+      signal.addEventListener("abort", () => controller.error(signal.reason));
+      const bytes = new TextEncoder();
+      return {
+        say: (...envelopes) => {
+          for (const e of envelopes) controller.enqueue(bytes.encode(`event: ${e.type}\ndata: ${JSON.stringify(e)}\n\n`));
+        },
+        end: () => controller.close(),
+      };
+    };
+    signal?.addEventListener("abort", () => reject(signal.reason));
+    requests.push({ url: new URL(url), headers, signal, method, body, answer, stream, fail: () => reject(new TypeError("no network")) });
+  });
+}
+
+beforeEach(() => {
+  [sockets, requests, subscribers, random] = [[], [], [], 0.5];
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  mock.method(performance, "now", () => Date.now());
+  mock.method(Math, "random", () => random);
+  globalThis.WebSocket = ScriptedSocket;
+  globalThis.fetch = scriptedFetch;
+});
+
+afterEach(() => {
+  for (const subscriber of subscribers) subscriber.close();
+  mock.timers.reset();
+  mock.restoreAll();
+});
+
+/** Lets everything happen that needs no time. */
+async function settle() {
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+}
+
+async function pass(ms) {
+  await settle();
+  mock.timers.tick(ms);
+  await settle();
+}
+
+async function subscribe(options) {
+  const subscriber = new Subscriber({ topics: ["fleet/**"], url: GATEWAY, ...options });
+  subscribers.push(subscriber);
+  const seen = [];
+  for (const name of ["event", "gap", "caughtup", "refused"]) {
+    subscriber.addEventListener(name, ({ detail }) => seen.push([name, detail.data ?? detail.reason ?? detail.code]));
+  }
+  await settle();
+  return { subscriber, seen };
+}
+
+test("section 2: the cursor moves by the table, and the next connection begins there", async () => {
+  const { subscriber, seen } = await subscribe({ transport: "ws" });
+  assert.equal(sockets[0].url.href, "ws://gateway.test/v1/stream?topic=fleet%2F**&since=latest");
+  const past = { type: "event", topic: "fleet/7/cpu", past: AT(1), data: "state" };
+  sockets[0].say(hello, past);
+  assert.equal(subscriber.cursor, null);
+  const steps = [
+    [{ type: "caught_up", at: AT(5) }, 5],
+    [event(7), 7],
+    [{ type: "gap", from: AT(7), to: AT(9), reason: "slow" }, 7],
+    [past, 7],
+    [{ type: "something", at: AT(8) }, 7],
+    [{ type: "tick", at: AT(12) }, 12],
+  ];
+  for (const [envelope, cursor] of steps) {
+    sockets[0].say(envelope);
+    assert.equal(subscriber.cursor, AT(cursor), envelope.type);
+  }
+  sockets[0].end(1006);
+  await pass(500);
+  assert.equal(sockets[1].url.searchParams.get("since"), AT(12));
+  const names = seen.map(([name, what]) => `${name} ${what ?? ""}`.trim());
+  assert.deepEqual(names, ["event state", "caughtup", "event 7", "gap slow", "event state"]);
+});
+
+test("a cursor from before is where it begins", async () => {
+  await subscribe({ transport: "ws", since: AT(3) });
+  assert.equal(sockets[0].url.searchParams.get("since"), AT(3));
+});
+
+test("the cursor is set after the event was handed over", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  let during;
+  subscriber.addEventListener("event", () => (during = subscriber.cursor));
+  sockets[0].say(hello, event(1), event(2));
+  assert.equal(during, AT(1));
+});
+
+test("a switch carries the cursor over, and nothing of the older connection is delivered after it", async () => {
+  const { subscriber, seen } = await subscribe({ transport: "ws" });
+  sockets[0].say(hello, event(1));
+  const states = [];
+  subscriber.addEventListener("state", ({ detail }) => states.push(detail));
+  subscriber.switchTo("sse");
+  sockets[0].say(event(2));
+  assert.ok(sockets[0].closed);
+  await settle();
+  assert.equal(requests[0].url.searchParams.get("since"), AT(1));
+  requests[0].stream().say(hello, event(2));
+  await settle();
+  assert.deepEqual(seen, [["event", 1], ["event", 2]]);
+  assert.deepEqual(states, [
+    { name: "connecting", transport: "sse", from: AT(1) },
+    { name: "open", transport: "sse", from: AT(1) },
+  ]);
+});
+
+test("a switch by a listener, in the middle of an answer, counts from the event handed over", async () => {
+  const { subscriber, seen } = await subscribe({ transport: "poll", since: AT(0) });
+  subscriber.addEventListener("event", () => subscriber.switchTo("ws"), { once: true });
+  requests[0].answer(200, { events: [event(1), event(2)], next: AT(2) });
+  await settle();
+  assert.deepEqual(seen, [["event", 1]]);
+  assert.equal(sockets[0].url.searchParams.get("since"), AT(1));
+});
+
+test("section 11: after 2 heartbeats of silence the connection is left", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  sockets[0].say(hello);
+  await pass(19_999);
+  sockets[0].say({ type: "tick", at: AT(1) });
+  await pass(19_999);
+  assert.equal(subscriber.state.name, "open");
+  await pass(1);
+  assert.equal(subscriber.state.name, "waiting");
+  assert.equal(subscriber.state.code, "silent");
+  assert.ok(sockets[0].closed);
+});
+
+test("section 11: full jitter between 0 and 0.5 s x 2^attempt, at most 30 s; one attempt at a time", async () => {
+  random = 0.999;
+  const { subscriber } = await subscribe({ transport: "sse" });
+  for (const cap of [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
+    requests.at(-1).fail();
+    await settle();
+    assert.equal(subscriber.state.delay, 0.999 * cap);
+    const before = requests.length;
+    await pass(Math.floor(0.999 * cap) - 1);
+    assert.equal(requests.length, before);
+    await pass(2);
+    assert.equal(requests.length, before + 1);
+  }
+});
+
+test("section 11: attempts are counted from zero only after 30 s", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  const delays = [];
+  for (const lived of [0, 29_000, 30_000, 0]) {
+    sockets.at(-1).say(hello);
+    for (let second = 0; second < lived; second += 1_000) {
+      await pass(1_000);
+      sockets.at(-1).say({ type: "tick", at: AT(1) });
+    }
+    sockets.at(-1).end(1006);
+    await settle();
+    delays.push(subscriber.state.delay);
+    await pass(5_000);
+  }
+  assert.deepEqual(delays, [250, 500, 250, 500]);
+});
+
+test("bye: the server's delay and window override the backoff, also for a switch", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  const bye = { type: "bye", code: "draining", permanent: false, message: "soon back", retry_after: 4_000, window: 2_000 };
+  sockets[0].say(hello, bye);
+  await settle();
+  assert.deepEqual(subscriber.state, { name: "waiting", transport: "ws", delay: 5_000, firm: true, code: "draining", message: "soon back" });
+  subscriber.switchTo("poll");
+  await pass(4_999);
+  assert.equal(requests.length, 0);
+  await pass(1);
+  assert.equal(requests.length, 1);
+});
+
+test("what is permanent stops it: close codes of section 6, bye, refusals", async () => {
+  for (const code of [1002, 1003, 1007, 1008, 1009, 3000]) {
+    const { subscriber } = await subscribe({ transport: "ws" });
+    sockets.at(-1).say(hello);
+    sockets.at(-1).end(code);
+    await settle();
+    assert.equal(subscriber.state.name, "stopped", String(code));
+  }
+  for (const code of [1000, 1001, 1006, 1011, 1013]) {
+    const { subscriber } = await subscribe({ transport: "ws" });
+    sockets.at(-1).say(hello);
+    sockets.at(-1).end(code);
+    await settle();
+    assert.equal(subscriber.state.name, "waiting", String(code));
+  }
+  const bye = { type: "bye", code: "unauthorized", permanent: true, message: "who are you?" };
+  const first = await subscribe({ transport: "sse" });
+  requests.at(-1).stream().say(bye);
+  await settle();
+  assert.deepEqual(first.subscriber.state, { name: "stopped", transport: "sse", code: "unauthorized", message: "who are you?" });
+  const second = await subscribe({ transport: "poll" });
+  requests.at(-1).answer(400, { code: "bad_topic", message: "no", permanent: true });
+  await settle();
+  assert.equal(second.subscriber.state.code, "bad_topic");
+  const third = await subscribe({ transport: "poll" });
+  requests.at(-1).answer(403, "<h1>a proxy</h1>");
+  await settle();
+  assert.equal(third.subscriber.state.name, "waiting");
+  assert.equal(third.subscriber.state.code, "http_403");
+});
+
+test("a refused upgrade, which browsers hide, is explained by a poll", async () => {
+  const { subscriber } = await subscribe({ transport: "ws", token: "wrong" });
+  sockets[0].end(1006);
+  await settle();
+  requests[0].answer(401, { code: "unauthorized", message: "no", permanent: true });
+  await settle();
+  assert.equal(subscriber.state.name, "stopped");
+  assert.equal(subscriber.state.code, "unauthorized");
+});
+
+test("the ladder: a rung that does not open in 5 s is left, down to the poll", async () => {
+  const { subscriber } = await subscribe({});
+  const transports = [];
+  subscriber.addEventListener("state", ({ detail }) => detail.name === "connecting" && transports.push(detail.transport));
+  random = 0;
+  for (let rung = 0; rung < 4; rung++) {
+    await pass(5_000);
+    await pass(1);
+  }
+  assert.deepEqual(transports.slice(0, 4), ["sse", "longpoll", "poll", "ws"]);
+  assert.deepEqual(sockets.map((socket) => socket.closed), [true, false]);
+});
+
+test("the ladder: what worked is tried three times before it is left", async () => {
+  const { subscriber } = await subscribe({});
+  random = 0;
+  for (let time = 0; time < 3; time++) {
+    assert.equal(subscriber.state.transport, "ws");
+    sockets.at(-1).say(hello);
+    sockets.at(-1).end(1006);
+    await settle();
+    await pass(1);
+  }
+  assert.equal(subscriber.state.transport, "sse");
+});
+
+test("the ladder: what the server itself says does not blame the transport", async () => {
+  const { subscriber } = await subscribe({});
+  for (let time = 0; time < 5; time++) {
+    sockets.at(-1).say(hello, { type: "bye", code: "draining", permanent: false, message: "", retry_after: 10 });
+    await settle();
+    await pass(10);
+  }
+  assert.equal(subscriber.state.transport, "ws");
+});
+
+test("the ladder: a better rung is tried later beside the one that works, and taken if it opens", async () => {
+  const { subscriber, seen } = await subscribe({});
+  await pass(5_000); // the WebSocket stays silent
+  await pass(500);
+  const stream = requests[0].stream();
+  stream.say({ ...hello, heartbeat: 100_000 }, event(1));
+  await settle();
+  assert.equal(subscriber.state.transport, "sse");
+  await pass(60_000);
+  assert.equal(sockets.length, 2);
+  assert.equal(sockets[1].url.searchParams.get("since"), "now");
+  stream.say(event(2));
+  await settle();
+  sockets[1].say(hello, event(2));
+  await settle();
+  assert.equal(sockets[2].url.searchParams.get("since"), AT(2));
+  sockets[2].say(hello, event(3));
+  assert.equal(subscriber.state.transport, "ws");
+  assert.deepEqual(seen.map(([, data]) => data), [1, 2, 3]);
+});
+
+test("section 8.1: polls go on from `next`, and from Longwire-Next at 204; the state is asked for without `since`", async () => {
+  const { subscriber, seen } = await subscribe({ transport: "poll", pollEvery: 1_000 });
+  assert.equal(requests[0].url.search, "?topic=fleet%2F**");
+  requests[0].answer(200, { events: [{ type: "event", topic: "a", past: AT(2), data: "state" }], next: AT(4) });
+  await settle();
+  assert.equal(subscriber.cursor, AT(4));
+  await pass(1_000);
+  assert.equal(requests[1].url.searchParams.get("since"), AT(4));
+  requests[1].answer(204, null, { "Longwire-Next": AT(6) });
+  await settle();
+  assert.equal(subscriber.cursor, AT(6));
+  await pass(1_000);
+  requests[2].answer(200, { gap: { from: AT(6), to: AT(8), reason: "evicted" }, events: [event(9)], next: AT(10) });
+  await settle();
+  assert.equal(subscriber.cursor, AT(10));
+  assert.deepEqual(seen, [["event", "state"], ["caughtup", undefined], ["gap", "evicted"], ["event", 9]]);
+});
+
+test("a poll that was cut is followed by the next at once", async () => {
+  await subscribe({ transport: "poll", since: AT(0) });
+  requests[0].answer(200, { events: Array.from({ length: 1_000 }, (_, n) => event(n + 1)), next: AT(1_000) });
+  await settle();
+  await pass(0);
+  assert.equal(requests[1].url.searchParams.get("since"), AT(1_000));
+});
+
+test("a long poll is held for 25 s after its first answer, and not repeated fast when nobody holds it", async () => {
+  const { subscriber } = await subscribe({ transport: "longpoll", since: AT(1) });
+  assert.equal(requests[0].url.searchParams.get("wait"), null);
+  requests[0].answer(204, null, { "Longwire-Next": AT(1) });
+  await settle();
+  assert.equal(subscriber.state.name, "open");
+  await pass(100);
+  assert.equal(requests[1].url.searchParams.get("wait"), "25");
+  await pass(25_000);
+  assert.equal(subscriber.state.name, "open");
+  requests[1].answer(204, null, { "Longwire-Next": AT(2) });
+  await settle();
+  await pass(100);
+  requests[2].answer(204, null, { "Longwire-Next": AT(2) }); // at once: a proxy that does not hold
+  await settle();
+  await pass(1_999);
+  assert.equal(requests.length, 3);
+  await pass(1);
+  assert.equal(requests.length, 4);
+});
+
+test("a token goes by subprotocol or by header, and is asked for again when the grant ends", async () => {
+  let number = 0;
+  const { subscriber } = await subscribe({ transport: "ws", token: async () => `tökén${++number}` });
+  const offered = (text) => `longwire.token.${Buffer.from(text).toString("base64url")}`;
+  assert.deepEqual(sockets[0].protocols, ["longwire.v1.json", offered("tökén1")]);
+  sockets[0].say(hello, { type: "renew", within: 5_000 });
+  await settle();
+  assert.deepEqual(sockets[0].sent, [{ type: "auth", token: "tökén2" }]);
+  sockets[0].end(3000);
+  await settle();
+  assert.equal(subscriber.state.name, "waiting");
+  await pass(500);
+  assert.deepEqual(sockets[1].protocols, ["longwire.v1.json", offered("tökén3")]);
+  await subscribe({ transport: "sse", token: "abc" });
+  assert.equal(requests.at(-1).headers.Authorization, "Bearer abc");
+});
+
+test("close ends it: no event, no attempt", async () => {
+  const { subscriber, seen } = await subscribe({ transport: "ws" });
+  sockets[0].say(hello);
+  subscriber.close();
+  sockets[0].say(event(1));
+  await pass(120_000);
+  assert.deepEqual(seen, []);
+  assert.equal(sockets.length, 1);
+  assert.equal(subscriber.state.name, "stopped");
+});
+
+test("bytes are decoded from base64", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  let bytes;
+  subscriber.addEventListener("event", ({ detail }) => (bytes = detail.bytes));
+  sockets[0].say(hello, { type: "event", topic: "a", at: AT(1), bytes: "AP8B" });
+  assert.deepEqual(bytes, Uint8Array.of(0, 255, 1));
+});
+
+test("section 8.2: publish", async () => {
+  const done = publish("fleet/a b/ü", { x: 1 }, { url: GATEWAY, key: "k&1", token: "t" });
+  assert.equal(requests[0].url.href, "http://gateway.test/v1/topics/fleet/a%20b/%C3%BC?key=k%261");
+  assert.equal(requests[0].method, "POST");
+  assert.equal(requests[0].body, '{"x":1}');
+  assert.deepEqual(requests[0].headers, { "Content-Type": "application/json", Authorization: "Bearer t" });
+  requests[0].answer(200, { at: AT(8) });
+  assert.equal(await done, AT(8));
+  const refused = publish("a", Uint8Array.of(1), { url: GATEWAY });
+  assert.equal(requests[1].headers["Content-Type"], "application/octet-stream");
+  requests[1].answer(507, { code: "topics_full", message: "full", permanent: false, retry_after: 9 });
+  await assert.rejects(refused, { name: "Refusal", code: "topics_full", permanent: false, retry_after: 9 });
+  await assert.rejects(publish("a/../b", 1, { url: GATEWAY }), TypeError);
+});
+
+test("WHATWG 9.2.6: every split of an event stream gives the same events", () => {
+  const wire =
+    ": comment\r\nevent: tick\rdata: {\r\ndata:\"a\":  1}\r\n\r\nid: 1\ndata\n\n\rdata:x\r\rretry: 5\nevent: none\n\n" +
+    "unknown: y\ndata:  two spaces\n\ndata: not dispatched";
+  const whole = [...new SseParser().push(wire)];
+  assert.deepEqual(whole, [
+    { type: "tick", data: '{\n"a":  1}' },
+    { type: "message", data: "" },
+    { type: "message", data: "x" },
+    { type: "message", data: " two spaces" },
+  ]);
+  const read = (pieces) => {
+    const parser = new SseParser();
+    return pieces.flatMap((piece) => [...parser.push(piece)]);
+  };
+  for (let i = 0; i <= wire.length; i++) {
+    for (let k = i; k <= wire.length; k++) {
+      assert.deepEqual(read([wire.slice(0, i), wire.slice(i, k), wire.slice(k)]), whole, `split at ${i} and ${k}`);
+    }
+  }
+  assert.deepEqual(read([...wire]), whole);
+});
+
+test("an SSE event has a bound", () => {
+  const parser = new SseParser();
+  const piece = "x".repeat(1_048_576);
+  for (let i = 0; i < 4; i++) [...parser.push(piece)];
+  assert.throws(() => [...parser.push(piece)], RangeError);
+});
