@@ -220,11 +220,11 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
             Ok((_, None)) => Lost::NoSubprotocol,
             Ok((mut socket, Some(_))) => {
                 let hello_by = Instant::now() + self.config.connection.handshake_timeout;
-                let end = converse(&mut socket, hello_by, outbox, &mut || {
+                let mut opened = || {
                     backoff.connected(now());
                     observe(Status::Open);
-                });
-                match end.await {
+                };
+                match converse(&mut socket, hello_by, outbox, &mut opened).await {
                     End::Close(code, lost) => {
                         // The last word: whether it is heard changes nothing.
                         let _ = socket.close(code, "").await;
@@ -339,7 +339,7 @@ fn hear(event: Event<'_>, outbox: &impl Source) -> Result<Option<Allowed>, End> 
         }
         // Of no interest to whoever only publishes; or of a type that a later version added.
         Ok(_) => {}
-        Err(error) if error.answer() == Code::UnknownType => {}
+        Err(error) if error.code == Code::UnknownType => {}
         Err(_) => return Err(End::Close(CloseCode::POLICY, Lost::BadMessage)),
     }
     Ok(None)

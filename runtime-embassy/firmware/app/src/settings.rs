@@ -10,7 +10,7 @@ use embassy_net::Ipv4Address;
 /// |---|---|---|
 /// | `host=IPV4` | the board's own | address of the gateway |
 /// | `port=PORT` | 8080 | port of the gateway |
-/// | `id=NAME` | `device` | the device's name, the second level of its topics |
+/// | `id=NAME` | `device` | the device's name, the second level of its topics: letters, digits, `-`, `_` |
 /// | `interval=MS` | 1000 | milliseconds between two reports |
 /// | `readings=N` | for ever | end with success once N readings are acknowledged |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,19 @@ impl<'a> Settings<'a> {
         match name {
             "host" => self.host = value.parse().ok()?,
             "port" => self.port = value.parse().ok()?,
-            "id" if !value.is_empty() => self.id = value,
+            "id" if is_id(value) => self.id = value,
             "interval" => self.interval = value.parse().ok().filter(|ms| *ms > 0)?,
             "readings" => self.readings = Some(value.parse().ok()?),
             _ => return None,
         }
         Some(())
     }
+}
+
+/// Letters, digits, `-` and `_`, at most 32: so it is one level of a topic.
+fn is_id(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (1..=32).contains(&id.len()) && id.bytes().all(plain)
 }
 
 /// A word that is no setting, or has no value that makes sense.

@@ -66,6 +66,7 @@ async fn application(spawner: Spawner, stack: stack::Stack) {
     }
     match longwire_firmware::run(net, &settings, rng, stack, |line| hprintln!("{}", line)).await {
         Outcome::Done => host::exit(0),
+        Outcome::Refused(why) => fail(format_args!("the gateway refuses for good: {why}")),
     }
 }
 
