@@ -328,4 +328,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn close_codes_and_statuses_that_end_it() {
+        let close = |code| Failure::from_close(CloseCode::new(code).unwrap());
+        for code in [1000, 1001, 1011, 1012, 1013, 3001, 4000, 4999] {
+            assert_eq!(close(code), Failure::Lost, "{code}");
+        }
+        for code in [1002, 1003, 1007, 1008, 1009, 3000] {
+            assert_eq!(close(code), Failure::Permanent, "{code}");
+        }
+        for status in [400, 401, 403, 404, 405, 413, 426, 431] {
+            assert_eq!(Failure::from_status(status, Some(ms(1))), Failure::Permanent, "{status}");
+        }
+        for status in [301, 200, 408, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(Failure::from_status(status, None), Failure::Lost, "{status}");
+        }
+        let told = Failure::Told { retry_after: ms(7000), window: ms(0) };
+        assert_eq!(Failure::from_status(503, Some(ms(7000))), told);
+        assert_eq!(Failure::from_status(429, Some(ms(7000))), told);
+    }
 }
