@@ -7,17 +7,19 @@
 //! 4. what is due (heartbeat, tick, end of the grant) is done.
 
 use super::event::Form;
+use super::input::{Outcome, Received, WebSocket, receive};
 use super::outlet::{Image, Rest};
-use super::session::{End, Session};
-use super::shard::{READ_SIZE, Scratch, Shard};
+use super::session::Session;
+use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
 use super::{Adoption, Protocol, count, encode};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::session::{Code, Refusal, ServerMessage};
-use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
+use longwire_core::ws::{self, CloseCause, CloseCode, Step};
 use std::any::Any;
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,9 +31,9 @@ use tokio::time::{Instant, Sleep};
 const PAGES: usize = 8;
 /// Reads in one turn.
 const READS: usize = 4;
-/// How long the end of the stream is waited for after ours, and how much is thrown away until then: a socket that is
-/// closed with input unread takes our last words with it (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
+/// How long our last words may take to go out, and the peer to end the stream after them. What it sends meanwhile is
+/// thrown away: a socket that is closed with input unread takes our last words with it (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection.
 pub(super) struct Conn {
@@ -51,19 +53,12 @@ pub(super) struct Conn {
     _permit: Box<dyn Any + Send>,
 }
 
-struct WebSocket {
-    connection: ws::Connection<ws::Server, Arc<ws::Config>>,
-    /// What is held of the input between two turns; empty most of the time.
-    rx: Vec<u8>,
-    rx_at: RxCursor,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// What is pending goes out, then the stream ends.
-    Ending,
-    /// Ours has ended, the peer's has not.
+    /// What is pending goes out, until then; then our direction ends.
+    Ending(Instant),
+    /// Ours has ended, the peer's has not; it is waited for until then.
     Lingering(Instant),
 }
 
@@ -93,7 +88,7 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, form, grant, subscription),
+            session: Session::new(id, shard.shared.number(), form, grant, subscription),
             stream,
             ws,
             rest,
@@ -134,7 +129,8 @@ impl Conn {
     /// `before`, or from the last piece that was begun, in its own turn.
     pub(super) fn deliver(&mut self, shard: &Shard, image: &Image<u64>, before: u64) -> bool {
         let counters = &shard.shared.counters;
-        let idle = self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send();
+        let idle =
+            self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send();
         if !idle || !self.stream.is_direct() {
             self.lag(before);
             return false;
@@ -191,12 +187,8 @@ impl Conn {
                 Ok(progress) => progress,
                 Err(_) => return Poll::Ready(()),
             };
-            match self.phase {
-                Phase::Open => {}
-                Phase::Ending | Phase::Lingering(_) => match self.finish(cx) {
-                    Poll::Ready(()) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                },
+            if self.phase != Phase::Open && self.finish(cx).is_ready() {
+                return Poll::Ready(());
             }
             if progress == Progress::More {
                 // There is more to do, but others want their turn, too.
@@ -220,12 +212,12 @@ impl Conn {
             return Ok(Progress::Waiting);
         }
         let mut progress = self.catch_up(cx, shard)?;
-        for _ in 0..READS {
+        for read in 1..=READS {
             match self.receive(cx, shard)? {
                 Received::Nothing => break,
                 Received::Some if self.flush(cx, shard)?.is_pending() => return Ok(Progress::Waiting),
+                Received::Some if read == READS => progress = Progress::More,
                 Received::Some => {}
-                Received::More => progress = Progress::More,
             }
             if self.phase != Phase::Open {
                 break;
@@ -248,6 +240,7 @@ impl Conn {
             not_zero(n)?;
             count(&counters.sent_bytes, n as u64);
             self.rest.consume(n);
+            self.sent = Instant::now();
         }
         while !self.tx_at.is_idle() {
             let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
@@ -301,47 +294,40 @@ impl Conn {
 
     /// One read, and what follows from it.
     fn receive(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
-        if self.ws.is_none() {
-            return self.discard(cx, shard);
-        }
-        let scratch = &mut *shard.scratch.borrow_mut();
-        let Scratch { read, reply } = scratch;
-        let Some(ws) = &mut self.ws else { return Ok(Received::Nothing) };
-        let mut own = std::mem::take(&mut ws.rx);
-        if own.is_empty() {
-            // Nothing is held: the thread's buffer will do.
-            let received =
-                receive_into(read, cx, shard, &mut self.session, ws, &mut self.stream, reply, &mut self.tx_at);
-            let mut rx = RxBuf::new(read, &mut ws.rx_at);
-            if rx.held() > 0 {
+        let Some(ws) = &mut self.ws else { return self.discard(cx, shard) };
+        let mut own = mem::take(&mut ws.rx);
+        let mut tx_at = TxCursor::default();
+        let (received, answers) = {
+            let Scratch { read, reply } = &mut *shard.scratch.borrow_mut();
+            // When nothing is held, the thread's buffer will do.
+            let shared = own.is_empty();
+            let buf = if shared { &mut read[..] } else { &mut own[..] };
+            let outcome =
+                receive(buf, cx, shard, &mut self.session, ws, &mut self.stream, reply, &mut tx_at)?;
+            let mut rx = RxBuf::new(buf, &mut ws.rx_at);
+            if rx.held() == 0 {
+                own = Vec::new();
+            } else if shared || outcome.space.is_some() {
                 let held = rx.compact();
-                own = Vec::with_capacity(held.len().saturating_mul(2).max(512));
-                own.extend_from_slice(held);
-                own.resize(own.capacity(), 0);
+                let mut grown =
+                    vec![0; outcome.space.unwrap_or(0).max(held.len().saturating_mul(2)).max(512)];
+                for (to, from) in grown.iter_mut().zip(held) {
+                    *to = *from;
+                }
+                own = grown;
             }
-            ws.rx = own;
-            return self.settle(received?, shard, reply_of(reply, self.tx_at));
-        }
-        let received =
-            receive_into(&mut own, cx, shard, &mut self.session, ws, &mut self.stream, reply, &mut self.tx_at);
-        if let Ok(Outcome { space: Some(space), .. }) = received {
-            let held = RxBuf::new(&mut own, &mut ws.rx_at).compact().len();
-            own.resize(space.max(held), 0);
-        }
-        if !ws.rx_at.is_idle() {
-            ws.rx = own;
-        }
-        self.settle(received?, shard, reply_of(reply, self.tx_at))
+            (outcome, TxBuf::new(reply, &mut tx_at).pending().to_vec())
+        };
+        ws.rx = own;
+        self.settle(received, &answers, shard)
     }
 
     /// Keeps the answers that were written, and ends the connection if that is what came of it.
-    fn settle(&mut self, outcome: Outcome, shard: &Shard, reply: &[u8]) -> io::Result<Received> {
-        if !self.tx_at.is_idle() {
-            let mut tx_at = TxCursor::default();
-            let mut tx = vec![0; super::shard::REPLY_SIZE];
-            let kept = TxBuf::new(&mut tx, &mut tx_at).put(&[reply]);
+    fn settle(&mut self, outcome: Outcome, answers: &[u8], shard: &Shard) -> io::Result<Received> {
+        if !answers.is_empty() {
+            self.tx = vec![0; REPLY_SIZE];
+            let kept = TxBuf::new(&mut self.tx, &mut self.tx_at).put(&[answers]);
             debug_assert!(kept, "answers are bounded by the buffer that they were written into");
-            (self.tx, self.tx_at) = (tx, tx_at);
         }
         match outcome.end {
             Some(CloseCause::EndOfStream) if self.tx_at.is_idle() => {
@@ -353,7 +339,7 @@ impl Conn {
                     CloseCause::Failed(_) => count(&shard.shared.counters.protocol_errors, 1),
                     CloseCause::Clean | CloseCause::EndOfStream => {}
                 }
-                self.phase = Phase::Ending;
+                self.phase = Phase::Ending(Instant::now() + LINGER);
             }
             None => {}
         }
@@ -372,14 +358,14 @@ impl Conn {
 
     /// What is pending has gone out: end our direction, then wait a little for the peer's end.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.phase == Phase::Ending {
+        if let Phase::Ending(until) = self.phase {
             if !self.rest.is_empty() || !self.tx_at.is_idle() {
                 return Poll::Pending;
             }
             if ready!(self.stream.poll_shutdown(cx)).is_err() {
                 return Poll::Ready(());
             }
-            self.phase = Phase::Lingering(Instant::now() + LINGER);
+            self.phase = Phase::Lingering(until);
         }
         let mut ignored = [0; 4096];
         for _ in 0..READ_SIZE / ignored.len() {
@@ -395,36 +381,30 @@ impl Conn {
 
     /// When `due` has something to do.
     fn deadline(&self, shard: &Shard) -> Instant {
-        if let Phase::Lingering(until) = self.phase {
+        if let Phase::Ending(until) | Phase::Lingering(until) = self.phase {
             return until;
         }
         let heartbeat = shard.shared.config.heartbeat;
         let tick = self.sent + heartbeat;
         let stuck = self.sent + heartbeat + shard.shared.config.heartbeat_timeout;
         // While something waits to go out there is nothing to tick for, only somebody to give up.
-        let busy = !self.rest.is_empty() || !self.tx_at.is_idle() || self.session.reads.lags();
-        let own = if busy || self.phase == Phase::Ending { stuck } else { tick };
+        let own = if self.is_busy() { stuck } else { tick };
         let ws = self.ws.as_ref().and_then(|ws| ws.connection.poll_timeout()).map(|at| shard.at(at));
-        let grant = self.session.grant.expires.filter(|_| self.phase == Phase::Open);
-        [Some(own), ws, grant].into_iter().flatten().min().unwrap_or(own)
+        [Some(own), ws, self.session.grant.expires].into_iter().flatten().min().unwrap_or(own)
     }
 
     /// Step 4 of a turn; true when the connection is over.
     fn due(&mut self, shard: &Shard) -> bool {
         let now = Instant::now();
         let config = &shard.shared.config;
-        if let Phase::Lingering(until) = self.phase {
+        if let Phase::Ending(until) | Phase::Lingering(until) = self.phase {
             return now >= until;
         }
-        let stuck = !self.rest.is_empty() || !self.tx_at.is_idle() || self.session.reads.lags();
-        if (stuck || self.phase == Phase::Ending) && now >= self.sent + config.heartbeat + config.heartbeat_timeout
-        {
+        let busy = self.is_busy();
+        if busy && now >= self.sent + config.heartbeat + config.heartbeat_timeout {
             // Nothing could be written for as long as a silent client would be given.
             count(&shard.shared.counters.timeouts, 1);
             return true;
-        }
-        if self.phase != Phase::Open {
-            return false;
         }
         if !self.session.grant.holds(now) {
             let refusal = Refusal::new(Code::Unauthorized, "the grant has ended");
@@ -435,7 +415,7 @@ impl Conn {
             let (mut rx, mut tx_at) = ([], self.tx_at);
             let mut none = RxCursor::default();
             if self.tx.is_empty() {
-                self.tx = vec![0; super::shard::REPLY_SIZE];
+                self.tx = vec![0; REPLY_SIZE];
             }
             let mut io = Io::new(RxBuf::new(&mut rx, &mut none), TxBuf::new(&mut self.tx, &mut tx_at));
             let step = ws.connection.handle_timeout(shard.now(), &mut io);
@@ -444,11 +424,11 @@ impl Conn {
                 if cause == CloseCause::Timeout {
                     count(&shard.shared.counters.timeouts, 1);
                 }
-                self.phase = Phase::Ending;
+                self.phase = Phase::Ending(now + LINGER);
                 return false;
             }
         }
-        if !stuck && now >= self.sent + config.heartbeat {
+        if !busy && now >= self.sent + config.heartbeat {
             self.sent = now;
             if let Some(tick) = self.session.tick(shard) {
                 self.say(&tick);
@@ -459,7 +439,8 @@ impl Conn {
 
     fn say_goodbye(&mut self, shard: &Shard, retry_after: Duration, window: Duration) {
         if self.phase == Phase::Open {
-            let refusal = Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
+            let refusal =
+                Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
             self.bye(shard, refusal, Some(window), CloseCode::GOING_AWAY);
         }
     }
@@ -473,13 +454,13 @@ impl Conn {
             // Closing already: then the peer knows.
             let _ = ws.connection.close(shard.now(), &mut tx, code, "");
         }
-        self.phase = Phase::Ending;
+        self.phase = Phase::Ending(Instant::now() + LINGER);
     }
 
     /// Writes a control message behind what is pending.
     fn say(&mut self, message: &ServerMessage<'_>) {
         if self.tx.is_empty() {
-            self.tx = vec![0; super::shard::REPLY_SIZE];
+            self.tx = vec![0; REPLY_SIZE];
         }
         let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
         match &mut self.ws {
@@ -496,6 +477,11 @@ impl Conn {
         }
     }
 
+    /// Whether something has to be written that was not.
+    fn is_busy(&self) -> bool {
+        !self.rest.is_empty() || !self.tx_at.is_idle() || self.session.reads.lags()
+    }
+
     fn may_send(&self) -> bool {
         self.ws.as_ref().is_none_or(|ws| ws.connection.is_open())
     }
@@ -510,16 +496,7 @@ enum Progress {
     More,
 }
 
-enum Received {
-    Nothing,
-    Some,
-    /// More is there than one turn may work off.
-    More,
-}
-
-struct Outcome {
-    received: Received,
-    end: Option<CloseCause>,
-    /// The buffer is too small.
-    space: Option<usize>,
+/// A stream that takes nothing has ended.
+fn not_zero(n: usize) -> io::Result<usize> {
+    if n == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(n) }
 }

@@ -34,7 +34,6 @@ impl Data {
     }
 }
 
-
 impl Data {
     /// One JSON value; whitespace around and within it is dropped, so that it is one line.
     ///
@@ -85,3 +84,21 @@ impl Data {
     }
 }
 
+/// What a message carries, kept.
+impl TryFrom<session::Data<'_>> for Data {
+    type Error = Malformed;
+
+    fn try_from(data: session::Data<'_>) -> Result<Self, Malformed> {
+        match data {
+            session::Data::Json(text) => Self::json(text),
+            session::Data::Cbor(item) => Self::cbor(item),
+            session::Data::Bytes { content_type, bytes } => {
+                let mut kind = String::new();
+                // Writing into a `String` cannot fail.
+                let _ = content_type.map(|text| text.write_to(&mut kind));
+                let kind = if kind.is_empty() { "application/octet-stream" } else { &kind };
+                Ok(Self::opaque(kind, bytes.iter().collect()))
+            }
+        }
+    }
+}

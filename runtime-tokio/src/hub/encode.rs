@@ -61,7 +61,8 @@ pub(super) fn kind(form: Form) -> Kind {
 }
 
 fn frame(opcode: OpCode, payload: &[u8], out: &mut BytesMut) {
-    let header = FrameHeader { fin: true, rsv1: false, opcode, mask: None, len: payload.len() as u64 }.encode();
+    let header =
+        FrameHeader { fin: true, rsv1: false, opcode, mask: None, len: payload.len() as u64 }.encode();
     out.reserve(header.as_ref().len() + payload.len());
     out.put_slice(header.as_ref());
     out.put_slice(payload);
@@ -72,7 +73,7 @@ fn sse(message: &ServerMessage<'_>, payload: &[u8], out: &mut BytesMut) {
     let at = position(message).map(|at| at.to_text());
     let name = match message {
         ServerMessage::Event(_) => None,
-        other => Some(other.kind().as_str()),
+        other => Some(other.kind().name()),
     };
     let fields = Fields { id: at.as_deref(), name, ..Fields::event(payload) };
     // Refuses line breaks in names and ids only, and neither has any.

@@ -39,7 +39,7 @@ impl Event {
 
 /// How an event is written to a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// A WebSocket text frame with a JSON envelope.
     WsJson,
     /// A WebSocket binary frame with a CBOR envelope.

@@ -60,13 +60,20 @@ pub enum AppendError {
     LatestBytes,
 }
 
-impl fmt::Display for AppendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Topics => "the table of topics is full (max_topics)",
+impl AppendError {
+    /// Which bound it is.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Topics => "the table of topics is full (max_topic_table)",
             Self::Keys => "the table of keys is full (max_keys)",
             Self::LatestBytes => "the latest events take all their bytes (latest_bytes)",
-        })
+        }
+    }
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -212,7 +219,10 @@ impl Log {
         let id = known.unwrap_or_else(|| inner.add_topic(&event.topic));
         inner.put_latest(id, before, &event);
         inner.put_history(&self.config, id, &event);
-        inner.put_tail(&self.config, Record { event, forms: Some(Arc::new(Forms::new(Arc::clone(&self.forms)))) });
+        inner.put_tail(
+            &self.config,
+            Record { event, forms: Some(Arc::new(Forms::new(Arc::clone(&self.forms)))) },
+        );
         self.head.store(seq, Ordering::Release);
         Ok(seq)
     }
@@ -508,6 +518,11 @@ impl Filter {
     /// Takes a pattern away, by its text; false when it is not there.
     pub fn remove(&mut self, pattern: Pattern<'_>) -> bool {
         self.0.remove(pattern.as_str())
+    }
+
+    /// Whether it has that pattern, by its text.
+    pub fn contains(&self, pattern: Pattern<'_>) -> bool {
+        self.0.contains(pattern.as_str())
     }
 
     /// How many patterns there are.

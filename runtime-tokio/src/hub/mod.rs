@@ -17,6 +17,7 @@ mod data;
 mod encode;
 mod event;
 mod grant;
+mod input;
 mod log;
 mod outlet;
 mod reader;
@@ -197,6 +198,7 @@ pub(crate) struct Shared {
     congested: AtomicBool,
     caught_up: Notify,
     next: AtomicU64,
+    numbered: AtomicU64,
 }
 
 impl std::fmt::Debug for dyn Authorize {
@@ -223,6 +225,7 @@ impl Hub {
             congested: AtomicBool::new(false),
             caught_up: Notify::new(),
             next: AtomicU64::new(0),
+            numbered: AtomicU64::new(0),
             config,
         });
         let threads = (0..shared.shards.len()).map(|id| shard::spawn(id, Arc::clone(&shared)));
@@ -270,7 +273,11 @@ impl Hub {
 
     /// Hands a connection over to a shard, which drives it until it ends.
     pub fn adopt(&self, adoption: Adoption) {
-        self.shared.next_shard().post(shard::Mail::Adopt(Box::new(adoption)));
+        // In turn: connections of one kind cost about the same.
+        let n = usize::try_from(self.shared.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
+        if let Some(shard) = self.shared.shards.get(n % self.shared.shards.len()) {
+            shard.post(shard::Mail::Adopt(Box::new(adoption)));
+        }
     }
 
     /// A reader outside of the shards, from a position on: for long polls, and for streams of other servers.
@@ -316,7 +323,8 @@ impl Shared {
     /// Whether publishers have to wait: a shard is more than half the tail behind.
     fn is_congested(&self) -> bool {
         let behind = self.shards.iter().map(ShardHandle::position).min().unwrap_or(0);
-        let congested = self.log.head().saturating_sub(behind) > (self.config.log.tail_events / 2).max(1) as u64;
+        let congested =
+            self.log.head().saturating_sub(behind) > (self.config.log.tail_events / 2).max(1) as u64;
         if congested {
             self.congested.store(true, Ordering::SeqCst);
         }
@@ -345,8 +353,8 @@ impl Shared {
         }
     }
 
-    fn next_shard(&self) -> &ShardHandle {
-        let n = self.next.fetch_add(1, Ordering::Relaxed) as usize;
-        &self.shards[n % self.shards.len()]
+    /// A number for a connection, counting up.
+    fn number(&self) -> u64 {
+        self.numbered.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -26,6 +26,10 @@ impl<E: Copy> Image<E> {
         &self.bytes
     }
 
+    pub(super) fn pieces(&self) -> u64 {
+        self.pieces.len() as u64
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }

@@ -72,7 +72,8 @@ impl Reader {
                 return page;
             }
             let position = self.position;
-            let watch = Arc::clone(self.watch.get_or_insert_with(|| watch(&self.shared, &self.filter, position)));
+            let watch =
+                Arc::clone(self.watch.get_or_insert_with(|| watch(&self.shared, &self.filter, position)));
             poll_fn(|cx| {
                 watch.waker.register(cx.waker());
                 match watch.hit.swap(false, Ordering::AcqRel) {

@@ -1,9 +1,10 @@
 //! What one connection reads, publishes and may do: the server's side of `longwire.v1` (`PROTOCOL.md`).
 
 use super::event::{Form, Position};
+use super::input::Reply;
 use super::outlet::Image;
 use super::shard::Shard;
-use super::{AppendError, Authorize, Data, Denied, Filter, Grant, PageSize, count, encode};
+use super::{AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, PageSize, count, encode};
 use bytes::BytesMut;
 use longwire_core::log::{Cursor, NameError, Pattern, Since};
 use longwire_core::session::{
@@ -11,8 +12,6 @@ use longwire_core::session::{
 };
 use longwire_core::ws::CloseCode;
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::time::Instant;
@@ -29,6 +28,7 @@ const MAX_ERRORS: u32 = 16;
 /// The state of one connection above its transport.
 pub(super) struct Session {
     id: usize,
+    number: u64,
     pub(super) form: Form,
     pub(super) grant: Grant,
     pub(super) reads: Reads,
@@ -36,7 +36,7 @@ pub(super) struct Session {
     /// The last publication that was settled and not acknowledged yet.
     settled: Option<u64>,
     errors: u32,
-    renewing: Option<Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>>>,
+    renewing: Option<Authorizing<'static>>,
 }
 
 /// What a connection reads, and how far it is.
@@ -96,9 +96,17 @@ impl Reads {
 }
 
 impl Session {
-    pub(super) fn new(id: usize, form: Form, grant: Grant, subscription: Option<(Filter, Since)>) -> Self {
+    /// `id` is its place in the shard, `number` names it for people.
+    pub(super) fn new(
+        id: usize,
+        number: u64,
+        form: Form,
+        grant: Grant,
+        subscription: Option<(Filter, Since)>,
+    ) -> Self {
         Self {
             id,
+            number,
             form,
             grant,
             reads: Reads::default(),
@@ -126,7 +134,7 @@ impl Session {
     }
 
     fn name(&self, shard: &Shard) -> String {
-        format!("{:x}-{:x}", shard.shared.log.epoch() & 0xffff_ffff, shard.number(self.id))
+        format!("{:x}-{:x}", shard.shared.log.epoch() & 0xffff_ffff, self.number)
     }
 
     fn hello<'n>(&self, shard: &Shard, name: &'n str) -> ServerMessage<'n> {
@@ -266,7 +274,10 @@ impl Session {
                 fresh += 1;
             }
             if self.reads.filter.len() + fresh > shard.shared.config.max_topics {
-                return Err(Refusal::new(Code::TooManyTopics, "more patterns than max_topics on one connection"));
+                return Err(Refusal::new(
+                    Code::TooManyTopics,
+                    "more patterns than max_topics on one connection",
+                ));
             }
         }
         if filter.is_empty() {
@@ -382,7 +393,9 @@ impl Session {
         let page = log.read(&reads.filter, reads.position, u64::MAX, reads.told, PAGE);
         if let Some(gap) = page.gap {
             let gap = Gap { from: log.cursor(gap.from), to: log.cursor(gap.to), reason: GapReason::Slow };
-            image.push(Effect::Told(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), self.form, out));
+            image.push(Effect::Told(gap.to.seq), |out| {
+                encode::write(&ServerMessage::Gap(gap), self.form, out)
+            });
         }
         for record in &page.records {
             let bytes = record.live(log.epoch(), self.form);
@@ -411,7 +424,8 @@ impl Session {
         };
         if let Some(gap) = page.gap {
             let gap = Gap { from: log.cursor(gap.from), to: log.cursor(gap.to), reason: GapReason::Evicted };
-            image.push(Effect::PastTold(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), form, out));
+            image
+                .push(Effect::PastTold(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), form, out));
         }
         for record in &page.records {
             let bytes = match past.position {

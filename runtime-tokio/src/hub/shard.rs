@@ -10,10 +10,10 @@
 //! A reader whose socket is full stops being *live*: its task goes on from where it stopped, at its own pace.
 
 use super::conn::Conn;
+use super::event::Form;
 use super::outlet::Image;
 use super::reader::Watch;
 use super::trie::Trie;
-use super::event::Form;
 use super::{Adoption, Filter, Record, Shared};
 use longwire_core::log::{Pattern, Topic};
 use longwire_core::time;
@@ -302,7 +302,10 @@ impl Shard {
         if self.shared.log.head() > position || self.closing.get().is_some() {
             watch.hit();
         }
-        let id = self.readers.borrow_mut().insert(Reader { live: true, ..Reader::new(Sink::Watch(Arc::clone(&watch))) });
+        let id = self
+            .readers
+            .borrow_mut()
+            .insert(Reader { live: true, ..Reader::new(Sink::Watch(Arc::clone(&watch))) });
         for pattern in filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
             self.subscribe(id, pattern);
         }

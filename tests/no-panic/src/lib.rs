@@ -13,6 +13,7 @@
 pub mod buf;
 pub mod http;
 pub mod log;
+pub mod session;
 pub mod sse;
 pub mod ws;
 

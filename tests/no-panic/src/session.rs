@@ -4,11 +4,11 @@ use core::hint::black_box;
 use core::time::Duration;
 
 use longwire_core::buf::{TxBuf, TxCursor};
-use longwire_core::log::Cursor;
+use longwire_core::log::{Cursor, MAX_TOPIC};
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
 use longwire_core::session::{
-    Bytes, ClientMessage, Code, Data, DecodeError, Event, Full, Length, Refusal, ServerMessage, Sink, SliceSink, Text,
-    Topics, WriteError, cbor, json, transcode,
+    Bytes, ClientMessage, Code, Data, DecodeError, Event, Full, Length, Refusal, ServerMessage, Sink,
+    SliceSink, Text, Topics, WriteError, cbor, json, transcode,
 };
 use longwire_core::time::Instant;
 use longwire_core::ws::CloseCode;
@@ -63,7 +63,6 @@ fn client_message(decoded: Result<ClientMessage<'_>, DecodeError>) {
             into_all_sinks(|sink| cbor::encode_client(&message, sink));
         }
         Err(error) => {
-            display(error.malformed);
             show(error);
             server_message(Ok(error.answer()));
         }
@@ -81,6 +80,10 @@ fn server_message(decoded: Result<ServerMessage<'_>, DecodeError>) {
                 }
                 ServerMessage::Bye { refusal, .. } | ServerMessage::Nack { refusal, .. } => {
                     black_box(refusal.code());
+                    let mut room = [0; 256];
+                    black_box(
+                        json::encode_refusal(&refusal, &mut SliceSink::new(any_bytes(&mut room))).is_ok(),
+                    );
                     text(refusal.message);
                 }
                 message => _ = black_box(message),
@@ -110,9 +113,10 @@ fn into_all_sinks(mut encode: impl FnMut(&mut dyn Sink) -> Result<(), WriteError
 fn text(text: Text<'_>) {
     let mut other = [0; 32];
     black_box((text.as_plain(), text.len(), text.is_empty(), text == *any_str(&mut other)));
-    let mut scratch = heapless::String::<300>::new();
+    let mut scratch = heapless::String::<MAX_TOPIC>::new();
     black_box(text.to_str(&mut scratch).is_ok());
-    black_box((text.topic(&mut scratch).is_ok(), text.pattern(&mut scratch).is_ok(), text.key(&mut scratch).is_ok()));
+    black_box((text.topic(&mut scratch).is_ok(), text.pattern(&mut scratch).is_ok()));
+    black_box(text.key(&mut heapless::String::new()).is_ok());
     black_box(text.chars().count());
     display(text);
 }

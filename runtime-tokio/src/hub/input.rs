@@ -1,0 +1,165 @@
+//! What comes in over a WebSocket of a shard.
+
+use super::count;
+use super::encode;
+use super::event::Form;
+use super::session::{End, Session};
+use super::shard::Shard;
+use super::socket::Stream;
+use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::session::ServerMessage;
+use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// The WebSocket of a connection, between two turns.
+pub(super) struct WebSocket {
+    pub(super) connection: ws::Connection<ws::Server, Arc<ws::Config>>,
+    /// What is held of the input between two turns; empty most of the time.
+    pub(super) rx: Vec<u8>,
+    pub(super) rx_at: RxCursor,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    /// Nothing more for now: something wakes the task when there is.
+    Nothing,
+    /// There may be more at once.
+    Some,
+}
+
+pub(super) struct Outcome {
+    pub(super) received: Received,
+    pub(super) end: Option<CloseCause>,
+    /// The buffer is too small.
+    pub(super) space: Option<usize>,
+}
+
+impl From<Received> for Outcome {
+    fn from(received: Received) -> Self {
+        Self { received, end: None, space: None }
+    }
+}
+
+/// Works off what is in `buf`, reads once, and works that off. Answers are written into `reply`; when they fill it,
+/// they have to go out first.
+#[expect(clippy::too_many_arguments, reason = "the parts of a connection, lent one by one")]
+pub(super) fn receive(
+    buf: &mut [u8],
+    cx: &mut Context<'_>,
+    shard: &Shard,
+    session: &mut Session,
+    ws: &mut WebSocket,
+    stream: &mut Stream,
+    reply: &mut [u8],
+    tx_at: &mut TxCursor,
+) -> io::Result<Outcome> {
+    let mut io = Io::new(RxBuf::new(buf, &mut ws.rx_at), TxBuf::new(reply, tx_at));
+    for read in [false, true] {
+        if read {
+            let n = match stream.poll_read(cx, io.rx.spare_mut()) {
+                Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(e)) => return Err(e),
+                Poll::Pending => return Ok(Received::Nothing.into()),
+            };
+            if n == 0 {
+                return Ok(closed(ws.connection.handle_eof()));
+            }
+            count(&shard.shared.counters.received_bytes, n as u64);
+            io.rx.commit(n);
+        }
+        if let Some(outcome) = work_off(&mut io, cx, shard, session, &mut ws.connection) {
+            return Ok(outcome);
+        }
+    }
+    Ok(Received::Some.into())
+}
+
+/// Handles every message that is whole; `None` when more input is needed.
+fn work_off(
+    io: &mut Io<'_>,
+    cx: &mut Context<'_>,
+    shard: &Shard,
+    session: &mut Session,
+    connection: &mut ws::Connection<ws::Server, Arc<ws::Config>>,
+) -> Option<Outcome> {
+    let now = shard.now();
+    loop {
+        let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: false };
+        let waits = session.must_wait(cx, shard, &mut reply);
+        if reply.ended {
+            return Some(closed(Step::Closed(CloseCause::Clean)));
+        }
+        if waits {
+            session.acknowledge(&mut reply);
+            return Some(Received::Nothing.into());
+        }
+        let step = match connection.poll(now, io) {
+            Ok(step) => step,
+            Err(error) => return Some(closed(Step::Closed(CloseCause::Failed(error.code())))),
+        };
+        let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: false };
+        match step {
+            Step::Event(found) => match (found.event(io.rx.reborrow()), session.form) {
+                (Event::Text(text), Form::WsJson) => session.handle(text.as_bytes(), shard, &mut reply),
+                (Event::Binary(bytes), Form::WsCbor) => session.handle(bytes, shard, &mut reply),
+                (Event::Text(_) | Event::Binary(_), _) => {
+                    reply.end(End { close: CloseCode::UNSUPPORTED, refusal: None });
+                }
+                (Event::Chunk(_) | Event::Ping(_) | Event::Pong(_) | Event::Close(_), _) => {}
+            },
+            Step::NeedInput => {
+                session.acknowledge(&mut reply);
+                return None;
+            }
+            Step::NeedFlush => {
+                session.acknowledge(&mut reply);
+                return Some(Received::Some.into());
+            }
+            Step::NeedSpace(space) => {
+                session.acknowledge(&mut reply);
+                return Some(Outcome { space: Some(space), ..Received::Some.into() });
+            }
+            over @ Step::Closed(_) => return Some(closed(over)),
+        }
+        if reply.ended {
+            return Some(closed(Step::Closed(CloseCause::Clean)));
+        }
+    }
+}
+
+fn closed(step: Step) -> Outcome {
+    let end = if let Step::Closed(cause) = step { Some(cause) } else { None };
+    Outcome { end, ..Received::Some.into() }
+}
+
+/// Where the answers to a message go.
+pub(super) struct Reply<'a> {
+    connection: &'a mut ws::Connection<ws::Server, Arc<ws::Config>>,
+    tx: TxBuf<'a>,
+    form: Form,
+    now: longwire_core::time::Instant,
+    ended: bool,
+}
+
+impl Reply<'_> {
+    /// Writes a message. There is room: a message is handed out only when its answers have it.
+    pub(super) fn send(&mut self, message: &ServerMessage<'_>) {
+        let payload = encode::payload(message, self.form);
+        let sent = self.connection.send_message(&mut self.tx, encode::kind(self.form), &payload);
+        if sent == Err(ws::SendError::Full) {
+            self.end(End { close: CloseCode::INTERNAL, refusal: None });
+        }
+    }
+
+    /// Closes the connection. Nothing more is taken from it.
+    pub(super) fn end(&mut self, end: End) {
+        self.ended = true;
+        if let Some(refusal) = end.refusal {
+            self.send(&ServerMessage::Bye { refusal, window: None });
+        }
+        // Closing already: then the peer knows.
+        let _ = self.connection.close(self.now, &mut self.tx, end.close, "");
+    }
+}
