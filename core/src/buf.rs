@@ -28,6 +28,11 @@ pub struct RxCursor {
 }
 
 impl RxCursor {
+    /// An empty buffer's, as a constant for static memory.
+    pub const fn new() -> Self {
+        Self { start: 0, kept_end: 0, read: 0, end: 0 }
+    }
+
     /// Whether nothing is held, so that the next call may be lent any other buffer.
     pub const fn is_idle(&self) -> bool {
         self.start == self.kept_end && self.read == self.end
@@ -42,6 +47,11 @@ pub struct TxCursor {
 }
 
 impl TxCursor {
+    /// An empty buffer's, as a constant for static memory.
+    pub const fn new() -> Self {
+        Self { start: 0, end: 0 }
+    }
+
     /// Whether nothing waits to be written.
     pub const fn is_idle(&self) -> bool {
         self.start == self.end

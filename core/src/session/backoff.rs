@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::rand_core::Rng;
 use crate::time::Instant;
+use crate::ws::CloseCode;
 
 /// How a [`Backoff`] waits. All times count in whole milliseconds, and at most `u32::MAX` of them (49 days).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +21,21 @@ pub struct BackoffConfig {
     pub max_told: Duration,
 }
 
-impl Default for BackoffConfig {
-    fn default() -> Self {
+impl BackoffConfig {
+    /// The defaults, as a constant.
+    pub const fn new() -> Self {
         Self {
             base: Duration::from_millis(500),
             cap: Duration::from_secs(30),
             stable: Duration::from_secs(30),
             max_told: Duration::from_secs(3600),
         }
+    }
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -46,6 +54,31 @@ pub enum Failure {
     },
     /// The same would happen again: a refusal that is `permanent`, a close code that says "no".
     Permanent,
+}
+
+impl Failure {
+    /// What a server's close code says about coming back (the table in section 6 of `PROTOCOL.md`): 1002, 1003, 1007
+    /// to 1009 mean that the same would happen again, and 3000 that it would with the same credential.
+    pub const fn from_close(code: CloseCode) -> Self {
+        match code.get() {
+            1002 | 1003 | 1007..=1009 | 3000 => Self::Permanent,
+            _ => Self::Lost,
+        }
+    }
+
+    /// What the status of an HTTP response other than success says about coming back, when there is no refusal in
+    /// its body that says it better (section 9): of the client's errors (4xx) only 408, 421, 425 and 429 pass, the
+    /// server's (5xx) all do.
+    pub const fn from_status(status: u16, retry_after: Option<Duration>) -> Self {
+        match (status, retry_after) {
+            (408 | 421 | 425 | 429, None) => Self::Lost,
+            (408 | 421 | 425 | 429 | 500.., Some(retry_after)) => {
+                Self::Told { retry_after, window: Duration::ZERO }
+            }
+            (400..500, _) => Self::Permanent,
+            _ => Self::Lost,
+        }
+    }
 }
 
 /// What to do about a [`Failure`].
@@ -294,5 +327,25 @@ mod tests {
                 Verdict::Stop => prop_assert!(false, "stopped"),
             }
         }
+    }
+
+    #[test]
+    fn close_codes_and_statuses_that_end_it() {
+        let close = |code| Failure::from_close(CloseCode::new(code).unwrap());
+        for code in [1000, 1001, 1011, 1012, 1013, 3001, 4000, 4999] {
+            assert_eq!(close(code), Failure::Lost, "{code}");
+        }
+        for code in [1002, 1003, 1007, 1008, 1009, 3000] {
+            assert_eq!(close(code), Failure::Permanent, "{code}");
+        }
+        for status in [400, 401, 403, 404, 405, 413, 426, 431] {
+            assert_eq!(Failure::from_status(status, Some(ms(1))), Failure::Permanent, "{status}");
+        }
+        for status in [301, 200, 408, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(Failure::from_status(status, None), Failure::Lost, "{status}");
+        }
+        let told = Failure::Told { retry_after: ms(7000), window: ms(0) };
+        assert_eq!(Failure::from_status(503, Some(ms(7000))), told);
+        assert_eq!(Failure::from_status(429, Some(ms(7000))), told);
     }
 }

@@ -35,6 +35,41 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         self.send_frame(tx, opcode(kind), true, data)
     }
 
+    /// Sends a message of `len` bytes that `fill` writes where they go out from (as zeros, before), so that an
+    /// encoder needs no buffer of its own. About text see [`send_message`](Self::send_message).
+    ///
+    /// ```
+    /// use longwire_core::buf::{TxBuf, TxCursor};
+    /// use longwire_core::ws::{Config, Connection, Kind, SendError, Server};
+    ///
+    /// static CONFIG: Config = Config::new();
+    /// let mut connection = Connection::new(Server, &CONFIG, Default::default());
+    /// let (mut bytes, mut cursor) = ([0; 160], TxCursor::default());
+    /// let mut tx = TxBuf::new(&mut bytes, &mut cursor);
+    /// connection.send_with(&mut tx, Kind::Binary, 4, |space| space[..3].copy_from_slice(b"abc"))?;
+    /// assert_eq!(tx.pending(), b"\x82\x04abc\0");
+    /// assert_eq!(connection.send_with(&mut tx, Kind::Binary, 99, |_| panic!()), Err(SendError::Full));
+    /// # Ok::<(), SendError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`SendError`]. Nothing is written then, and `fill` is not called.
+    pub fn send_with(
+        &mut self,
+        tx: &mut TxBuf<'_>,
+        kind: Kind,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), SendError> {
+        self.may_begin()?;
+        self.check_room(tx, len)?;
+        self.put_frame_with(tx, opcode(kind), true, len, |payload| {
+            payload.fill(0);
+            fill(payload);
+        });
+        Ok(())
+    }
+
     /// Sends a Ping with at most 125 bytes, beside those of the heartbeat.
     ///
     /// # Errors
@@ -122,12 +157,15 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         fin: bool,
         data: &[u8],
     ) -> Result<(), SendError> {
-        let size = FrameHeader::size(data.len() as u64, R::IS_CLIENT).saturating_add(data.len());
-        if size > tx.room().saturating_sub(MIN_TX) {
-            return Err(SendError::Full);
-        }
+        self.check_room(tx, data.len())?;
         self.put_frame(tx, opcode, fin, &[data]);
         Ok(())
+    }
+
+    /// Refuses a frame of `len` bytes that does not fit beside what is reserved.
+    fn check_room(&self, tx: &TxBuf<'_>, len: usize) -> Result<(), SendError> {
+        let size = FrameHeader::size(len as u64, R::IS_CLIENT).saturating_add(len);
+        if size > tx.room().saturating_sub(MIN_TX) { Err(SendError::Full) } else { Ok(()) }
     }
 
     /// Writes a Close: with its reason, or without when there is no room for that.
@@ -148,6 +186,18 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         parts: &[&[u8]],
     ) -> bool {
         let len = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        self.put_frame_with(tx, opcode, fin, len, |payload| copy_parts(payload, parts))
+    }
+
+    /// Writes a whole frame, whose payload `fill` writes, or nothing: false when there is no room.
+    fn put_frame_with(
+        &mut self,
+        tx: &mut TxBuf<'_>,
+        opcode: OpCode,
+        fin: bool,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> bool {
         let size = FrameHeader::size(len as u64, R::IS_CLIENT).saturating_add(len);
         let Some(space) = tx.append(size) else { return false };
         // RFC 6455 5.3: a fresh key for each frame, derived from a strong source of entropy.
@@ -156,7 +206,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         let header = header.as_ref();
         let Some((head, payload)) = space.split_at_mut_checked(header.len()) else { return false };
         copy_parts(head, &[header]);
-        copy_parts(payload, parts);
+        fill(payload);
         if let Some(mask) = mask {
             unmask(payload, mask);
         }

@@ -1,0 +1,69 @@
+//! What a device is told at boot.
+
+use core::fmt;
+
+use embassy_net::Ipv4Address;
+
+/// Settings of the firmware, as `name=value` words.
+///
+/// | word | default | |
+/// |---|---|---|
+/// | `host=IPV4` | the board's own | address of the gateway |
+/// | `port=PORT` | 8080 | port of the gateway |
+/// | `id=NAME` | `device` | the device's name, the second level of its topics: letters, digits, `-`, `_` |
+/// | `interval=MS` | 1000 | milliseconds between two reports |
+/// | `readings=N` | for ever | end with success once N readings are acknowledged |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings<'a> {
+    /// Address of the gateway.
+    pub host: Ipv4Address,
+    /// Port of the gateway.
+    pub port: u16,
+    /// The device's name.
+    pub id: &'a str,
+    /// Milliseconds between two reports.
+    pub interval: u32,
+    /// Readings to be acknowledged before the firmware ends; `None` for a device, which never does.
+    pub readings: Option<u32>,
+}
+
+impl<'a> Settings<'a> {
+    /// Reads the words; `host` is the gateway's address unless they say otherwise. The first word that is wrong ends
+    /// it: a device that was told half of what was meant would report to the wrong place.
+    pub fn parse(words: impl Iterator<Item = &'a str>, host: Ipv4Address) -> Result<Self, BadSetting<'a>> {
+        let mut settings = Self { host, port: 8080, id: "device", interval: 1000, readings: None };
+        for word in words {
+            settings.set(word).ok_or(BadSetting(word))?;
+        }
+        Ok(settings)
+    }
+
+    fn set(&mut self, word: &'a str) -> Option<()> {
+        let (name, value) = word.split_once('=')?;
+        match name {
+            "host" => self.host = value.parse().ok()?,
+            "port" => self.port = value.parse().ok()?,
+            "id" if is_id(value) => self.id = value,
+            "interval" => self.interval = value.parse().ok().filter(|ms| *ms > 0)?,
+            "readings" => self.readings = Some(value.parse().ok()?),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// Letters, digits, `-` and `_`, at most 32: so it is one level of a topic.
+fn is_id(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (1..=32).contains(&id.len()) && id.bytes().all(plain)
+}
+
+/// A word that is no setting, or has no value that makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadSetting<'a>(pub &'a str);
+
+impl fmt::Display for BadSetting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bad setting `{}`: expected host=, port=, id=, interval= or readings=", self.0)
+    }
+}

@@ -1,0 +1,121 @@
+//! A link with its two lent buffers.
+
+use embassy_futures::select::{Either, select};
+use embassy_time::{Duration, Timer, with_timeout};
+use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::time::Instant;
+
+use crate::error::Error;
+use crate::link::Link;
+
+/// A link, what came from it and was not used yet, and what has to go out.
+pub(crate) struct Buffered<'b, L> {
+    pub(crate) link: L,
+    write_timeout: Duration,
+    rx: &'b mut [u8],
+    rx_at: RxCursor,
+    tx: &'b mut [u8],
+    tx_at: TxCursor,
+    /// A write began, and did not end.
+    writing: bool,
+    /// Something was written since the link was last flushed.
+    written: bool,
+}
+
+/// What ended a wait for input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// There is more in the buffer, or it is full already.
+    Bytes,
+    /// Nothing more will come.
+    End,
+    /// The deadline.
+    Deadline,
+}
+
+impl<'b, L: Link> Buffered<'b, L> {
+    pub(crate) fn new(link: L, write_timeout: Duration, rx: &'b mut [u8], tx: &'b mut [u8]) -> Self {
+        Self {
+            link,
+            write_timeout,
+            rx,
+            rx_at: RxCursor::new(),
+            tx,
+            tx_at: TxCursor::new(),
+            writing: false,
+            written: false,
+        }
+    }
+
+    pub(crate) fn rx(&mut self) -> RxBuf<'_> {
+        RxBuf::new(self.rx, &mut self.rx_at)
+    }
+
+    pub(crate) fn tx(&mut self) -> TxBuf<'_> {
+        TxBuf::new(self.tx, &mut self.tx_at)
+    }
+
+    pub(crate) fn io(&mut self) -> Io<'_> {
+        Io::new(RxBuf::new(self.rx, &mut self.rx_at), TxBuf::new(self.tx, &mut self.tx_at))
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.tx_at.is_idle() && !self.written
+    }
+
+    /// Reads once. Cancel-safe, for the link's `read` is, and what it has read is committed at once.
+    pub(crate) async fn read(&mut self, deadline: Option<Instant>) -> Result<Input, Error<L::Error>> {
+        let mut rx = RxBuf::new(self.rx, &mut self.rx_at);
+        let spare = rx.spare_mut();
+        if spare.is_empty() {
+            // A read into nothing would look like the end of the stream.
+            return Ok(Input::Bytes);
+        }
+        match select(self.link.read(spare), until(deadline)).await {
+            Either::First(Ok(0)) => Ok(Input::End),
+            Either::First(Ok(n)) => {
+                rx.commit(n);
+                Ok(Input::Bytes)
+            }
+            Either::First(Err(error)) => Err(Error::Link(error)),
+            Either::Second(()) => Ok(Input::Deadline),
+        }
+    }
+
+    /// Writes everything that is queued.
+    pub(crate) async fn flush(&mut self) -> Result<(), Error<L::Error>> {
+        if self.writing && !L::CANCEL_SAFE_WRITE {
+            return Err(Error::Torn);
+        }
+        let mut tx = TxBuf::new(self.tx, &mut self.tx_at);
+        while !tx.pending().is_empty() {
+            self.writing = true;
+            match with_timeout(self.write_timeout, self.link.write(tx.pending())).await {
+                // A link that takes nothing breaks its promise; trying for ever would keep the processor busy.
+                Ok(Ok(0)) | Err(_) => return Err(Error::WriteTimeout),
+                Ok(Ok(n)) => tx.consume(n),
+                Ok(Err(error)) => return Err(Error::Link(error)),
+            }
+            self.writing = false;
+            self.written = true;
+        }
+        if self.written {
+            self.link.flush().await.map_err(Error::Link)?;
+            self.written = false;
+        }
+        Ok(())
+    }
+}
+
+/// The clock, as the core sees it.
+pub(crate) fn now() -> Instant {
+    Instant::from_millis(embassy_time::Instant::now().as_millis())
+}
+
+/// Waits until a moment has come; without one, for ever.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => Timer::at(embassy_time::Instant::from_millis(deadline.as_millis())).await,
+        None => core::future::pending().await,
+    }
+}

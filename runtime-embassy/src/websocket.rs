@@ -1,0 +1,291 @@
+//! A WebSocket client over a [`Link`].
+
+use embassy_time::{Duration, with_timeout};
+use longwire_core::http::head::{HeadError, HeadReader, Limits, Step as HeadStep};
+use longwire_core::http::upgrade::{ClientUpgrade, Offer, ResponseError};
+use longwire_core::rand_core::{CryptoRng, Rng};
+use longwire_core::ws::{
+    self, Client, CloseCause, CloseCode, Connection, Event, Kind, ProtocolError, SendError, Step,
+};
+
+use crate::buffered::{Buffered, Input, now};
+use crate::error::{Error, HandshakeError};
+use crate::link::Link;
+
+/// What a connection allows and expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The rules of the WebSocket itself. Default [`ws::Config::new`]: a Ping after 30 s of silence, 10 s to answer it.
+    ///
+    /// `max_message` need not fit the receive buffer: a message for which that is too small ends the connection with
+    /// 1009 when it arrives.
+    pub ws: ws::Config,
+    /// How long the opening handshake may take, from the request to the last byte of the answer. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long the link may take no byte before the connection is given up. Default 20 s.
+    pub write_timeout: Duration,
+}
+
+impl Config {
+    /// The defaults, as a constant.
+    pub const fn new() -> Self {
+        Self {
+            ws: ws::Config::new(),
+            handshake_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A WebSocket, seen from the client.
+///
+/// It owns no memory but its state: the receive and the send buffer are lent to it for its whole life. `R` gives the
+/// masks of what is sent, which the peer must not be able to predict (RFC 6455 section 10.3).
+///
+/// # Time
+/// Nothing happens unless somebody waits in [`recv`](Self::recv): Pings are answered there, and a silent peer is
+/// noticed there. A device that only sends has to receive all the same.
+///
+/// # Cancellation
+/// Every method may be dropped while it waits, and called again: no byte of the peer's is lost, whatever the link, and
+/// nothing queued is lost or sent twice as long as the link's write is cancel-safe ([`Link::CANCEL_SAFE_WRITE`]).
+/// Otherwise, and only if the future was dropped in the middle of a write, the next call says [`Error::Torn`]. To
+/// wait for something else beside the connection without that risk, take it apart: [`try_recv`](Self::try_recv) and
+/// [`flush`](Self::flush), and drop only [`fill`](Self::fill), which reads.
+pub struct WebSocket<'b, L, R> {
+    stream: Buffered<'b, L>,
+    connection: Connection<Client<R>, &'b ws::Config>,
+    /// The last step waits for a flush, and there may be input that was not looked at.
+    unfinished: bool,
+}
+
+impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
+    /// Asks the server at the other end of `link` for a WebSocket (RFC 6455 section 4.1), and says which of the
+    /// subprotocols that were offered it chose.
+    ///
+    /// `rx` has to hold the server's answer (some 200 bytes, but a proxy may add to it), and later the largest message and
+    /// [`MIN_RX`](ws::MIN_RX) bytes more. `tx` has to hold the request, and later the largest message that is sent, its
+    /// header (up to 14 bytes) and [`MIN_TX`](ws::MIN_TX) bytes more.
+    ///
+    /// # Errors
+    /// See [`HandshakeError`]. The link is dropped then, as it is when the future is dropped.
+    pub async fn connect<'o>(
+        link: L,
+        offer: &Offer<'o>,
+        config: &'b Config,
+        mut rng: R,
+        rx: &'b mut [u8],
+        tx: &'b mut [u8],
+    ) -> Result<(Self, Option<&'o str>), HandshakeError<L::Error>> {
+        let mut stream = Buffered::new(link, config.write_timeout, rx, tx);
+        let upgrade = ClientUpgrade::new(&mut rng);
+        let subprotocol = with_timeout(config.handshake_timeout, shake_hands(&mut stream, &upgrade, offer))
+            .await
+            .unwrap_or(Err(HandshakeError::Timeout))?;
+        let connection = Connection::new(Client(rng), &config.ws, now());
+        Ok((Self { stream, connection, unfinished: false }, subprotocol))
+    }
+}
+
+/// Sends the request and reads the answer; the frames that may have come behind it stay in the buffer.
+async fn shake_hands<'o, L: Link>(
+    stream: &mut Buffered<'_, L>,
+    upgrade: &ClientUpgrade,
+    offer: &Offer<'o>,
+) -> Result<Option<&'o str>, HandshakeError<L::Error>> {
+    upgrade.write_request(&mut stream.tx(), offer).map_err(HandshakeError::Request)?;
+    stream.flush().await?;
+    let mut reader = HeadReader::default();
+    let head = loop {
+        match reader.poll_response(&mut stream.rx(), &Limits::DEFAULT).map_err(HandshakeError::Head)? {
+            HeadStep::Head(head) => break head,
+            HeadStep::NeedSpace(_) => return Err(HandshakeError::Head(HeadError::TooLong)),
+            HeadStep::NeedInput => match stream.read(None).await? {
+                Input::End => return Err(HandshakeError::Ended),
+                Input::Bytes | Input::Deadline => {}
+            },
+        }
+    };
+    let response = head.view(stream.rx());
+    let agreed = upgrade.check(offer, &response).map_err(|error| match error {
+        ResponseError::Status(status) => {
+            let retry_after = response.retry_after().map(|s| u32::try_from(s).unwrap_or(u32::MAX));
+            HandshakeError::Refused { status, retry_after }
+        }
+        error => HandshakeError::Response(error),
+    })?;
+    let chosen = agreed.subprotocol();
+    let subprotocol = offer.subprotocols.iter().copied().find(|offered| Some(*offered) == chosen);
+    head.release(&mut stream.rx());
+    Ok(subprotocol)
+}
+
+impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
+    /// A connection whose opening handshake is done; the first byte that `link` gives belongs to a frame. About the
+    /// buffers see [`connect`](Self::connect).
+    pub fn new(link: L, config: &'b Config, rng: R, rx: &'b mut [u8], tx: &'b mut [u8]) -> Self {
+        Self {
+            stream: Buffered::new(link, config.write_timeout, rx, tx),
+            connection: Connection::new(Client(rng), &config.ws, now()),
+            unfinished: false,
+        }
+    }
+
+    /// Waits for the next event, answering Pings and keeping the heartbeat meanwhile.
+    ///
+    /// After [`Event::Close`] the peer's answer is on its way, and the next call ends with
+    /// [`Error::Closed`]. Cancel-safe as the type says; an event is never lost, for nothing is waited for between
+    /// finding and returning it.
+    pub async fn recv(&mut self) -> Result<Event<'_>, Error<L::Error>> {
+        let found = loop {
+            match self.step() {
+                Ok(Step::Event(found)) => break found,
+                Ok(Step::NeedInput | Step::NeedFlush) => {
+                    self.flush().await?;
+                    self.fill().await?;
+                }
+                Ok(Step::NeedSpace(_)) => {
+                    self.refuse_size();
+                    self.flush().await?;
+                    return Err(Error::MessageTooBig);
+                }
+                Ok(Step::Closed(cause)) => {
+                    // The last word may still be on its way out; whether it arrives changes nothing.
+                    let _ = self.flush().await;
+                    return Err(Error::Closed(cause));
+                }
+                Err(error) => {
+                    let _ = self.flush().await;
+                    return Err(error.into());
+                }
+            }
+        };
+        Ok(found.event(self.stream.rx()))
+    }
+
+    /// The next event among what was received already. `None`: [`flush`](Self::flush), then [`fill`](Self::fill).
+    ///
+    /// # Errors
+    /// The connection is over; what is left to be said to the peer goes out with [`flush`](Self::flush).
+    pub fn try_recv(&mut self) -> Result<Option<Event<'_>>, Error<L::Error>> {
+        match self.step()? {
+            Step::Event(found) => Ok(Some(found.event(self.stream.rx()))),
+            Step::NeedInput | Step::NeedFlush => Ok(None),
+            Step::NeedSpace(_) => {
+                self.refuse_size();
+                Err(Error::MessageTooBig)
+            }
+            Step::Closed(cause) => Err(Error::Closed(cause)),
+        }
+    }
+
+    /// Reads once, or does what is due in time (a Ping, or giving up), whichever comes first. It does not wait when
+    /// [`try_recv`](Self::try_recv) stopped before the end of its input, for a flush.
+    ///
+    /// Cancel-safe, whatever the link.
+    pub async fn fill(&mut self) -> Result<(), Error<L::Error>> {
+        if core::mem::take(&mut self.unfinished) {
+            return Ok(());
+        }
+        // What follows from the end and from the deadline is said again by the next step.
+        let _: Step = match self.stream.read(self.connection.poll_timeout()).await? {
+            Input::Bytes => return Ok(()),
+            Input::End => self.connection.handle_eof(),
+            Input::Deadline => self.connection.handle_timeout(now(), &mut self.stream.io()),
+        };
+        Ok(())
+    }
+
+    /// Writes everything that is queued.
+    ///
+    /// Cancel-safe as the type says. When it fails, the connection is over.
+    pub async fn flush(&mut self) -> Result<(), Error<L::Error>> {
+        self.stream.flush().await
+    }
+
+    /// Queues a binary message, whole or not at all; [`flush`](Self::flush) or [`recv`](Self::recv) sends it.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when there is no room beside what is queued: flush, then try again. If nothing is queued, the
+    /// message is too large for the send buffer.
+    pub fn try_send_binary(&mut self, data: &[u8]) -> Result<(), SendError> {
+        self.connection.send_binary(&mut self.stream.tx(), data)
+    }
+
+    /// Queues a text message, as [`try_send_binary`](Self::try_send_binary).
+    pub fn try_send_text(&mut self, text: &str) -> Result<(), SendError> {
+        self.connection.send_text(&mut self.stream.tx(), text)
+    }
+
+    /// Queues a binary message of `len` bytes, which `fill` writes in place (they are zeros before), as
+    /// [`try_send_binary`](Self::try_send_binary).
+    pub fn try_send_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), SendError> {
+        self.connection.send_with(&mut self.stream.tx(), Kind::Binary, len, fill)
+    }
+
+    /// Sends a binary message: waits for room, and until the link has taken it.
+    ///
+    /// Dropped while it waits, the message is queued whole, or not at all; where that makes a difference, use
+    /// [`try_send_binary`](Self::try_send_binary) and [`flush`](Self::flush).
+    pub async fn send_binary(&mut self, data: &[u8]) -> Result<(), Error<L::Error>> {
+        if self.try_send_binary(data) == Err(SendError::Full) {
+            self.flush().await?;
+            self.try_send_binary(data).map_err(Error::Send)?;
+        }
+        self.flush().await
+    }
+
+    /// Closes the connection (RFC 6455 section 7.1.2) and says how that ended: after the peer's Close, or after
+    /// [`ws::Config::close_timeout`]. Messages that still arrive are dropped. `reason` is cut to 123 bytes.
+    ///
+    /// Cancel-safe as the type says: a further call goes on waiting.
+    pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<CloseCause, Error<L::Error>> {
+        // Already closing is as good.
+        let _: Result<(), SendError> = self.connection.close(now(), &mut self.stream.tx(), code, reason);
+        loop {
+            match self.recv().await {
+                Ok(_) => {}
+                Err(Error::Closed(cause)) => return Ok(cause),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether messages can be sent: neither end has begun to close.
+    pub fn is_open(&self) -> bool {
+        self.connection.is_open()
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_flushed(&self) -> bool {
+        self.stream.is_flushed()
+    }
+
+    /// Gives the link back. What was queued and not flushed is lost.
+    pub fn into_link(self) -> L {
+        self.stream.link
+    }
+
+    fn step(&mut self) -> Result<Step, ProtocolError> {
+        let step = self.connection.poll(now(), &mut self.stream.io());
+        self.unfinished = step == Ok(Step::NeedFlush);
+        step
+    }
+
+    /// The receive buffer cannot grow here.
+    fn refuse_size(&mut self) {
+        // Already closing is as good.
+        let _: Result<(), SendError> = self.connection.close(
+            now(),
+            &mut self.stream.tx(),
+            CloseCode::TOO_BIG,
+            "message above the receive buffer",
+        );
+    }
+}

@@ -1,0 +1,52 @@
+//! Cursors, topics, patterns, keys.
+
+use core::hint::black_box;
+
+use longwire_core::log::{Cursor, Key, Pattern, Since, Topic};
+
+use crate::{any, any_str, display, show};
+
+/// Calls everything in `log`.
+pub fn all() {
+    let (mut a, mut b) = ([0; 300], [0; 300]);
+    let (a, b) = (any_str(&mut a), any_str(&mut b));
+    cursors(a);
+    names(a, b);
+}
+
+fn cursors(text: &str) {
+    match Cursor::parse(text) {
+        Ok(cursor) => {
+            black_box(cursor.position_in(any()));
+            black_box(cursor.to_text().as_str());
+            show(cursor);
+        }
+        Err(error) => show(error),
+    }
+    let cursor = Cursor { epoch: any(), seq: any() };
+    show(cursor);
+    match Since::parse(text) {
+        Ok(since) => show(since),
+        Err(error) => show(error),
+    }
+}
+
+fn names(a: &str, b: &str) {
+    match (Topic::parse(a), Pattern::parse(b), Pattern::parse(a)) {
+        (Ok(topic), Ok(pattern), Ok(other)) => {
+            black_box((topic.as_str(), topic.levels().rev().count(), pattern.as_str()));
+            black_box((pattern.matches(topic), pattern.covers(other), pattern.levels().count()));
+            black_box(Pattern::from(topic));
+            display(topic);
+            display(pattern);
+        }
+        (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => show(error),
+    }
+    match Key::parse(a) {
+        Ok(key) => {
+            black_box(key.as_str());
+            display(key);
+        }
+        Err(error) => show(error),
+    }
+}

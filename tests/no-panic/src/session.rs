@@ -1,0 +1,194 @@
+//! The messages of `longwire.v1`, in both forms, and backoff.
+
+use core::hint::black_box;
+use core::time::Duration;
+
+use longwire_core::buf::{TxBuf, TxCursor};
+use longwire_core::log::{Cursor, MAX_TOPIC};
+use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
+use longwire_core::session::{
+    Bytes, ClientMessage, Code, Data, DecodeError, Event, Full, Length, Refusal, ServerMessage, Sink,
+    SliceSink, Text, Topics, WriteError, cbor, json, transcode,
+};
+use longwire_core::time::Instant;
+use longwire_core::ws::CloseCode;
+
+use crate::{Unknown, any, any_bytes, any_str, display, forget, show};
+
+/// Calls everything in `session`.
+pub fn all() {
+    device();
+    let mut bytes = [0; 512];
+    let message = any_bytes(&mut bytes);
+    client_message(json::decode_client(message));
+    client_message(cbor::decode_client(message));
+    server_message(json::decode_server(message));
+    transcoded(message);
+    codes();
+}
+
+/// What a device uses: its publications, the server's answers, backoff.
+pub fn device() {
+    let mut bytes = [0; 512];
+    server_message(cbor::decode_server(any_bytes(&mut bytes)));
+    let (mut topic, mut data) = ([0; 64], [0; 64]);
+    let topic = any_str(&mut topic);
+    let data = Data::Cbor(any_bytes(&mut data));
+    let message = ClientMessage::Pub { n: Some(any()), topic: topic.into(), key: None, data };
+    let mut room = [0; 128];
+    written(cbor::encode_client(&message, &mut SliceSink::new(any_bytes(&mut room))));
+    backoff();
+}
+
+fn written(result: Result<(), WriteError>) {
+    if let Err(error) = result {
+        show(error);
+    }
+}
+
+fn client_message(decoded: Result<ClientMessage<'_>, DecodeError>) {
+    match decoded {
+        Ok(message) => {
+            match message {
+                ClientMessage::Pub { topic, key, data, .. } => {
+                    text(topic);
+                    key.into_iter().for_each(text);
+                    value(data);
+                }
+                ClientMessage::Sub { topics, .. } | ClientMessage::Unsub { topics, .. } => walk(topics),
+                ClientMessage::Auth { token } => text(token),
+                _ => {}
+            }
+            into_all_sinks(|sink| json::encode_client(&message, sink));
+            into_all_sinks(|sink| cbor::encode_client(&message, sink));
+        }
+        Err(error) => {
+            show(error);
+            server_message(Ok(error.answer()));
+        }
+    }
+}
+
+fn server_message(decoded: Result<ServerMessage<'_>, DecodeError>) {
+    match decoded {
+        Ok(message) => {
+            match message {
+                ServerMessage::Event(Event { topic, key, data, .. }) => {
+                    text(topic);
+                    key.into_iter().for_each(text);
+                    value(data);
+                }
+                ServerMessage::Bye { refusal, .. } | ServerMessage::Nack { refusal, .. } => {
+                    black_box(refusal.code());
+                    let mut room = [0; 256];
+                    black_box(
+                        json::encode_refusal(&refusal, &mut SliceSink::new(any_bytes(&mut room))).is_ok(),
+                    );
+                    text(refusal.message);
+                }
+                message => _ = black_box(message),
+            }
+            into_all_sinks(|sink| json::encode_server(&message, sink));
+            into_all_sinks(|sink| cbor::encode_server(&message, sink));
+        }
+        Err(error) => show(error),
+    }
+}
+
+fn into_all_sinks(mut encode: impl FnMut(&mut dyn Sink) -> Result<(), WriteError>) {
+    let mut room = [0; 256];
+    let mut slice = SliceSink::new(any_bytes(&mut room));
+    written(encode(&mut slice));
+    black_box(slice.written());
+    black_box(slice.into_written());
+    let mut length = Length(any());
+    written(encode(&mut length));
+    black_box(length);
+    let (mut bytes, mut at) = ([0; 256], TxCursor::default());
+    written(encode(&mut TxBuf::new(any_bytes(&mut bytes), forget(&mut at))));
+    written(encode(&mut heapless::Vec::<u8, 64>::new()));
+    written(encode(&mut |piece: &[u8]| if black_box(piece).is_empty() { Err(Full) } else { Ok(()) }));
+}
+
+fn text(text: Text<'_>) {
+    let mut other = [0; 32];
+    black_box((text.as_plain(), text.len(), text.is_empty(), text == *any_str(&mut other)));
+    let mut scratch = heapless::String::<MAX_TOPIC>::new();
+    black_box(text.to_str(&mut scratch).is_ok());
+    black_box((text.topic(&mut scratch).is_ok(), text.pattern(&mut scratch).is_ok()));
+    black_box(text.key(&mut heapless::String::new()).is_ok());
+    black_box(text.chars().count());
+    display(text);
+}
+
+fn value(data: Data<'_>) {
+    match data {
+        Data::Json(json) => {
+            if let Err(error) = json::validate(json) {
+                show(error);
+            }
+            let mut compact = [0; 128];
+            written(json::compact(json, &mut SliceSink::new(&mut compact)));
+        }
+        Data::Cbor(cbor) => {
+            if let Err(error) = cbor::validate(cbor) {
+                show(error);
+            }
+        }
+        Data::Bytes { content_type, bytes } => {
+            content_type.into_iter().for_each(text);
+            opaque(bytes);
+        }
+    }
+}
+
+fn opaque(bytes: Bytes<'_>) {
+    let (mut room, mut other) = ([0; 128], [0; 32]);
+    black_box((bytes.as_plain(), bytes.len(), bytes.is_empty(), bytes == *any_bytes(&mut other)));
+    black_box(bytes.iter().count());
+    black_box(bytes.decode_into(any_bytes(&mut room)).is_ok());
+    black_box(bytes.write_to(&mut SliceSink::new(&mut room)).is_ok());
+}
+
+fn walk(topics: Topics<'_>) {
+    topics.iter().for_each(text);
+}
+
+fn transcoded(message: &[u8]) {
+    let mut room = [0; 128];
+    written(transcode::json_to_cbor(message, &mut SliceSink::new(any_bytes(&mut room))));
+    written(transcode::cbor_to_json(message, &mut SliceSink::new(any_bytes(&mut room))));
+}
+
+fn codes() {
+    let mut text = [0; 32];
+    if let Ok(code) = any_str(&mut text).parse::<Code>() {
+        black_box((code.as_str(), code.http_status(), code.close_code(), code.permanent()));
+        show(code);
+        let refusal = Refusal::new(code, "words").retry_after(Duration::from_millis(any()));
+        server_message(Ok(ServerMessage::Bye { refusal, window: Some(Duration::from_millis(any())) }));
+        server_message(Ok(ServerMessage::Tick { at: Cursor { epoch: any(), seq: any() } }));
+    }
+}
+
+fn backoff() {
+    let time = || Duration::from_millis(any());
+    let config = BackoffConfig { base: time(), cap: time(), stable: time(), max_told: time() };
+    let mut backoff = Backoff::new(config);
+    while any() {
+        let backoff = forget(&mut backoff);
+        let now = Instant::from_millis(any());
+        if any() {
+            backoff.connected(now);
+        }
+        let failure = match any::<u8>() {
+            0 => Failure::Lost,
+            1 => Failure::from_status(any(), any::<bool>().then(time)),
+            2 => CloseCode::new(any()).map_or(Failure::Permanent, Failure::from_close),
+            _ => Failure::Told { retry_after: time(), window: time() },
+        };
+        if let Verdict::Retry(wait) = backoff.failed(now, failure, &mut Unknown) {
+            black_box((wait, backoff.attempt()));
+        }
+    }
+}
