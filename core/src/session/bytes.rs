@@ -164,7 +164,7 @@ pub(super) mod base64 {
     pub(in crate::session) const STANDARD: &[u8; 64] =
         b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     /// RFC 4648 section 5, for byte strings inside of data.
-    #[cfg(feature = "cbor")]
+    #[cfg(feature = "transcode")]
     pub(in crate::session) const URL: &[u8; 64] =
         b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 

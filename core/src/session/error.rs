@@ -58,7 +58,7 @@ pub enum Reason {
     Chunk,
     /// A key of a map that is neither text nor integer, and has no form in JSON (section 4.1).
     MapKey,
-    /// A value in the other form, in a build without that form.
+    /// A value in the other form, in a build without the feature `transcode`.
     OtherForm,
     /// The message is no map.
     NotAMap,

@@ -139,7 +139,7 @@ pub enum Position {
 /// The value of an event or a publication.
 ///
 /// A value in one form is written into a message of the other by the table of section 4.1, when the crate is built
-/// with both forms.
+/// with the feature `transcode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data<'b> {
     /// One JSON value, as text. Decoding has checked it; an encoder copies it as it is, so whoever makes one from

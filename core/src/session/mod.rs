@@ -32,7 +32,7 @@ mod message;
 mod sink;
 mod text;
 mod topics;
-#[cfg(all(feature = "json", feature = "cbor"))]
+#[cfg(feature = "transcode")]
 pub mod transcode;
 
 pub use bytes::Bytes;

@@ -3,11 +3,11 @@
 use core::hint::black_box;
 
 use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
-use longwire_core::http::extension;
+use longwire_core::http::body::{BodyReader, BodyStep, Framing};
 use longwire_core::http::head::{HeadReader, Limits, Step};
 use longwire_core::http::upgrade::{self, ClientUpgrade, Offer};
 use longwire_core::http::view::{Headers, Request, Response};
-use longwire_core::http::write;
+use longwire_core::http::{extension, query, write};
 
 use crate::{Unknown, any, any_bytes, any_str, forget, show};
 
@@ -15,6 +15,8 @@ use crate::{Unknown, any, any_bytes, any_str, forget, show};
 pub fn all() {
     requests();
     client_upgrade();
+    bodies();
+    queries();
     writers();
 }
 
@@ -46,6 +48,7 @@ fn request(request: &Request<'_>) {
     let mut name = [0; 32];
     black_box((request.method(), request.target(), request.version(), request.path(), request.query()));
     black_box((request.authority(), request.keeps_alive(), request.header(any_str(&mut name))));
+    black_box(Framing::of_request(request));
     headers(request.headers());
     let (mut out, mut at) = ([0; 512], TxCursor::default());
     let mut tx = TxBuf::new(any_bytes(&mut out), forget(&mut at));
@@ -124,9 +127,57 @@ pub fn client_upgrade() {
     }
 }
 
+fn bodies() {
+    let framing = match any::<u8>() {
+        0 => Framing::None,
+        1 => Framing::Length(any()),
+        2 => Framing::Chunked,
+        _ => Framing::UntilClose,
+    };
+    let (mut bytes, mut at) = ([0; 512], RxCursor::default());
+    let mut reader = match BodyReader::new(framing, any()) {
+        Ok(reader) => reader,
+        Err(error) => return show(error),
+    };
+    while any() {
+        let reader = forget(&mut reader);
+        let mut rx = RxBuf::new(any_bytes(&mut bytes), forget(&mut at));
+        match reader.poll(&mut rx) {
+            Ok(BodyStep::Data) => {
+                black_box(reader.piece(rx.reborrow()));
+                if any() {
+                    reader.keep(&mut rx);
+                }
+            }
+            Ok(step) => _ = black_box(step),
+            Err(error) => {
+                black_box(error.status());
+                show(error);
+            }
+        }
+        if let Err(error) = reader.handle_eof() {
+            show(error);
+        }
+    }
+}
+
+fn queries() {
+    let (mut a, mut b) = ([0; 64], [0; 16]);
+    let (text, name) = (any_str(&mut a), any_str(&mut b));
+    let found = query::pairs(text).flat_map(|(name, value)| [name, value]);
+    for encoded in found.chain(query::value(text, name)).chain(query::segments(text)) {
+        black_box((encoded.raw(), encoded.is(name), encoded.chars().count()));
+        if let Err(error) = encoded.decode_into(&mut heapless::String::<32>::new()) {
+            show(error);
+        }
+    }
+}
+
 fn response(upgrade: &ClientUpgrade, offer: &Offer<'_>, response: &Response<'_>) {
     black_box((response.status(), response.reason(), response.version(), response.keeps_alive()));
     black_box((response.retry_after(), response.header("a")));
+    let mut method = [0; 16];
+    black_box(Framing::of_response(response, any_str(&mut method)));
     headers(response.headers());
     match upgrade.check(offer, response) {
         Ok(agreed) => {

@@ -8,7 +8,7 @@ use longwire_core::log::{Cursor, MAX_TOPIC};
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
 use longwire_core::session::{
     Bytes, ClientMessage, Code, Data, DecodeError, Event, Full, Length, Refusal, ServerMessage, Sink,
-    SliceSink, Text, Topics, WriteError, cbor, json, transcode,
+    SliceSink, Text, Topics, WriteError, cbor, json,
 };
 use longwire_core::time::Instant;
 use longwire_core::ws::CloseCode;
@@ -23,7 +23,6 @@ pub fn all() {
     client_message(json::decode_client(message));
     client_message(cbor::decode_client(message));
     server_message(json::decode_server(message));
-    transcoded(message);
     codes();
 }
 
@@ -152,12 +151,6 @@ fn opaque(bytes: Bytes<'_>) {
 
 fn walk(topics: Topics<'_>) {
     topics.iter().for_each(text);
-}
-
-fn transcoded(message: &[u8]) {
-    let mut room = [0; 128];
-    written(transcode::json_to_cbor(message, &mut SliceSink::new(any_bytes(&mut room))));
-    written(transcode::cbor_to_json(message, &mut SliceSink::new(any_bytes(&mut room))));
 }
 
 fn codes() {

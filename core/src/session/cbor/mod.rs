@@ -70,7 +70,7 @@ pub fn validate(cbor: &[u8]) -> Result<(), Malformed> {
 /// Major types (RFC 8949 section 3.1), as they stand in the first byte.
 pub(super) mod major {
     pub(in crate::session) const UINT: u8 = 0;
-    #[cfg(feature = "json")]
+    #[cfg(feature = "transcode")]
     pub(in crate::session) const NINT: u8 = 1 << 5;
     pub(in crate::session) const BYTES: u8 = 2 << 5;
     pub(in crate::session) const TEXT: u8 = 3 << 5;
@@ -80,7 +80,7 @@ pub(super) mod major {
 
 /// Single bytes.
 pub(super) mod byte {
-    #[cfg(feature = "json")]
+    #[cfg(feature = "transcode")]
     pub(in crate::session) const BEGIN_ARRAY: &[u8] = &[0x9f];
     pub(in crate::session) const BEGIN_MAP: &[u8] = &[0xbf];
     pub(in crate::session) const BREAK: &[u8] = &[0xff];
@@ -272,9 +272,9 @@ impl<S: Sink + ?Sized> Output for Writer<'_, S> {
 
     fn json(&mut self, field: Field, json: &[u8]) -> Result<(), WriteError> {
         self.key(field)?;
-        #[cfg(feature = "json")]
+        #[cfg(feature = "transcode")]
         return super::transcode::json_to_cbor(json, self.0);
-        #[cfg(not(feature = "json"))]
+        #[cfg(not(feature = "transcode"))]
         return Err(Malformed::new(Reason::OtherForm, json.len()).into());
     }
 

@@ -100,7 +100,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Whether the last token was a key of a map, or the beginning of one.
-    #[cfg(feature = "json")]
+    #[cfg(feature = "transcode")]
     pub(in crate::session) fn is_key(&self) -> bool {
         self.key
     }

@@ -333,9 +333,9 @@ impl<S: Sink + ?Sized> Output for Writer<'_, S> {
 
     fn cbor(&mut self, field: Field, cbor: &[u8]) -> Result<(), WriteError> {
         self.name(field)?;
-        #[cfg(feature = "cbor")]
+        #[cfg(feature = "transcode")]
         return super::transcode::cbor_to_json(cbor, self.0);
-        #[cfg(not(feature = "cbor"))]
+        #[cfg(not(feature = "transcode"))]
         return Err(Malformed::new(Reason::OtherForm, cbor.len()).into());
     }
 
