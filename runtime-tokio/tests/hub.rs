@@ -1,4 +1,10 @@
 //! The hub over real sockets: live delivery, resume, gaps, slow readers, order.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, and that is what it is for"
+)]
 
 use longwire::hub::{Adoption, Data, Filter, Grant, Hub, HubConfig, LogConfig, Open, Protocol, Socket};
 use longwire_core::buf::{RxBuf, RxCursor};
