@@ -70,7 +70,7 @@ pub fn validate(cbor: &[u8]) -> Result<(), Malformed> {
 /// Major types (RFC 8949 section 3.1), as they stand in the first byte.
 pub(super) mod major {
     pub(in crate::session) const UINT: u8 = 0;
-    #[cfg(feature = "json")]
+    #[cfg(feature = "transcode")]
     pub(in crate::session) const NINT: u8 = 1 << 5;
     pub(in crate::session) const BYTES: u8 = 2 << 5;
     pub(in crate::session) const TEXT: u8 = 3 << 5;
@@ -80,7 +80,7 @@ pub(super) mod major {
 
 /// Single bytes.
 pub(super) mod byte {
-    #[cfg(feature = "json")]
+    #[cfg(feature = "transcode")]
     pub(in crate::session) const BEGIN_ARRAY: &[u8] = &[0x9f];
     pub(in crate::session) const BEGIN_MAP: &[u8] = &[0xbf];
     pub(in crate::session) const BREAK: &[u8] = &[0xff];
@@ -118,31 +118,20 @@ impl<'b> Scanner<'b> {
             None => self.fail(Reason::Invalid(field)),
         }
     }
+
+    /// The next key of a map: a number, or `Some(None)` for any other item, which was passed over.
+    fn key_number(&mut self) -> Result<Option<Option<u64>>, Malformed> {
+        match self.next()? {
+            Some(Token::Uint(number)) => Ok(Some(Some(number))),
+            Some(Token::End) => Ok(None),
+            Some(token) => self.finish_value(token).map(|()| Some(None)),
+            None => self.fail(Reason::Truncated),
+        }
+    }
 }
 
 fn uint(token: Token<'_>) -> Option<u64> {
     if let Token::Uint(value) = token { Some(value) } else { None }
-}
-
-impl<'b> Scanner<'b> {
-    /// The next key of a map: a number, or `Some(None)` for any other item, which was passed over.
-    fn key_number(&mut self) -> Result<Option<Option<u64>>, Malformed> {
-        let mut open = 0u32;
-        loop {
-            match self.next()? {
-                None => return self.fail(Reason::Truncated),
-                Some(Token::End) if open == 0 => return Ok(None),
-                Some(Token::Uint(number)) if open == 0 => return Ok(Some(Some(number))),
-                Some(Token::Tag) => continue,
-                Some(Token::BeginArray | Token::BeginMap) => open += 1,
-                Some(Token::End) => open -= 1,
-                Some(_) => {}
-            }
-            if open == 0 {
-                return Ok(Some(None));
-            }
-        }
-    }
 }
 
 impl<'b> Input<'b> for Scanner<'b> {
@@ -178,7 +167,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn uint_or_null(&mut self, field: Field) -> Result<Option<u64>, Malformed> {
-        self.expect(field, |token| if token == Token::Null { Some(None) } else { uint(token).map(Some) })
+        self.expect(field, |token| if let Token::Null = token { Some(None) } else { uint(token).map(Some) })
     }
 
     fn boolean(&mut self, field: Field) -> Result<bool, Malformed> {
@@ -194,7 +183,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn topics(&mut self, field: Field) -> Result<Topics<'b>, Malformed> {
-        self.expect(field, |token| (token == Token::BeginArray).then_some(()))?;
+        self.expect(field, |token| matches!(token, Token::BeginArray).then_some(()))?;
         let begin = self.offset();
         loop {
             match self.next()? {
@@ -206,7 +195,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn limits(&mut self, field: Field) -> Result<Limits, Malformed> {
-        self.expect(field, |token| (token == Token::BeginMap).then_some(()))?;
+        self.expect(field, |token| matches!(token, Token::BeginMap).then_some(()))?;
         let (mut max_message, mut max_topics, mut max_inflight) = (None, None, None);
         while let Some(key) = self.key_number()? {
             let limit = match key {
@@ -272,9 +261,9 @@ impl<S: Sink + ?Sized> Output for Writer<'_, S> {
 
     fn json(&mut self, field: Field, json: &[u8]) -> Result<(), WriteError> {
         self.key(field)?;
-        #[cfg(feature = "json")]
+        #[cfg(feature = "transcode")]
         return super::transcode::json_to_cbor(json, self.0);
-        #[cfg(not(feature = "json"))]
+        #[cfg(not(feature = "transcode"))]
         return Err(Malformed::new(Reason::OtherForm, json.len()).into());
     }
 
