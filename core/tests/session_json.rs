@@ -1,5 +1,6 @@
 //! The text form of the session protocol, from outside.
 #![cfg(feature = "json")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that is wrong may stop")]
 
 use longwire_core::{
     log::{Cursor, Since},
@@ -46,8 +47,8 @@ fn section_5_every_client_message_has_its_wire() {
             r#"{"type":"sub","id":7,"since":"9f86d081884c7d65-1042","topics":["fleet/**","a\"b"]}"#,
         ),
         (
-            ClientMessage::Sub { id: None, since: None, topics: Topics::from(&[][..]) },
-            r#"{"type":"sub","topics":[]}"#,
+            ClientMessage::Sub { id: None, since: None, topics: Topics::from(&["x"][..]) },
+            r#"{"type":"sub","topics":["x"]}"#,
         ),
         (
             ClientMessage::Sub { id: Some(u32::MAX), since: Some(Since::Latest), topics },
@@ -214,6 +215,8 @@ fn section_9_what_is_wrong_has_its_code() {
         (r#"{"type":"sub","type":"sub","topics":[]}"#, Code::BadMessage, Reason::Twice(F::Type)),
         (r#"{"type":"pub","topic":"a","data":1,"d\u0061ta":1}"#, Code::BadMessage, Reason::Twice(F::Data)),
         (r#"{"type":"pub","topic":"a","data":1,"bytes":""}"#, Code::BadMessage, Reason::Exclusive(F::Bytes)),
+        (r#"{"type":"sub","topics":[]}"#, Code::BadMessage, Reason::Invalid(F::Topics)),
+        (r#"{"type":"unsub","topics":[ ]}"#, Code::BadMessage, Reason::Invalid(F::Topics)),
         (r#"{"type":"sub","topics":"a"}"#, Code::BadMessage, Reason::Invalid(F::Topics)),
         (r#"{"type":"sub","topics":["a",1]}"#, Code::BadMessage, Reason::Invalid(F::Topics)),
         (r#"{"type":"sub","topics":[["a"]]}"#, Code::BadMessage, Reason::Invalid(F::Topics)),

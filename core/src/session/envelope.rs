@@ -217,10 +217,8 @@ impl<'b> Fields<'b> {
     fn client(&self, kind: Kind) -> Result<ClientMessage<'b>, Reason> {
         let id = self.id;
         Ok(match kind {
-            Kind::Sub => {
-                ClientMessage::Sub { id, since: self.since, topics: need(self.topics, Field::Topics)? }
-            }
-            Kind::Unsub => ClientMessage::Unsub { id, topics: need(self.topics, Field::Topics)? },
+            Kind::Sub => ClientMessage::Sub { id, since: self.since, topics: self.some_topics()? },
+            Kind::Unsub => ClientMessage::Unsub { id, topics: self.some_topics()? },
             Kind::Pub => ClientMessage::Pub {
                 n: self.n,
                 topic: need(self.topic, Field::Topic)?,
@@ -272,6 +270,12 @@ impl<'b> Fields<'b> {
             Some(Position::At(at)) => Ok(at),
             _ => Err(Reason::Missing(Field::At)),
         }
+    }
+
+    /// A list of at least one.
+    fn some_topics(&self) -> Result<Topics<'b>, Reason> {
+        let topics = need(self.topics, Field::Topics)?;
+        if topics.is_empty() { Err(Reason::Invalid(Field::Topics)) } else { Ok(topics) }
     }
 
     fn whole_data(&self) -> Result<Data<'b>, Reason> {

@@ -1,9 +1,9 @@
 //! `data` from one form to the other (`PROTOCOL.md` section 4.1), in one pass.
 
 use super::{
-    Malformed, Reason, Sink, WriteError,
+    Full, Malformed, Reason, Sink, WriteError,
     bytes::base64,
-    cbor::{self, byte, major},
+    cbor::{self, Token, byte, major},
     json,
 };
 
@@ -29,17 +29,16 @@ pub fn cbor_to_json<S: Sink + ?Sized>(cbor: &[u8], sink: &mut S) -> Result<(), W
     let mut objects = 0u64;
     let mut separator: &[u8] = b"";
     while let Some(token) = scanner.next()? {
-        use cbor::Token;
-        if token == Token::Tag {
-            continue;
+        match token {
+            Token::Tag => continue,
+            Token::End => {
+                sink.put(if objects & 1 == 1 { b"}" } else { b"]" })?;
+                objects >>= 1;
+                separator = b",";
+                continue;
+            }
+            _ => sink.put(separator)?,
         }
-        if token == Token::End {
-            sink.put(if objects & 1 == 1 { b"}" } else { b"]" })?;
-            objects >>= 1;
-            separator = b",";
-            continue;
-        }
-        sink.put(separator)?;
         if scanner.is_key() {
             write_key(token, scanner.at(), sink)?;
             separator = b":";
@@ -47,39 +46,68 @@ pub fn cbor_to_json<S: Sink + ?Sized>(cbor: &[u8], sink: &mut S) -> Result<(), W
         }
         separator = b",";
         match token {
-            Token::Uint(value) => json::write_uint(value, sink)?,
-            Token::Nint(value) => write_nint(value, sink)?,
-            Token::Bytes(bytes) => {
-                sink.put(b"\"")?;
-                base64::encode(bytes.iter(), base64::URL, false, sink)?;
-                sink.put(b"\"")?;
-            }
-            Token::Text(text) => json::write_string(text, sink)?,
-            Token::BeginArray | Token::BeginMap => {
-                let object = token == Token::BeginMap;
-                sink.put(if object { b"{" } else { b"[" })?;
-                objects = objects << 1 | u64::from(object);
+            Token::BeginArray => {
+                sink.put(b"[")?;
+                objects <<= 1;
                 separator = b"";
             }
-            Token::Boolean(value) => sink.put(json::boolean(value))?,
-            Token::Float(value) if value.is_finite() => {
-                sink.put(zmij::Buffer::new().format_finite(value).as_bytes())?;
+            Token::BeginMap => {
+                sink.put(b"{")?;
+                objects = objects << 1 | 1;
+                separator = b"";
             }
-            Token::Float(_) | Token::Null | Token::Undefined | Token::Simple => sink.put(b"null")?,
-            Token::Tag | Token::End => {}
+            scalar => write_scalar(scalar, sink)?,
         }
     }
     Ok(())
 }
 
-fn write_key<S: Sink + ?Sized>(key: cbor::Token<'_>, at: usize, sink: &mut S) -> Result<(), WriteError> {
+fn write_scalar<S: Sink + ?Sized>(scalar: Token<'_>, sink: &mut S) -> Result<(), Full> {
+    match scalar {
+        Token::Uint(value) => json::write_uint(value, sink),
+        Token::Nint(value) => write_nint(value, sink),
+        Token::Text(text) => json::write_string(text, sink),
+        Token::Bytes(bytes) => {
+            sink.put(b"\"")?;
+            base64::encode(bytes.iter(), base64::URL, false, sink)?;
+            sink.put(b"\"")
+        }
+        Token::Boolean(value) => sink.put(json::boolean(value)),
+        Token::Half(bits) => write_float(half(bits), sink),
+        Token::Single(bits) => write_float(f32::from_bits(u32::try_from(bits).unwrap_or(0)).into(), sink),
+        Token::Double(bits) => write_float(f64::from_bits(bits), sink),
+        // The others are `null`, and neither beginnings nor ends come here.
+        _ => sink.put(b"null"),
+    }
+}
+
+fn write_float<S: Sink + ?Sized>(value: f64, sink: &mut S) -> Result<(), Full> {
+    match value.is_finite() {
+        true => sink.put(zmij::Buffer::new().format_finite(value).as_bytes()),
+        false => sink.put(b"null"),
+    }
+}
+
+/// Half precision (RFC 8949 appendix D), by moving its bits to where a double has them.
+fn half(bits: u64) -> f64 {
+    let (sign, exponent, mantissa) = (bits >> 15 & 1, bits >> 10 & 0x1f, bits & 0x3ff);
+    let magnitude = match exponent {
+        // 2^-24 for each; at most 1023 of them, so exact.
+        0 => (f64::from(u16::try_from(mantissa).unwrap_or(0)) / 16_777_216.0).to_bits(),
+        31 => 0x7ff << 52 | mantissa << 42,
+        _ => (exponent + 1023 - 15) << 52 | mantissa << 42,
+    };
+    f64::from_bits(sign << 63 | magnitude)
+}
+
+fn write_key<S: Sink + ?Sized>(key: Token<'_>, at: usize, sink: &mut S) -> Result<(), WriteError> {
     match key {
-        cbor::Token::Text(text) => return Ok(json::write_string(text, sink)?),
-        cbor::Token::Uint(value) => {
+        Token::Text(text) => return Ok(json::write_string(text, sink)?),
+        Token::Uint(value) => {
             sink.put(b"\"")?;
             json::write_uint(value, sink)?;
         }
-        cbor::Token::Nint(value) => {
+        Token::Nint(value) => {
             sink.put(b"\"")?;
             write_nint(value, sink)?;
         }
@@ -89,7 +117,7 @@ fn write_key<S: Sink + ?Sized>(key: cbor::Token<'_>, at: usize, sink: &mut S) ->
 }
 
 /// The number -1 - n, which may be as low as -2^64.
-fn write_nint<S: Sink + ?Sized>(n: u64, sink: &mut S) -> Result<(), super::Full> {
+fn write_nint<S: Sink + ?Sized>(n: u64, sink: &mut S) -> Result<(), Full> {
     sink.put(b"-")?;
     match n.checked_add(1) {
         Some(magnitude) => json::write_uint(magnitude, sink),
@@ -117,19 +145,18 @@ const TWO_TO_64: &str = "18446744073709551616";
 pub fn json_to_cbor<S: Sink + ?Sized>(json: &[u8], sink: &mut S) -> Result<(), WriteError> {
     let mut scanner = json::Scanner::new(json);
     while let Some(token) = scanner.next()? {
-        use json::Token;
         match token {
-            Token::BeginObject => sink.put(byte::BEGIN_MAP)?,
-            Token::BeginArray => sink.put(byte::BEGIN_ARRAY)?,
-            Token::EndObject | Token::EndArray => sink.put(byte::BREAK)?,
-            Token::Name(text) | Token::String(text) => cbor::write_text(text, sink)?,
-            Token::Number(text, integer) => match integer.then(|| integer_head(text)).flatten() {
+            json::Token::BeginObject => sink.put(byte::BEGIN_MAP)?,
+            json::Token::BeginArray => sink.put(byte::BEGIN_ARRAY)?,
+            json::Token::EndObject | json::Token::EndArray => sink.put(byte::BREAK)?,
+            json::Token::Name(text) | json::Token::String(text) => cbor::write_text(text, sink)?,
+            json::Token::Number(text, integer) => match integer.then(|| integer_head(text)).flatten() {
                 Some((major, argument)) => cbor::write_head(major, argument, sink)?,
                 // The scanner has checked the grammar, of which Rust's is a superset.
                 None => write_double(text.parse().unwrap_or(f64::NAN), sink)?,
             },
-            Token::Boolean(value) => sink.put(cbor::boolean(value))?,
-            Token::Null => sink.put(byte::NULL)?,
+            json::Token::Boolean(value) => sink.put(cbor::boolean(value))?,
+            json::Token::Null => sink.put(byte::NULL)?,
         }
     }
     Ok(())
@@ -145,7 +172,7 @@ fn integer_head(text: &str) -> Option<(u8, u64)> {
     }
 }
 
-fn write_double<S: Sink + ?Sized>(value: f64, sink: &mut S) -> Result<(), super::Full> {
+fn write_double<S: Sink + ?Sized>(value: f64, sink: &mut S) -> Result<(), Full> {
     let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
     sink.put(&[0xfb, a, b, c, d, e, f, g, h])
 }

@@ -118,31 +118,20 @@ impl<'b> Scanner<'b> {
             None => self.fail(Reason::Invalid(field)),
         }
     }
+
+    /// The next key of a map: a number, or `Some(None)` for any other item, which was passed over.
+    fn key_number(&mut self) -> Result<Option<Option<u64>>, Malformed> {
+        match self.next()? {
+            Some(Token::Uint(number)) => Ok(Some(Some(number))),
+            Some(Token::End) => Ok(None),
+            Some(token) => self.finish_value(token).map(|()| Some(None)),
+            None => self.fail(Reason::Truncated),
+        }
+    }
 }
 
 fn uint(token: Token<'_>) -> Option<u64> {
     if let Token::Uint(value) = token { Some(value) } else { None }
-}
-
-impl<'b> Scanner<'b> {
-    /// The next key of a map: a number, or `Some(None)` for any other item, which was passed over.
-    fn key_number(&mut self) -> Result<Option<Option<u64>>, Malformed> {
-        let mut open = 0u32;
-        loop {
-            match self.next()? {
-                None => return self.fail(Reason::Truncated),
-                Some(Token::End) if open == 0 => return Ok(None),
-                Some(Token::Uint(number)) if open == 0 => return Ok(Some(Some(number))),
-                Some(Token::Tag) => continue,
-                Some(Token::BeginArray | Token::BeginMap) => open += 1,
-                Some(Token::End) => open -= 1,
-                Some(_) => {}
-            }
-            if open == 0 {
-                return Ok(Some(None));
-            }
-        }
-    }
 }
 
 impl<'b> Input<'b> for Scanner<'b> {
@@ -178,7 +167,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn uint_or_null(&mut self, field: Field) -> Result<Option<u64>, Malformed> {
-        self.expect(field, |token| if token == Token::Null { Some(None) } else { uint(token).map(Some) })
+        self.expect(field, |token| if let Token::Null = token { Some(None) } else { uint(token).map(Some) })
     }
 
     fn boolean(&mut self, field: Field) -> Result<bool, Malformed> {
@@ -194,7 +183,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn topics(&mut self, field: Field) -> Result<Topics<'b>, Malformed> {
-        self.expect(field, |token| (token == Token::BeginArray).then_some(()))?;
+        self.expect(field, |token| matches!(token, Token::BeginArray).then_some(()))?;
         let begin = self.offset();
         loop {
             match self.next()? {
@@ -206,7 +195,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn limits(&mut self, field: Field) -> Result<Limits, Malformed> {
-        self.expect(field, |token| (token == Token::BeginMap).then_some(()))?;
+        self.expect(field, |token| matches!(token, Token::BeginMap).then_some(()))?;
         let (mut max_message, mut max_topics, mut max_inflight) = (None, None, None);
         while let Some(key) = self.key_number()? {
             let limit = match key {

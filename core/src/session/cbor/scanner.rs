@@ -9,7 +9,11 @@ use crate::session::{
 use core::str;
 
 /// What a CBOR item is made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "transcode"),
+    expect(dead_code, reason = "only the transcoder looks at every number")
+)]
 pub(in crate::session) enum Token<'b> {
     Uint(u64),
     /// The number -1 - n.
@@ -28,7 +32,10 @@ pub(in crate::session) enum Token<'b> {
     Undefined,
     /// Any other simple value.
     Simple,
-    Float(f64),
+    /// A float of the width that is named, as its bits: nobody pays for arithmetic who only passes it on.
+    Half(u64),
+    Single(u64),
+    Double(u64),
 }
 
 /// An open array, map or tag.
@@ -108,18 +115,29 @@ impl<'b> Scanner<'b> {
     /// Passes over one whole item, and returns its bytes.
     pub(super) fn raw_value(&mut self) -> Result<&'b [u8], Malformed> {
         let begin = self.offset();
+        match self.next()? {
+            Some(token) => self.finish_value(token)?,
+            None => return self.fail(Reason::Truncated),
+        }
+        Ok(self.input.get(begin..self.offset()).unwrap_or_default())
+    }
+
+    /// Passes over what is left of the item that began with `token`.
+    pub(super) fn finish_value(&mut self, mut token: Token<'b>) -> Result<(), Malformed> {
         let mut open = 0u32;
         loop {
-            match self.next()? {
+            match token {
+                Token::BeginArray | Token::BeginMap => open += 1,
+                Token::End => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if open == 0 && !matches!(token, Token::Tag) {
+                return Ok(());
+            }
+            token = match self.next()? {
+                Some(token) => token,
                 None => return self.fail(Reason::Truncated),
-                Some(Token::Tag) => continue,
-                Some(Token::BeginArray | Token::BeginMap) => open += 1,
-                Some(Token::End) => open = open.saturating_sub(1),
-                Some(_) => {}
-            }
-            if open == 0 {
-                return Ok(self.input.get(begin..self.offset()).unwrap_or_default());
-            }
+            };
         }
     }
 
@@ -294,9 +312,9 @@ impl<'b> Head<'b> {
             (23, _) => Token::Undefined,
             // Two bytes for what fits in one are not well-formed.
             (24, ..32) => return Err(Reason::Head),
-            (25, bits) => Token::Float(half(bits)),
-            (26, bits) => Token::Float(f32::from_bits(u32::try_from(bits).unwrap_or(0)).into()),
-            (27, bits) => Token::Float(f64::from_bits(bits)),
+            (25, bits) => Token::Half(bits),
+            (26, bits) => Token::Single(bits),
+            (27, bits) => Token::Double(bits),
             _ => Token::Simple,
         })
     }
@@ -304,18 +322,6 @@ impl<'b> Head<'b> {
 
 fn take<const N: usize>(bytes: &[u8]) -> Result<([u8; N], &[u8]), Reason> {
     bytes.split_first_chunk::<N>().map(|(chunk, rest)| (*chunk, rest)).ok_or(Reason::Truncated)
-}
-
-/// Half precision (RFC 8949 appendix D), by moving its bits to where a double has them.
-fn half(bits: u64) -> f64 {
-    let (sign, exponent, mantissa) = (bits >> 15 & 1, bits >> 10 & 0x1f, bits & 0x3ff);
-    let magnitude = match exponent {
-        // 2^-24 for each; at most 1023 of them, so exact.
-        0 => (f64::from(u16::try_from(mantissa).unwrap_or(0)) / 16_777_216.0).to_bits(),
-        31 => 0x7ff << 52 | mantissa << 42,
-        _ => (exponent + 1023 - 15) << 52 | mantissa << 42,
-    };
-    f64::from_bits(sign << 63 | magnitude)
 }
 
 fn byte_string(head: Head<'_>) -> Result<(Bytes<'_>, &[u8]), Reason> {

@@ -229,7 +229,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn uint_or_null(&mut self, field: Field) -> Result<Option<u64>, Malformed> {
-        self.expect(field, |token| if token == Token::Null { Some(None) } else { uint(token).map(Some) })
+        self.expect(field, |token| if let Token::Null = token { Some(None) } else { uint(token).map(Some) })
     }
 
     fn boolean(&mut self, field: Field) -> Result<bool, Malformed> {
@@ -249,7 +249,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn topics(&mut self, field: Field) -> Result<Topics<'b>, Malformed> {
-        self.expect(field, |token| (token == Token::BeginArray).then_some(()))?;
+        self.expect(field, |token| matches!(token, Token::BeginArray).then_some(()))?;
         let begin = self.at();
         loop {
             match self.next()? {
@@ -261,7 +261,7 @@ impl<'b> Input<'b> for Scanner<'b> {
     }
 
     fn limits(&mut self, field: Field) -> Result<Limits, Malformed> {
-        self.expect(field, |token| (token == Token::BeginObject).then_some(()))?;
+        self.expect(field, |token| matches!(token, Token::BeginObject).then_some(()))?;
         let (mut max_message, mut max_topics, mut max_inflight) = (None, None, None);
         while let Some(Token::Name(name)) = self.next()? {
             let limit = match short(name, &mut heapless::String::new()) {

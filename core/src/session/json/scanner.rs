@@ -7,7 +7,7 @@ use crate::session::{
 use core::str;
 
 /// What JSON text is made of. The comma, the colon and whitespace are checked and passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::session) enum Token<'b> {
     BeginObject,
     EndObject,
