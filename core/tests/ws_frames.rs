@@ -1,4 +1,11 @@
 //! Frames and their order: RFC 6455 sections 5.1 to 5.5, exhaustively where that is possible.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong has to stop"
+)]
 
 mod common;
 

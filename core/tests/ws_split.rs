@@ -1,4 +1,11 @@
 //! However a wire is cut, and whatever the buffers: an endpoint hears and answers the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong has to stop"
+)]
 
 mod common;
 

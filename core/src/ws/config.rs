@@ -30,8 +30,9 @@ pub struct Config {
     pub close_timeout: Duration,
 
     /// Free bytes in the send buffer, beside those reserved for control frames, that a message waits for before
-    /// it is handed out. Default 0. An application that answers each message with at most this many bytes
-    /// (header included) never sees [`SendError::Full`](super::SendError::Full) for its answer.
+    /// it is handed out. Default 0: it waits for nothing. An application that answers each message with at most
+    /// this many bytes (header included) never sees [`SendError::Full`](super::SendError::Full) for its answer;
+    /// but two endpoints that wait so for each other, each with its answers unread, wait until a deadline.
     pub reply_room: usize,
 }
 

@@ -2,12 +2,12 @@
 
 mod receive;
 mod send;
-#[cfg(test)]
-mod tests;
 
 use super::event::Finding;
-use super::{CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Step};
-use crate::buf::{Io, RxBuf, TxBuf};
+use super::{
+    CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Server, Step,
+};
+use crate::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use crate::time::Instant;
 use core::ops::Deref;
 
@@ -22,6 +22,11 @@ pub const MIN_RX: usize = PONG_ROOM + 3;
 
 const PONG_ROOM: usize = 2 + 4 + 125;
 const CLOSE_ROOM: usize = 2 + 4 + 2;
+
+// What an idle connection costs is a promise to those who hold many.
+const _: () = assert!(
+    size_of::<Connection<Server, &'static Config>>() + size_of::<RxCursor>() + size_of::<TxCursor>() <= 128
+);
 
 /// A WebSocket connection, of either [`Role`], after the opening handshake (RFC 6455 sections 5 to 7).
 ///

@@ -1,0 +1,161 @@
+//! Whether a silent peer lives: pings, deadlines, and what counts as a sign of life. All in virtual time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong has to stop"
+)]
+
+mod common;
+
+use common::{AnyClient, End, Endpoint, Flush, Pair, Wire, millis};
+use longwire_core::ws::{CloseCause, CloseCode, Config, Heartbeat, MIN_TX, Server};
+use std::time::Duration;
+
+/// A Ping after 30 s of silence, 10 s for a sign of life. The clock of an endpoint starts at 1 s.
+fn config() -> Config {
+    let heartbeat = Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
+    Config { heartbeat: Some(heartbeat), ..Config::new() }
+}
+
+fn due<R: End>(endpoint: &Endpoint<R>) -> Option<u64> {
+    endpoint.connection.poll_timeout().map(|at| at.as_millis())
+}
+
+/// First bytes of what was sent.
+fn sent<R: End>(endpoint: &mut Endpoint<R>) -> Vec<u8> {
+    endpoint.frames().iter().map(|frame| frame.b0).collect()
+}
+
+fn silence<R: End>() {
+    let mut endpoint = Endpoint::<R>::new(config());
+    assert_eq!(due(&endpoint), Some(31_000));
+    assert_eq!(sent(endpoint.at(30_999)), []);
+    assert_eq!(sent(endpoint.at(31_000)), [0x89]);
+    assert_eq!(due(&endpoint), Some(41_000));
+    // Called too early, and often: one Ping.
+    assert_eq!(sent(endpoint.at(31_000).at(35_000).at(40_999)), [0x89]);
+    assert_eq!(endpoint.closed, None);
+    assert_eq!(endpoint.at(41_000).closed, Some(CloseCause::Timeout));
+    let frames = endpoint.frames();
+    assert_eq!(frames.len(), 2);
+    assert_eq!(frames[1].payload, [&1001u16.to_be_bytes(), b"no answer to a ping".as_slice()].concat());
+    assert_eq!(due(&endpoint), None);
+}
+
+#[test]
+fn a_silent_peer_is_gone_after_interval_and_timeout() {
+    silence::<Server>();
+    silence::<AnyClient>();
+}
+
+#[test]
+fn any_byte_is_a_sign_of_life() {
+    let pong = Wire::to::<Server>().pong(b"").bytes().to_vec();
+    let whole = Wire::to::<Server>().text("hi").bytes().to_vec();
+    let long = Wire::to::<Server>().header(0x82, 5000, 0).bytes().to_vec();
+    for wire in [&pong[..], &whole, &long, &b"\x81"[..]] {
+        let mut server = Endpoint::<Server>::new(config());
+        server.at(31_000);
+        server.now = millis(40_000);
+        server.receive(wire);
+        assert_eq!(due(&server), Some(70_000), "{wire:x?}");
+        assert_eq!(sent(server.at(69_999)), [0x89]);
+        assert_eq!(sent(server.at(70_000)), [0x89, 0x89]);
+        assert_eq!(server.closed, None);
+    }
+}
+
+#[test]
+fn a_byte_at_a_time_is_life_in_the_middle_of_a_frame() {
+    let mut server = Endpoint::<Server>::new(config());
+    let wire = Wire::to::<Server>().frame(0x01, b"slow").ping(b"slow").frame(0x80, b"ly");
+    for (n, byte) in wire.bytes().iter().enumerate() {
+        let now = 1000 + 29_000 * (n as u64 + 1);
+        server.at(now);
+        server.receive(&[*byte]);
+        assert_eq!(due(&server), Some(now + 30_000));
+    }
+    assert_eq!((server.closed, server.heard.len()), (None, 2));
+    assert_eq!(sent(&mut server), [0x8a], "no Ping was due");
+}
+
+#[test]
+fn looking_again_at_what_was_received_is_no_sign_of_life() {
+    let mut server = Endpoint::<Server>::new(config());
+    server.receive(&Wire::to::<Server>().text("cut").bytes()[..4]);
+    for now in [10_000, 20_000, 30_000] {
+        server.now = millis(now);
+        server.turn();
+    }
+    assert_eq!(due(&server), Some(31_000));
+    // Nor is it when events are worked off one by one, late.
+    let mut server = Endpoint::<Server>::new(config());
+    server.append(Wire::to::<Server>().ping(b"1").ping(b"2").text("3").bytes());
+    for now in [1000, 10_000, 20_000, 30_000] {
+        server.now = millis(now);
+        let _ = server.poll();
+    }
+    assert_eq!((server.heard.len(), due(&server)), (3, Some(31_000)));
+}
+
+#[test]
+fn a_stalled_flush_ends_by_the_heartbeat() {
+    // The peer sends and never reads: the answers fill the send buffer, and nothing more is read.
+    let mut server = Endpoint::<Server>::with(config(), 1024, MIN_TX);
+    server.flush = Flush::ByHand;
+    server.append(Wire::to::<Server>().ping(&[0; 125]).ping(&[0; 125]).bytes());
+    assert!(!server.turn());
+    let pending = server.pending();
+    assert!(!server.at(31_000).turn());
+    // No room for a Ping, and none is queued: what is pending asks the same.
+    assert_eq!((server.pending(), due(&server)), (pending, Some(41_000)));
+    assert_eq!(server.at(41_000).closed, Some(CloseCause::Timeout));
+    // The Close still had its reserve.
+    assert_eq!(server.frames().last().unwrap().payload, CloseCode::GOING_AWAY.get().to_be_bytes());
+}
+
+#[test]
+fn without_a_heartbeat_nothing_is_due() {
+    let mut server = Endpoint::<Server>::new(Config { heartbeat: None, ..Config::new() });
+    assert_eq!(due(&server), None);
+    assert_eq!(sent(server.at(u64::MAX)), []);
+    assert_eq!(server.closed, None);
+}
+
+#[test]
+fn the_farthest_deadlines_never_come() {
+    let heartbeat = Heartbeat { interval: Duration::MAX, timeout: Duration::MAX };
+    let mut server = Endpoint::<Server>::new(Config { heartbeat: Some(heartbeat), ..Config::new() });
+    assert_eq!(sent(server.at(u64::MAX - 1)), []);
+    assert_eq!(server.closed, None);
+}
+
+#[test]
+fn two_quiet_endpoints_keep_each_other_alive() {
+    let mut pair = Pair::new(&config(), 512, 512, 1);
+    while pair.now < 3_600_000 {
+        assert!(pair.step());
+    }
+    assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+    // One Ping and one Pong in thirty seconds or a little more, from whoever asked first.
+    let pings =
+        sent(&mut pair.client).iter().chain(&sent(&mut pair.server)).filter(|b0| **b0 == 0x89).count();
+    assert!((100..=240).contains(&pings), "{pings}");
+}
+
+#[test]
+fn a_pulled_cable_is_noticed_at_both_ends() {
+    let mut pair = Pair::new(&config(), 512, 512, 2);
+    while pair.now < 100_000 {
+        assert!(pair.step());
+    }
+    (pair.up.cut, pair.down.cut) = (true, true);
+    let cut = pair.now;
+    while pair.step() {}
+    assert_eq!(pair.client.closed, Some(CloseCause::Timeout));
+    assert_eq!(pair.server.closed, Some(CloseCause::Timeout));
+    // Interval, timeout, and what was under way.
+    assert!(pair.now <= cut + 40_000 + 50, "{} after {cut}", pair.now);
+}
