@@ -1,10 +1,5 @@
 //! An uplink against a gateway made of the same core, over streams in memory, under virtual time.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helper fails the test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
 
 mod common;
 
@@ -165,7 +160,10 @@ fn values(peer: &Peer) -> Vec<u32> {
     peer.published.iter().map(|(.., value)| *value).collect()
 }
 
-/// What an uplink said, in words.
+/// Something that the gateway does.
+type Act<'a> = &'a dyn Fn(&mut Peer);
+
+/// What an uplink said.
 type Seen = Rc<RefCell<Vec<Status>>>;
 
 /// Runs `test` beside an uplink. `turn` lets the uplink go on until it waits for something, and gives what it
@@ -345,7 +343,7 @@ fn a_refusal_for_good_ends_it() {
             connection.close(Instant::default(), tx, code, "expired").unwrap();
         });
     };
-    let ends: [(&dyn Fn(&mut Peer), Lost); 2] = [
+    let ends: [(Act<'_>, Lost); 2] = [
         (&bye, Lost::Bye(Some(Code::Unauthorized), Failure::Permanent)),
         (&close, Lost::Closed(CloseCode::new(3000))),
     ];
@@ -463,8 +461,7 @@ fn frames_that_have_no_place_here() {
     let _clock = clock();
     let text = |peer: &mut Peer| peer.frame(|connection, tx| connection.send_text(tx, "{}").unwrap());
     let noise = |peer: &mut Peer| peer.frame(|connection, tx| connection.send_binary(tx, b"\xff").unwrap());
-    let cases: [(&dyn Fn(&mut Peer), Lost, u16); 2] =
-        [(&text, Lost::TextFrame, 1003), (&noise, Lost::BadMessage, 1008)];
+    let cases: [(Act<'_>, Lost, u16); 2] = [(&text, Lost::TextFrame, 1003), (&noise, Lost::BadMessage, 1008)];
     for (send, lost, code) in cases {
         let (network, outbox) = (Network::default(), outbox_with(0..1));
         with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
