@@ -51,8 +51,8 @@ fn fields(headers: Headers<'_>) -> Vec<(&str, String)> {
     headers.iter().map(|(n, v)| (n, String::from_utf8_lossy(v).into_owned())).collect()
 }
 
-/// Everything that a reader says about a wire that comes in these pieces, with a buffer of this size: each head, then
-/// the error or what is left unread.
+/// Everything that a reader says about a wire that comes in these pieces, with a buffer of this size: each
+/// head, then the error or what is left unread.
 fn transcript<'w>(
     kind: Kind,
     pieces: impl IntoIterator<Item = &'w [u8]>,
@@ -91,8 +91,8 @@ fn judge(kind: Kind, wire: &[u8], limits: &Limits) -> Vec<String> {
     transcript(kind, [wire], 16384, limits)
 }
 
-/// What the whole wire says, every split in two says, and so do its single bytes, in buffers of several sizes. Returns
-/// what that is.
+/// What the whole wire says, every split in two says, and so do its single bytes, in buffers of several
+/// sizes. Returns what that is.
 fn every_split(kind: Kind, wire: &[u8], limits: &Limits) -> Vec<String> {
     let whole = judge(kind, wire, limits);
     let smallest = largest_head(wire).min(limits.max_head);
@@ -498,8 +498,8 @@ fn persistence_rfc_9112_section_9_3() {
     }
 }
 
-/// The shape that both runtimes need: an endpoint that owns its storage, and a `recv` that returns a borrow of it from
-/// within the loop that refills it.
+/// The shape that both runtimes need: an endpoint that owns its storage, and a `recv` that returns a borrow
+/// of it from within the loop that refills it.
 #[test]
 fn recv_may_return_a_borrow_of_its_own_storage() {
     struct Endpoint<'w> {

@@ -1,3 +1,10 @@
 //! Real-time connections for Linux servers: one log, one cursor, one URL, four transports.
+//!
+//! | module | for whom |
+//! |---|---|
+//! | [`websocket`] | who wants a WebSocket over any tokio stream, and no hub |
+//! | [`hub`] | who embeds the log and its readers into a program |
 
 pub mod hub;
+pub mod net;
+pub mod websocket;

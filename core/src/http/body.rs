@@ -68,9 +68,10 @@ pub enum BodyStep {
 
 /// Reads a body, piece by piece, in place in a lent buffer. Holds 32 bytes.
 ///
-/// Call [`poll`](Self::poll) until it says [`BodyStep::End`]. Each piece is there until the next poll, which passes over it;
-/// [`keep`](Self::keep) adds it to what is kept in the buffer instead, where the body comes together behind the head.
-/// When the connection ends before that, [`handle_eof`](Self::handle_eof) says whether the body was whole.
+/// Call [`poll`](Self::poll) until it says [`BodyStep::End`]. Each piece is there until the next poll, which
+/// passes over it; [`keep`](Self::keep) adds it to what is kept in the buffer instead, where the body comes
+/// together behind the head. When the connection ends before that, [`handle_eof`](Self::handle_eof) says
+/// whether the body was whole.
 ///
 /// A poll that returned an error returns it again.
 ///
@@ -173,7 +174,8 @@ impl BodyReader {
         }
     }
 
-    /// The piece that the last poll found, for as long as the buffer is lent. Empty after any step but [`BodyStep::Data`].
+    /// The piece that the last poll found, for as long as the buffer is lent. Empty after any step but
+    /// [`BodyStep::Data`].
     pub fn piece<'b>(&self, rx: RxBuf<'b>) -> &'b [u8] {
         let (_, unread) = rx.into_parts();
         unread.get(..self.piece as usize).unwrap_or_default()
@@ -199,8 +201,8 @@ impl BodyReader {
         Ok(())
     }
 
-    /// Takes one byte of a chunked body that is not data. Lines end in CRLF and in nothing else: what one reader takes for
-    /// the end of a line and another does not, smuggles.
+    /// Takes one byte of a chunked body that is not data. Lines end in CRLF and in nothing else: what one
+    /// reader takes for the end of a line and another does not, smuggles.
     fn advance(&mut self, at: Chunk, byte: u8) -> Result<State, BodyError> {
         let next = match (at, byte) {
             (Chunk::Size(digits), _) if byte.is_ascii_hexdigit() => self.size_digit(digits, byte)?,

@@ -1,17 +1,16 @@
 //! `Sec-WebSocket-Extensions` (RFC 6455 section 9.1): a list of extensions, each with parameters.
 //!
-//! One pass over the bytes whatever they are; nothing is stored. How many extensions and parameters there can be is
-//! bounded by [`Limits::max_value`](super::head::Limits::max_value).
+//! One pass over the bytes whatever they are; nothing is stored. How many extensions and parameters there can
+//! be is bounded by [`Limits::max_value`](super::head::Limits::max_value).
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::bytes::complete::tag;
 use nom::combinator::opt;
-use nom::error::{Error, ErrorKind};
 use nom::multi::{many0_count, many1_count};
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
-use super::grammar::{ascii, decimal, is_ows, is_tchar};
+use super::grammar::{Fault, ascii, decimal, is_ows, is_tchar, run, run1};
 
 /// Takes the value of one `Sec-WebSocket-Extensions` header apart.
 ///
@@ -42,10 +41,7 @@ impl<'b> Iterator for Extensions<'b> {
 
     fn next(&mut self) -> Option<Self::Item> {
         // Empty elements are passed over, as in any list of HTTP (RFC 9110 section 5.6.1.2).
-        let mut rest = self.rest;
-        while let Some((b' ' | b'\t' | b',', after)) = rest.split_first() {
-            rest = after;
-        }
+        let (rest, _) = run(|b| b == b',' || is_ows(b))(self.rest).ok()?;
         if rest.is_empty() {
             self.rest = rest;
             return None;
@@ -85,8 +81,8 @@ impl<'b> Extension<'b> {
         self.name
     }
 
-    /// Its parameters in order, with their values. The same name may come twice: most extensions forbid that, and
-    /// have to look for it.
+    /// Its parameters in order, with their values. The same name may come twice: most extensions forbid that,
+    /// and have to look for it.
     pub fn params(&self) -> impl Iterator<Item = (&'b str, Option<Value<'b>>)> + Clone + use<'b> {
         let mut rest = self.params;
         core::iter::from_fn(move || {
@@ -123,14 +119,9 @@ impl<'b> Value<'b> {
 
 /// `token *( ";" param )`, with space around each part, as the lists of RFC 2616 section 2.1 had it.
 fn extension(input: &[u8]) -> IResult<&[u8], Extension<'_>> {
-    let (params, name) = token(input)?;
-    let (rest, _) = many0_count(param).parse(params)?;
-    Ok((rest, Extension { name, params: before(params, rest) }))
-}
-
-/// What `input` has in front of `rest`, with which it ends.
-fn before<'b>(input: &'b [u8], rest: &[u8]) -> &'b [u8] {
-    input.len().checked_sub(rest.len()).and_then(|len| input.get(..len)).unwrap_or_default()
+    let (after_name, name) = token(input)?;
+    let (rest, _) = many0_count(param).parse(after_name)?;
+    Ok((rest, Extension { name, params: before(after_name, rest) }))
 }
 
 /// `";" token [ "=" ( token | quoted-string ) ]`
@@ -140,23 +131,27 @@ fn param(input: &[u8]) -> IResult<&[u8], (&str, Option<Value<'_>>)> {
 }
 
 fn token(input: &[u8]) -> IResult<&[u8], &str> {
-    delimited(take_while(is_ows), take_while1(is_tchar), take_while(is_ows)).map(ascii).parse(input)
-}
-
-/// One character of a token. (A library's parser of "one to one" slices in a way that an optimiser cannot follow.)
-fn tchar(input: &[u8]) -> IResult<&[u8], u8> {
-    match input.split_first() {
-        Some((first, rest)) if is_tchar(*first) => Ok((rest, *first)),
-        _ => Err(nom::Err::Error(Error::new(input, ErrorKind::Satisfy))),
-    }
+    delimited(run(is_ows), run1(is_tchar), run(is_ows)).map(ascii).parse(input)
 }
 
 /// A quoted string which, once unescaped, is a token (RFC 6455 section 9.1), without its quotes.
 fn quoted(input: &[u8]) -> IResult<&[u8], &str> {
-    let (inside, _) = (take_while(is_ows), tag("\"")).parse(input)?;
-    let (close, _) = many1_count(preceded(opt(tag("\\")), tchar)).parse(inside)?;
-    let (rest, _) = (tag("\""), take_while(is_ows)).parse(close)?;
-    Ok((rest, ascii(before(inside, close))))
+    let (inside, _) = (run(is_ows), tag("\"")).parse(input)?;
+    let (end, _) = many1_count(preceded(opt(tag("\\")), tchar)).parse(inside)?;
+    let (rest, _) = (tag("\""), run(is_ows)).parse(end)?;
+    Ok((rest, ascii(before(inside, end))))
+}
+
+fn tchar(input: &[u8]) -> IResult<&[u8], u8> {
+    match input.split_first() {
+        Some((first, rest)) if is_tchar(*first) => Ok((rest, *first)),
+        _ => Err(nom::Err::Error(Fault { input, code: nom::error::ErrorKind::OneOf })),
+    }
+}
+
+/// What of `input` lies before its end `rest`.
+fn before<'i>(input: &'i [u8], rest: &[u8]) -> &'i [u8] {
+    input.get(..input.len().saturating_sub(rest.len())).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -261,8 +256,8 @@ mod tests {
 
     #[test]
     fn cve_2021_32640_ws_spaces_and_commas_cost_linear_work() {
-        // 64 KiB of what backtracking parsers choke on. There is no backtracking to time: each shape is answered by one
-        // item at most, and the parsers never look behind.
+        // 64 KiB of what backtracking parsers choke on. There is no backtracking to time: each shape is
+        // answered by one item at most, and the parsers never look behind.
         for unit in [" ", ",", "\t,", ", "] {
             assert_eq!(parse(unit.repeat(65536 / unit.len()).as_bytes()).count(), 0);
         }

@@ -2,7 +2,7 @@
 //! three kinds of lines in a head (RFC 9112 sections 3, 4 and 5), as `nom` parsers.
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::bytes::complete::tag;
 use nom::combinator::{all_consuming, value, verify};
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
@@ -72,6 +72,27 @@ pub(super) fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((before, rest.split_first()?.1))
 }
 
+/// As [`split_once`], of text, at a character of ASCII. `str`'s own searchers keep panics that the optimiser
+/// cannot prove away.
+pub(super) fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let (before, rest) = text.split_at_checked(text.bytes().position(|b| b == at)?)?;
+    Some((before, rest.get(1..)?))
+}
+
+/// What lies between the separators, of which there is one less.
+pub(super) fn pieces(text: &str, separator: u8) -> impl Iterator<Item = &str> + Clone {
+    let mut rest = Some(text);
+    core::iter::from_fn(move || {
+        let text = rest?;
+        let (piece, after) = match cut(text, separator) {
+            Some((piece, after)) => (piece, Some(after)),
+            None => (text, None),
+        };
+        rest = after;
+        Some(piece)
+    })
+}
+
 /// Bytes that a parser found to be ASCII, as text.
 pub(super) fn ascii(bytes: &[u8]) -> &str {
     core::str::from_utf8(bytes).unwrap_or_default()
@@ -88,10 +109,31 @@ pub(super) fn decimal(bytes: &[u8]) -> Option<u64> {
     })
 }
 
-/// `uri-host [ ":" port ]`, by its characters (RFC 9110 section 7.2). Empty is allowed; user information is not.
+/// `uri-host [ ":" port ]`, by its characters (RFC 9110 section 7.2). Empty is allowed; user information is
+/// not.
 pub(super) fn is_host(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| is_tchar(*b) && !matches!(b, b'#' | b'^' | b'`' | b'|') || b"()[],;=:".contains(b))
 }
+
+/// The longest run of such bytes, perhaps none. `nom`'s own parser of that name keeps a panic that the
+/// optimiser cannot always prove away.
+pub(super) fn run(is: impl Fn(u8) -> bool) -> impl Fn(&[u8]) -> IResult<&[u8], &[u8]> {
+    move |input| {
+        let end = input.iter().position(|b| !is(*b)).unwrap_or(input.len());
+        let (run, rest) = input.split_at_checked(end).unwrap_or_default();
+        Ok((rest, run))
+    }
+}
+
+/// As [`run`], of at least one byte.
+pub(super) fn run1<'i>(
+    is: impl Fn(u8) -> bool,
+) -> impl Parser<&'i [u8], Output = &'i [u8], Error = Fault<'i>> {
+    verify(run(is), |run: &[u8]| !run.is_empty())
+}
+
+/// What `nom` says when a production does not match.
+pub(super) type Fault<'i> = nom::error::Error<&'i [u8]>;
 
 fn version(input: &[u8]) -> IResult<&[u8], Version> {
     let minor = alt((value(Version::Http11, tag("1")), value(Version::Http10, tag("0"))));
@@ -100,22 +142,24 @@ fn version(input: &[u8]) -> IResult<&[u8], Version> {
 
 /// `method SP request-target SP HTTP-version`, RFC 9112 section 3: the method, the target, the version.
 pub(super) fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], Version)> {
-    let method = terminated(take_while1(is_tchar), tag(" "));
-    let target = terminated(take_while1(|b: u8| b.is_ascii_graphic()), tag(" "));
+    let method = terminated(run1(is_tchar), tag(" "));
+    let target = terminated(run1(|b| b.is_ascii_graphic()), tag(" "));
     all_consuming((method, target, version)).parse(line).ok().map(|(_, parts)| parts)
 }
 
-/// `HTTP-version SP status-code SP [ reason-phrase ]`, RFC 9112 section 4: the version, the status' three digits, the reason.
+/// `HTTP-version SP status-code SP [ reason-phrase ]`, RFC 9112 section 4: the version, the status' three
+/// digits, the reason.
 ///
 /// Deviation: the space behind the code may be missing when there is no reason, as some servers send it.
 pub(super) fn status_line(line: &[u8]) -> Option<(Version, &[u8], &[u8])> {
-    let status = verify(take_while1(|b: u8| b.is_ascii_digit()), |digits: &[u8]| digits.len() == 3);
-    let reason = alt((preceded(tag(" "), take_while(is_field_byte)), tag("")));
+    let status = verify(run(|b| b.is_ascii_digit()), |digits: &[u8]| digits.len() == 3);
+    let reason = alt((preceded(tag(" "), run(is_field_byte)), tag("")));
     let version = terminated(version, tag(" "));
     all_consuming((version, status, reason)).parse(line).ok().map(|(_, parts)| parts)
 }
 
-/// Whether the version at the end of a request line, or at the start of a status line, is well formed but not ours.
+/// Whether the version at the end of a request line, or at the start of a status line, is well formed but not
+/// ours.
 pub(super) fn is_other_version(version: &[u8]) -> bool {
     let Some([major, b'.', minor]) = version.strip_prefix(b"HTTP/") else { return false };
     major.is_ascii_digit() && minor.is_ascii_digit() && (*major != b'1' || !matches!(minor, b'0' | b'1'))
@@ -124,7 +168,7 @@ pub(super) fn is_other_version(version: &[u8]) -> bool {
 /// `field-name ":" OWS field-value OWS`, RFC 9112 section 5: the name, the value without the space around it.
 /// What the value holds is not looked at.
 pub(super) fn field_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let name: IResult<&[u8], &[u8]> = terminated(take_while1(is_tchar), tag(":")).parse(line);
+    let name: IResult<&[u8], &[u8]> = terminated(run1(is_tchar), tag(":")).parse(line);
     name.ok().map(|(value, name)| (name, trim_ows(value)))
 }
 

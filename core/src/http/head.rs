@@ -4,8 +4,8 @@
 //! linear work. When the head is whole it is parsed and judged, once; after that the views of it
 //! ([`Request`], [`Response`]) only walk over lines that are known to be well formed.
 //!
-//! The judgement is strict where two readers of the same bytes could disagree about where a message ends or whom
-//! it is for (request smuggling): [`HeadError`] lists the rules.
+//! The judgement is strict where two readers of the same bytes could disagree about where a message ends or
+//! whom it is for (request smuggling): [`HeadError`] lists the rules.
 
 use super::grammar::{self, ascii, decimal, is_field_byte, is_host, is_other_version, is_ows, is_tchar};
 use super::view::{Request, Response, Version, first_line, lines, target_parts};
@@ -15,8 +15,8 @@ use crate::buf::RxBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Limits {
-    /// Bytes of the whole head, with the empty line that ends it. Default 8,192. A receive buffer of this size is
-    /// always large enough.
+    /// Bytes of the whole head, with the empty line that ends it. Default 8,192. A receive buffer of this
+    /// size is always large enough.
     pub max_head: usize,
     /// Number of header fields. Default 64.
     pub max_headers: usize,
@@ -138,8 +138,8 @@ impl HeadReader {
     /// eight of them. Bytes behind the head stay unread.
     ///
     /// # Errors
-    /// [`HeadError`] says which rule or limit was broken. What the server says can no longer be understood then,
-    /// and the connection has to be closed.
+    /// [`HeadError`] says which rule or limit was broken. What the server says can no longer be understood
+    /// then, and the connection has to be closed.
     pub fn poll_response(
         &mut self,
         rx: &mut RxBuf<'_>,
@@ -168,21 +168,23 @@ impl HeadReader {
         let allowed = unread.get(..limits.max_head).unwrap_or(unread);
         loop {
             let rest = allowed.get(self.searched as usize..).unwrap_or_default();
-            let Some(at) = rest.iter().position(|b| *b == b'\n') else { break };
+            let Some(at) = rest.iter().position(|b| *b == b'\n') else {
+                count_work(rest.len());
+                break;
+            };
+            count_work(at + 1);
             let end = self.searched as usize + at;
             let line = allowed.get(self.line as usize..end).unwrap_or_default();
-            // RFC 9112 section 2.2 lets a recipient take a bare LF for the end of a line. Two that differ in that
-            // see different messages, so it is refused.
+            // RFC 9112 section 2.2 lets a recipient take a bare LF for the end of a line. Two that differ in
+            // that see different messages, so it is refused.
             let Some((b'\r', line)) = line.split_last() else { return Err(HeadError::BareLf) };
             if line.is_empty() {
-                count_work(at + 1);
                 return Ok(Some(end + 1));
             }
             // The first line is no header field.
             if self.lines as usize > limits.max_headers {
                 return Err(HeadError::TooManyHeaders);
             }
-            count_work(at + 1);
             self.lines += 1;
             self.searched = offset(end + 1);
             self.line = self.searched;
@@ -190,7 +192,6 @@ impl HeadReader {
         if unread.len() >= limits.max_head {
             return Err(HeadError::TooLong);
         }
-        count_work(unread.len().saturating_sub(self.searched as usize));
         self.searched = offset(unread.len());
         Ok(None)
     }
@@ -509,7 +510,8 @@ mod tests {
         pub(super) static EXAMINED: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// Feeds `wire` byte by byte until the reader says something other than "more", and returns that, the bytes fed and the bytes examined.
+    /// Feeds `wire` byte by byte until the reader says something other than "more", and returns that, the
+    /// bytes fed and the bytes examined.
     fn drip(
         wire: impl Iterator<Item = u8>,
         limits: &Limits,

@@ -1,13 +1,15 @@
-//! Percent-encoding in paths (RFC 3986 section 2.1) and in queries (`application/x-www-form-urlencoded`, WHATWG URL
-//! section 5.1), decoded without allocation.
+//! Percent-encoding in paths (RFC 3986 section 2.1) and in queries (`application/x-www-form-urlencoded`,
+//! WHATWG URL section 5.1), decoded without allocation.
 //!
-//! Deviation from WHATWG: a malformed escape, or one that is not UTF-8, is an error and not a replacement character.
-//! Two readers that repair the same text differently see different topics.
+//! Deviation from WHATWG: a malformed escape, or one that is not UTF-8, is an error and not a replacement
+//! character. Two readers that repair the same text differently see different topics.
 
 use core::fmt;
 
-/// The name and value pairs of a query, in order. A piece without `=` is a name with an empty value; empty pieces are
-/// passed over.
+use super::grammar::{cut, decimal, pieces};
+
+/// The name and value pairs of a query, in order. A piece without `=` is a name with an empty value; empty
+/// pieces are passed over.
 ///
 /// ```
 /// use longwire_core::http::query::pairs;
@@ -19,9 +21,8 @@ use core::fmt;
 /// # Ok::<(), longwire_core::http::query::DecodeError>(())
 /// ```
 pub fn pairs(query: &str) -> impl Iterator<Item = (Encoded<'_>, Encoded<'_>)> + Clone {
-    // By lists of one character: the search for a character alone has panics that no compiler proves away.
-    query.split(['&']).filter(|piece| !piece.is_empty()).map(|piece| {
-        let (name, value) = piece.split_once(['=']).unwrap_or((piece, ""));
+    pieces(query, b'&').filter(|piece| !piece.is_empty()).map(|piece| {
+        let (name, value) = cut(piece, b'=').unwrap_or((piece, ""));
         (Encoded { raw: name, plus: true }, Encoded { raw: value, plus: true })
     })
 }
@@ -33,7 +34,7 @@ pub fn value<'q>(query: &'q str, name: &str) -> Option<Encoded<'q>> {
 
 /// The segments of an absolute path: `/v1/topics/a%2Fb` has three. An escaped slash does not separate.
 pub fn segments(path: &str) -> impl Iterator<Item = Encoded<'_>> + Clone {
-    path.strip_prefix('/').unwrap_or(path).split(['/']).map(|raw| Encoded { raw, plus: false })
+    pieces(path.strip_prefix('/').unwrap_or(path), b'/').map(|raw| Encoded { raw, plus: false })
 }
 
 /// Text that may hold escapes.
@@ -81,7 +82,7 @@ impl<'a> Encoded<'a> {
 
     /// A decimal number: digits and nothing else, below 2^64. `None` otherwise.
     pub fn number(self) -> Option<u64> {
-        super::grammar::decimal(self.raw.as_bytes())
+        decimal(self.raw.as_bytes())
     }
 }
 

@@ -1,8 +1,9 @@
 //! The opening handshake of WebSocket (RFC 6455 section 4), for both roles.
 //!
 //! A server reads a head, [`accept`]s it, and answers with [`Upgrade::write_response`], or refuses it with
-//! [`HandshakeError::write`]. A client writes a request with [`ClientUpgrade::write_request`], reads a head, and
-//! [checks](ClientUpgrade::check) it. Frames that came in the same read as the head stay unread in the buffer.
+//! [`HandshakeError::write`]. A client writes a request with [`ClientUpgrade::write_request`], reads a head,
+//! and [checks](ClientUpgrade::check) it. Frames that came in the same read as the head stay unread in the
+//! buffer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,8 @@ use super::view::{Headers, Request, Response, Version};
 use super::write::{self, Field, WriteError, encode, refuse_reserved};
 use crate::buf::TxBuf;
 
-/// Subprotocols that a request may offer. One more is refused with status 400: each has to be compared with each.
+/// Subprotocols that a request may offer. One more is refused with status 400: each has to be compared with
+/// each.
 pub const MAX_SUBPROTOCOLS: usize = 32;
 
 /// What `Sec-WebSocket-Accept` has to be for this `Sec-WebSocket-Key` (RFC 6455 section 4.2.2, step 5.4).
@@ -26,32 +28,27 @@ pub const MAX_SUBPROTOCOLS: usize = 32;
 /// ```
 pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
     const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    // Arrays of a known length, and one call for each: so the optimiser sees that the library cannot panic.
-    let mut sha1 = sha1_smol::Sha1::new();
-    sha1.update(key);
-    sha1.update(GUID);
-    base64(&sha1.digest().bytes())
-}
-
-/// Base64 (RFC 4648 section 4) of up to 20 bytes, in the number of characters that it takes.
-fn base64<const BYTES: usize, const TEXT: usize>(bytes: &[u8; BYTES]) -> [u8; TEXT] {
-    let mut filled = [0; 21];
-    for (to, from) in filled.iter_mut().zip(bytes) {
+    let mut message = [0; 60];
+    for (to, from) in message.iter_mut().zip(key.iter().chain(GUID)) {
         *to = *from;
     }
-    let digits = (BYTES * 4).div_ceil(3);
-    let mut text = [b'='; TEXT];
-    for (to, from) in text.iter_mut().zip(encode_base64(&filled)).take(digits) {
-        *to = from;
-    }
-    text
+    base64(&sha1(&message))
 }
 
-/// The one call of the library, always with the same lengths: so the optimiser sees that it cannot panic.
+/// Not inlined, of an array, and by one `update` (`Sha1::from` hides from the optimiser how much was hashed):
+/// so it sees that the library cannot panic.
 #[inline(never)]
-fn encode_base64(bytes: &[u8; 21]) -> [u8; 28] {
+fn sha1(message: &[u8; 60]) -> [u8; 20] {
+    let mut sha1 = sha1_smol::Sha1::new();
+    sha1.update(message);
+    sha1.digest().bytes()
+}
+
+/// The only call of its library, for the same reason: with a second length it would be compiled for slices.
+#[inline(never)]
+fn base64(bytes: &[u8; 20]) -> [u8; 28] {
     let mut text = [0; 28];
-    // 21 bytes are 28 characters, so there is no error to handle.
+    // 20 bytes are 28 characters, so there is no error to handle.
     let _ = STANDARD.encode_slice(bytes, &mut text);
     text
 }
@@ -95,7 +92,8 @@ impl HandshakeError {
         }
     }
 
-    /// The header fields that belong to the status: RFC 9110 section 15.5.6 for 405, RFC 6455 section 4.4 for 426.
+    /// The header fields that belong to the status: RFC 9110 section 15.5.6 for 405, RFC 6455 section 4.4 for
+    /// 426.
     pub const fn fields(self) -> &'static [Field<'static>] {
         match self {
             Self::Method => &[("Allow", "GET")],
@@ -222,8 +220,8 @@ impl<'b> Upgrade<'b> {
         &self.key
     }
 
-    /// The subprotocols that the client offers, in the order of its preference: tokens, none of them twice, at most
-    /// [`MAX_SUBPROTOCOLS`].
+    /// The subprotocols that the client offers, in the order of its preference: tokens, none of them twice,
+    /// at most [`MAX_SUBPROTOCOLS`].
     pub fn subprotocols(&self) -> impl Iterator<Item = &'b str> + Clone + use<'b> {
         self.request.headers().list(PROTOCOL).map(ascii)
     }
@@ -236,8 +234,8 @@ impl<'b> Upgrade<'b> {
     /// Writes the answer that opens the connection (status 101), with further header fields.
     ///
     /// # Errors
-    /// [`WriteError`], and nothing was written: also when the subprotocol or an extension was not offered, which would
-    /// make the client fail the connection.
+    /// [`WriteError`], and nothing was written: also when the subprotocol or an extension was not offered,
+    /// which would make the client fail the connection.
     pub fn write_response(
         &self,
         tx: &mut TxBuf<'_>,
@@ -325,7 +323,16 @@ impl ClientUpgrade {
 
     /// Makes the key of these bytes, which must be random and never used before.
     pub fn with_nonce(nonce: [u8; 16]) -> Self {
-        Self { key: base64(&nonce) }
+        // Zeros behind the 16 bytes leave their 22 characters as they are.
+        let mut padded = [0; 20];
+        for (to, from) in padded.iter_mut().zip(nonce) {
+            *to = from;
+        }
+        let mut key = [b'='; 24];
+        for (to, from) in key.iter_mut().zip(base64(&padded)).take(22) {
+            *to = from;
+        }
+        Self { key }
     }
 
     /// Writes the request.
@@ -379,8 +386,8 @@ impl ClientUpgrade {
     ///
     /// # Errors
     /// [`ResponseError::Status`] when the server refuses: then the response has more to say
-    /// ([`Response::retry_after`], its body by [`Framing::of_response`](super::body::Framing::of_response)). Any other
-    /// error means that the connection must be closed.
+    /// ([`Response::retry_after`], its body by [`Framing::of_response`](super::body::Framing::of_response)).
+    /// Any other error means that the connection must be closed.
     pub fn check<'b>(&self, offer: &Offer<'_>, response: &Response<'b>) -> Result<Agreed<'b>, ResponseError> {
         use ResponseError as E;
         let headers = response.headers();
@@ -416,8 +423,8 @@ impl<'b> Agreed<'b> {
         self.subprotocol
     }
 
-    /// The extensions that the server takes. Each was offered; whether its parameters are acceptable is for the extension to
-    /// say.
+    /// The extensions that the server takes. Each was offered; whether its parameters are acceptable is for
+    /// the extension to say.
     pub fn extensions(&self) -> impl Iterator<Item = Extension<'b>> + Clone + use<'b> {
         extensions(self.headers)
     }
@@ -475,7 +482,8 @@ fn only<'b>(headers: Headers<'b>, name: &str) -> Option<&'b [u8]> {
     headers.get_only(name).ok().flatten()
 }
 
-/// The base64 of 16 bytes, in its one canonical form: 22 characters, of which the last carries two bits, and `==`.
+/// The base64 of 16 bytes, in its one canonical form: 22 characters, of which the last carries two bits, and
+/// `==`.
 fn nonce(key: &[u8]) -> Option<[u8; 24]> {
     let key: [u8; 24] = key.try_into().ok()?;
     let [digits @ .., last, b'=', b'='] = &key else { return None };

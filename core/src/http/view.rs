@@ -1,6 +1,6 @@
 //! Views of a head that was found to be well formed: nothing is stored, the lines are walked when asked.
 
-use super::grammar::{ascii, decimal, elements, field_line, split_once};
+use super::grammar::{ascii, cut, decimal, elements, field_line, split_once};
 
 /// The versions of HTTP that this module speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Headers<'b> {
 }
 
 impl<'b> Headers<'b> {
-    /// Names and values, in order of arrival. Values come without the space around them, and may hold bytes that
-    /// are not ASCII (`obs-text`), but no control byte except the tab.
+    /// Names and values, in order of arrival. Values come without the space around them, and may hold bytes
+    /// that are not ASCII (`obs-text`), but no control byte except the tab.
     pub fn iter(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + Clone + use<'b> {
         lines(self.lines).filter_map(field_line).map(|(name, value)| (ascii(name), value))
     }
@@ -50,8 +50,8 @@ impl<'b> Headers<'b> {
         if values.next().is_some() { Err(Repeated) } else { Ok(first) }
     }
 
-    /// The elements of all fields of this name, which are comma-separated lists, in order. Quoted strings are not
-    /// looked for.
+    /// The elements of all fields of this name, which are comma-separated lists, in order. Quoted strings are
+    /// not looked for.
     pub fn list<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + Clone + use<'b, 'n> {
         self.get_all(name).flat_map(elements)
     }
@@ -118,7 +118,8 @@ impl<'b> Request<'b> {
         self.method
     }
 
-    /// The request target as it was sent: visible ASCII without `#`, in one of the four forms of RFC 9112 section 3.2.
+    /// The request target as it was sent: visible ASCII without `#`, in one of the four forms of RFC 9112
+    /// section 3.2.
     pub fn target(&self) -> &'b str {
         self.target
     }
@@ -138,7 +139,8 @@ impl<'b> Request<'b> {
         self.headers.get(name)
     }
 
-    /// The target's path, still percent-encoded (see [`query`](super::query)): `/v1/stream`. Empty for `CONNECT`.
+    /// The target's path, still percent-encoded (see [`query`](super::query)): `/v1/stream`. Empty for
+    /// `CONNECT`.
     pub fn path(&self) -> &'b str {
         let (path, _) = self.path_and_query();
         path
@@ -150,8 +152,8 @@ impl<'b> Request<'b> {
         query
     }
 
-    /// Whom the request is for: the authority in the target when it has one (RFC 9112 section 3.2.2: then `Host` is
-    /// ignored), `Host` otherwise. Empty when a request of HTTP/1.0 names nobody.
+    /// Whom the request is for: the authority in the target when it has one (RFC 9112 section 3.2.2: then
+    /// `Host` is ignored), `Host` otherwise. Empty when a request of HTTP/1.0 names nobody.
     pub fn authority(&self) -> &'b str {
         match self.target_parts() {
             (Some(authority), _) => authority,
@@ -166,7 +168,7 @@ impl<'b> Request<'b> {
 
     fn path_and_query(&self) -> (&'b str, Option<&'b str>) {
         let (_, rest) = self.target_parts();
-        match split_at(rest, rest.bytes().position(|b| b == b'?'), 1) {
+        match cut(rest, b'?') {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         }
@@ -186,26 +188,22 @@ pub(super) fn target_parts<'b>(method: &str, target: &'b str) -> (Option<&'b str
     if target.starts_with('/') {
         return (None, target);
     }
-    // RFC 3986 section 3.1.
-    let is_scheme = |text: &str| {
-        text.starts_with(|c: char| c.is_ascii_alphabetic())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-    };
-    let separator = target.as_bytes().windows(3).position(|three| three == b"://");
-    match split_at(target, separator, 3).filter(|(scheme, _)| is_scheme(scheme)) {
-        None => (None, target),
-        Some((_, rest)) => match split_at(rest, rest.bytes().position(|b| matches!(b, b'/' | b'?')), 0) {
-            Some((authority, path)) => (Some(authority), path),
-            None => (Some(rest), "/"),
-        },
+    match cut(target, b':').and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?))) {
+        Some((scheme, rest)) if is_scheme(scheme) => {
+            let end = rest.bytes().position(|b| matches!(b, b'/' | b'?'));
+            match end.and_then(|end| rest.split_at_checked(end)) {
+                Some((authority, path)) => (Some(authority), path),
+                None => (Some(rest), "/"),
+            }
+        }
+        _ => (None, target),
     }
 }
 
-/// What comes before `at`, and what after the separator of `len` bytes there. (The standard library's own search for a
-/// text in a text may panic, as far as an optimiser can see.)
-fn split_at(text: &str, at: Option<usize>, len: usize) -> Option<(&str, &str)> {
-    let (before, rest) = text.split_at_checked(at?)?;
-    Some((before, rest.get(len..)?))
+/// RFC 3986 section 3.1.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
 /// A response's head, as [`ResponseHead::view`](super::head::ResponseHead::view) shows it.
@@ -253,8 +251,8 @@ impl<'b> Response<'b> {
         self.headers.get(name)
     }
 
-    /// `Retry-After` in seconds (RFC 9110 section 10.2.3). `None` also for its other form, a date: nobody here has
-    /// a calendar.
+    /// `Retry-After` in seconds (RFC 9110 section 10.2.3). `None` also for its other form, a date: nobody
+    /// here has a calendar.
     pub fn retry_after(&self) -> Option<u64> {
         self.headers.get("retry-after").and_then(decimal)
     }

@@ -1,7 +1,7 @@
 //! Writes heads, whole or not at all, and refuses whatever would become something else on the wire.
 //!
-//! A CR, LF or NUL in a field would let whoever chose the text write header fields of his own (response splitting):
-//! that is an error here and never reaches the buffer.
+//! A CR, LF or NUL in a field would let whoever chose the text write header fields of his own (response
+//! splitting): that is an error here and never reaches the buffer.
 
 use super::grammar::{is_field_byte, is_ows, is_token};
 use crate::buf::TxBuf;
@@ -102,10 +102,11 @@ pub fn response(tx: &mut TxBuf<'_>, status: u16, fields: &[Field<'_>]) -> Result
     })
 }
 
-/// Writes a whole response that ends the connection: `fields`, `Content-Length`, `Connection: close`, and `text` as
-/// the body (`text/plain`, when no field says otherwise).
+/// Writes a whole response that ends the connection: `fields`, `Content-Length`, `Connection: close`, and
+/// `text` as the body (`text/plain`, when no field says otherwise).
 ///
-/// With status 426 the connection options also name `upgrade`, as `Upgrade` among the fields demands (RFC 9110 section 7.8).
+/// With status 426 the connection options also name `upgrade`, as `Upgrade` among the fields demands (RFC
+/// 9110 section 7.8).
 ///
 /// # Errors
 /// [`WriteError`]; nothing was written then.
@@ -129,8 +130,8 @@ pub fn refusal(tx: &mut TxBuf<'_>, status: u16, fields: &[Field<'_>], text: &str
     })
 }
 
-/// Writes one chunk of a chunked body (RFC 9112 section 7.1), or nothing when the parts are empty: a chunk of no bytes would
-/// end the body.
+/// Writes one chunk of a chunked body (RFC 9112 section 7.1), or nothing when the parts are empty: a chunk of
+/// no bytes would end the body.
 ///
 /// # Errors
 /// [`WriteError::Full`].
@@ -153,7 +154,8 @@ pub fn chunk(tx: &mut TxBuf<'_>, parts: &[&[u8]]) -> Result<(), WriteError> {
 /// What ends a chunked body: the last chunk, without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// The usual reason phrase of a status (RFC 9110 section 15, RFC 6585), empty for those that are not in use here.
+/// The usual reason phrase of a status (RFC 9110 section 15, RFC 6585), empty for those that are not in use
+/// here.
 pub const fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",

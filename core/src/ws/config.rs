@@ -11,7 +11,8 @@ pub struct Config {
     /// connection with 1009, when the header announces it and before anything is stored.
     ///
     /// Under [`Delivery::Whole`] a receive buffer that grows to this (and [`MIN_RX`](super::MIN_RX) more) is
-    /// what a peer can make an endpoint spend.
+    /// what a peer can make an endpoint spend; a buffer ends at 4 GiB, and so do such messages whatever stands
+    /// here.
     pub max_message: u64,
 
     /// Most fragments of one message. Default 131,072. One more fails the connection with 1008. Fragments cost

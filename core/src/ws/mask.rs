@@ -37,7 +37,7 @@ mod tests {
         let mask = [0x12, 0x34, 0x56, 0xf8];
         for len in 0..100usize {
             for start in 0..8 {
-                let plain: Vec<u8> = (0..len + start).map(|i| (i * 31 % 251) as u8).collect();
+                let plain: Vec<u8> = (0..=250).cycle().step_by(31).take(len + start).collect();
                 let want: Vec<u8> = plain[start..].iter().enumerate().map(|(i, b)| b ^ mask[i % 4]).collect();
                 for cut in 0..=len {
                     let mut got = plain.clone();

@@ -18,6 +18,8 @@ pub struct Event {
     pub key: Option<Box<str>>,
     /// Its value.
     pub data: Data,
+    /// The topic's place in the log.
+    pub(super) topic_id: usize,
     /// When it was appended, for the bound on age.
     pub(super) born: Instant,
 }

@@ -143,8 +143,10 @@ struct TopicLog {
     name: Arc<str>,
     history: VecDeque<Arc<Event>>,
     bytes: usize,
-    /// The last position that left the history: what came at or before it may be missing.
+    /// The last position that left the history. It may still be in the tail.
     evicted: u64,
+    /// The last position that left both.
+    lost: u64,
     /// Where in `Inner::latest` the latest event of each key is.
     latest: HashMap<Option<Box<str>>, u64>,
 }
@@ -213,12 +215,15 @@ impl Log {
             None => topic.as_str().into(),
         };
         let seq = self.head.load(Ordering::Relaxed) + 1;
-        let event = Arc::new(Event { seq, topic: name, key, data, born: Instant::now() });
+        let topic_id = known.unwrap_or(inner.topics.len());
+        let event = Arc::new(Event { seq, topic: name, key, data, topic_id, born: Instant::now() });
         let before = inner.superseded(known, &event.key);
         inner.has_room(&self.config, known, before, &event)?;
-        let id = known.unwrap_or_else(|| inner.add_topic(&event.topic));
-        inner.put_latest(id, before, &event);
-        inner.put_history(&self.config, id, &event);
+        if known.is_none() {
+            inner.add_topic(&event.topic);
+        }
+        inner.put_latest(before, &event);
+        inner.put_history(&self.config, &event);
         inner.put_tail(
             &self.config,
             Record { event, forms: Some(Arc::new(Forms::new(Arc::clone(&self.forms)))) },
@@ -347,31 +352,31 @@ impl Inner {
         Ok(())
     }
 
-    fn add_topic(&mut self, name: &Arc<str>) -> usize {
-        let id = self.topics.len();
-        self.names.insert(Arc::clone(name), id);
+    fn add_topic(&mut self, name: &Arc<str>) {
+        self.names.insert(Arc::clone(name), self.topics.len());
         self.topics.push(TopicLog {
             name: Arc::clone(name),
             history: VecDeque::new(),
             bytes: 0,
             evicted: 0,
+            lost: 0,
             latest: HashMap::new(),
         });
-        id
     }
 
-    fn put_latest(&mut self, id: usize, before: Option<u64>, event: &Arc<Event>) {
+    fn put_latest(&mut self, before: Option<u64>, event: &Arc<Event>) {
         if let Some(old) = before.and_then(|seq| self.latest.remove(&seq)) {
             self.latest_bytes -= old.cost();
         }
         self.latest_bytes += event.cost();
         self.latest.insert(event.seq, Arc::clone(event));
-        if let Some(topic) = self.topics.get_mut(id) {
+        if let Some(topic) = self.topics.get_mut(event.topic_id) {
             topic.latest.insert(event.key.clone(), event.seq);
         }
     }
 
-    fn put_history(&mut self, config: &LogConfig, id: usize, event: &Arc<Event>) {
+    fn put_history(&mut self, config: &LogConfig, event: &Arc<Event>) {
+        let id = event.topic_id;
         let topics = self.topics.len().max(1);
         let Some(topic) = self.topics.get_mut(id) else { return };
         self.by_size.remove(&(topic.bytes, id));
@@ -400,6 +405,10 @@ impl Inner {
         self.by_size.remove(&(topic.bytes, id));
         topic.bytes -= event.cost();
         topic.evicted = event.seq;
+        // The event that is being appended is not in the tail yet, but will be.
+        if self.tail.front().is_some_and(|first| event.seq < first.event.seq) {
+            topic.lost = event.seq;
+        }
         if topic.bytes > 0 {
             self.by_size.insert((topic.bytes, id));
         }
@@ -417,6 +426,11 @@ impl Inner {
             && let Some(oldest) = self.tail.pop_front()
         {
             self.tail_bytes -= oldest.event.cost();
+            if let Some(topic) = self.topics.get_mut(oldest.event.topic_id)
+                && oldest.event.seq <= topic.evicted
+            {
+                topic.lost = oldest.event.seq;
+            }
         }
     }
 
@@ -469,9 +483,7 @@ impl Inner {
                 lost = lost.max(event.seq.min(until));
                 from += 1;
             }
-            if topic.evicted > after {
-                lost = lost.max(topic.evicted.min(until));
-            }
+            lost = lost.max(topic.lost);
             if let Some(first) = topic.history.get(from).filter(|event| event.seq <= until) {
                 heads.insert(first.seq, (topic, from));
             }
@@ -555,5 +567,138 @@ impl Filter {
 impl<'p> FromIterator<Pattern<'p>> for Filter {
     fn from_iter<I: IntoIterator<Item = Pattern<'p>>>(patterns: I) -> Self {
         Self(patterns.into_iter().map(|pattern| pattern.as_str().into()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SIZE: PageSize = PageSize { events: 3, bytes: 1 << 20 };
+
+    fn publish(log: &Log, topic: &str, key: Option<&str>, len: usize) -> Result<u64, AppendError> {
+        let data = Data::opaque("", vec![0; len].into());
+        log.append(Topic::parse(topic).unwrap(), key.map(|key| Key::parse(key).unwrap()), data)
+    }
+
+    fn filter(patterns: &[&str]) -> Filter {
+        patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect()
+    }
+
+    /// Reads to the head, page by page, as a reader does.
+    fn read_all(log: &Log, filter: &Filter, after: u64) -> (Vec<u64>, Option<u64>) {
+        let (mut got, mut position, mut told) = (Vec::new(), after, 0);
+        loop {
+            let page = log.read(filter, position, u64::MAX, told, SIZE);
+            if let Some(gap) = page.gap {
+                assert_eq!(gap.from, position);
+                assert!(gap.to > told, "a gap is told once");
+                told = gap.to;
+            }
+            got.extend(page.records.iter().map(|record| record.event.seq));
+            if page.next >= log.head() {
+                return (got, (told > 0).then_some(told));
+            }
+            assert!(page.next > position || !page.records.is_empty() || page.gap.is_some(), "no progress");
+            position = page.next;
+        }
+    }
+
+    proptest! {
+        /// Whatever was evicted: a reader gets what matches, in order and once, and is told a gap exactly when
+        /// something that matches is missing, up to the last that is.
+        #[test]
+        fn what_is_not_delivered_is_told(
+            events in prop::collection::vec((0..5usize, 0..400usize), 1..200),
+            tail_events in 1..40usize,
+            history_events in 0..30usize,
+            history_bytes in 0..20_000usize,
+            after in 0..200u64,
+            pattern in prop::sample::select(vec!["**", "a", "b/*", "b/x", "c/**"]),
+        ) {
+            let topics = ["a", "b/x", "b/y", "c", "c/d/e"];
+            let log = Log::new(
+                LogConfig { tail_events, history_events, history_bytes, ..LogConfig::default() }, 1);
+            let filter = filter(&[pattern]);
+            let mut wanted = Vec::new();
+            for (seq, (topic, len)) in (1..).zip(&events) {
+                prop_assert_eq!(publish(&log, topics[*topic], None, *len), Ok(seq));
+                if seq > after && filter.matches(topics[*topic]) {
+                    wanted.push(seq);
+                }
+            }
+            let (got, told) = read_all(&log, &filter, after.min(log.head()));
+            prop_assert!(got.is_sorted_by(|a, b| a < b));
+            prop_assert!(got.iter().all(|seq| wanted.contains(seq)));
+            let missing = wanted.iter().filter(|seq| !got.contains(seq)).max().copied();
+            prop_assert_eq!(told, missing);
+            let stats = log.stats();
+            prop_assert!(stats.tail_events <= tail_events);
+            prop_assert!(stats.history_bytes <= history_bytes);
+        }
+    }
+
+    #[test]
+    fn a_noisy_topic_evicts_its_own_past_only() {
+        let log = Log::new(LogConfig { history_bytes: 20_000, tail_events: 1, ..LogConfig::default() }, 1);
+        for _ in 0..10 {
+            publish(&log, "quiet", None, 10).unwrap();
+        }
+        for _ in 0..1000 {
+            publish(&log, "noisy", None, 100).unwrap();
+        }
+        let (got, told) = read_all(&log, &filter(&["quiet"]), 0);
+        assert_eq!((got.len(), told), (10, None));
+        let (got, told) = read_all(&log, &filter(&["noisy"]), 0);
+        assert!(got.len() > 50 && told.is_some(), "{} {told:?}", got.len());
+    }
+
+    #[test]
+    fn every_table_has_its_end() {
+        let config = LogConfig { max_topics: 2, max_keys: 3, latest_bytes: 2_000, ..LogConfig::default() };
+        let log = Log::new(config, 1);
+        publish(&log, "a", None, 1).unwrap();
+        publish(&log, "b", None, 1).unwrap();
+        assert_eq!(publish(&log, "c", None, 1), Err(AppendError::Topics));
+        publish(&log, "b", Some("k"), 1).unwrap();
+        assert_eq!(publish(&log, "b", Some("l"), 1), Err(AppendError::Keys));
+        assert_eq!(publish(&log, "b", Some("k"), 2_000), Err(AppendError::LatestBytes));
+        // What was refused left no trace, and what replaces its like is taken.
+        assert_eq!(publish(&log, "b", Some("k"), 1_000), Ok(4));
+        assert_eq!(publish(&log, "b", Some("k"), 1_001), Ok(5));
+        assert_eq!((log.stats().keys, log.stats().topics, log.head()), (3, 2, 5));
+    }
+
+    #[test]
+    fn the_state_comes_in_pages_and_skips_what_was_superseded() {
+        let log = Log::new(LogConfig::default(), 1);
+        for n in 0..10 {
+            publish(&log, "a", Some(&n.to_string()), 1).unwrap();
+        }
+        publish(&log, "a", Some("3"), 1).unwrap();
+        publish(&log, "b", None, 1).unwrap();
+        let (mut got, mut after) = (Vec::new(), 0);
+        while after < log.head() {
+            let page = log.latest(&filter(&["a"]), after, log.head(), SIZE);
+            got.extend(page.records.iter().map(|record| record.event.seq));
+            after = page.next;
+        }
+        assert_eq!(got, [1, 2, 3, 5, 6, 7, 8, 9, 10, 11]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_old_is_gone_but_the_latest_stays() {
+        let log = Log::new(LogConfig { tail_events: 1, ..LogConfig::default() }, 1);
+        publish(&log, "a", None, 1).unwrap();
+        publish(&log, "a", None, 1).unwrap();
+        tokio::time::advance(Duration::from_secs(3601)).await;
+        publish(&log, "b", None, 1).unwrap();
+        for _ in 0..2 {
+            assert_eq!(read_all(&log, &filter(&["a"]), 0), (vec![], Some(2)));
+            log.sweep();
+        }
+        assert_eq!(log.latest(&filter(&["a"]), 0, 3, SIZE).records.len(), 1);
+        assert_eq!(log.stats().evicted, 2);
     }
 }

@@ -18,7 +18,7 @@ pub const MIN_TX: usize = PONG_ROOM + CLOSE_ROOM;
 /// Smallest receive buffer under [`Delivery::Chunks`](super::Delivery::Chunks): a control frame (131 bytes)
 /// beside a character that is not complete yet. Under [`Delivery::Whole`](super::Delivery::Whole) it is this
 /// much more than the largest message.
-pub const MIN_RX: usize = 131 + 14;
+pub const MIN_RX: usize = PONG_ROOM + 3;
 
 const PONG_ROOM: usize = 2 + 4 + 125;
 const CLOSE_ROOM: usize = 2 + 4 + 2;
@@ -148,11 +148,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// The stream ended: nothing more will come.
     pub fn handle_eof(&mut self) -> Step {
-        let cause = match (self.phase, self.finding) {
-            (Phase::Over(cause), _) => cause,
-            (Phase::Draining, _) | (_, Some(Finding::Close(_))) => CloseCause::Clean,
+        let cause = match self.phase {
+            Phase::Over(cause) => cause,
+            Phase::Draining => CloseCause::Clean,
             // RFC 6455 7.1.5: without a Close the connection is closed with 1006 in the application's eyes.
-            (Phase::Open | Phase::CloseSent, _) => CloseCause::EndOfStream,
+            Phase::Open | Phase::CloseSent => CloseCause::EndOfStream,
         };
         self.phase = Phase::Over(cause);
         Step::Closed(cause)
@@ -216,7 +216,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// Whether messages can be sent: neither end has begun to close.
     pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open && !matches!(self.finding, Some(Finding::Close(_)))
+        self.phase == Phase::Open
     }
 
     /// The rules that this connection follows.
@@ -264,12 +264,8 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                     self.end_message();
                 }
             }
-            Some(Finding::Ping(place) | Finding::Pong(place)) => rx.skip(place.size()),
-            Some(Finding::Close(place)) => {
-                rx.skip(place.size());
-                // RFC 6455 7.1.1: the server ends the stream first, so that it is the server that holds TIME_WAIT
-                // no longer than it wants.
-                self.phase = if R::IS_CLIENT { Phase::Draining } else { Phase::Over(CloseCause::Clean) };
+            Some(Finding::Ping(place) | Finding::Pong(place) | Finding::Close(place)) => {
+                rx.skip(place.size())
             }
         }
     }

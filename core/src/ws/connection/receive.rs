@@ -2,7 +2,8 @@
 
 use super::super::event::{Finding, Place};
 use super::super::{
-    CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step, unmask, utf8,
+    CloseCause, CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step,
+    unmask, utf8,
 };
 use super::{CLOSE_ROOM, Connection, MIN_RX, MIN_TX, Phase, Receiving};
 use crate::buf::{Io, RxBuf, TxBuf};
@@ -15,10 +16,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     pub(super) fn advance(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
         loop {
             match self.phase {
-                Phase::Over(cause) => return Ok(Step::Closed(cause)),
+                Phase::Over(cause) => {
+                    discard(&mut io.rx);
+                    return Ok(Step::Closed(cause));
+                }
                 Phase::Draining => {
-                    // RFC 6455 5.5.1: after both Close frames "any data received is discarded".
-                    io.rx.skip(usize::MAX);
+                    discard(&mut io.rx);
                     return Ok(Step::NeedInput);
                 }
                 Phase::Open | Phase::CloseSent => {}
@@ -69,11 +72,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             self.fragments = 0;
             self.tail = 0;
         }
-        let config: &Config = &self.config;
-        if self.message_len.saturating_add(header.len) > config.max_message {
+        if self.message_len.saturating_add(header.len) > self.max_message() {
             return Err(ProtocolError::MessageTooBig);
         }
-        if self.fragments >= config.max_fragments {
+        if self.fragments >= self.config.max_fragments {
             return Err(ProtocolError::TooManyFragments);
         }
         self.fragments += 1;
@@ -170,6 +172,9 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                     // RFC 6455 5.5.1: "the endpoint typically echos the status code it received".
                     self.put_close(&mut io.tx, code, "");
                 }
+                // RFC 6455 7.1.1: the server ends the stream first, so that it is the server that holds TIME_WAIT
+                // no longer than it wants.
+                self.phase = if R::IS_CLIENT { Phase::Draining } else { Phase::Over(CloseCause::Clean) };
                 self.deadline = Some(now.after(self.config.close_timeout));
                 Finding::Close(place)
             }
@@ -185,14 +190,30 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             return self.hand_out(finding, &io.tx);
         }
         if io.rx.is_full() {
-            // What is known to come, but no more than doubles the buffer: an announced length reserves nothing.
-            let held = io.rx.held();
-            let known = held.saturating_add(usize::try_from(self.remaining).unwrap_or(usize::MAX));
-            return Step::NeedSpace(
-                known.saturating_add(MIN_RX).min(held.saturating_mul(2).saturating_add(MIN_RX)),
-            );
+            return Step::NeedSpace(self.space(&io.rx));
         }
         Step::NeedInput
+    }
+
+    /// What the message may still need, but no more than twice of what is held: an announced length reserves
+    /// nothing, and as the buffer at least doubles until then, growing it costs linear work.
+    fn space(&self, rx: &RxBuf<'_>) -> usize {
+        let rest = match (self.receiving, self.message) {
+            (_, None) => 0,
+            (Receiving::Payload { fin: true }, _) => self.remaining,
+            _ => self.max_message().saturating_sub(self.message_len),
+        };
+        let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+        let most = rx.kept().len().saturating_add(rest);
+        most.min(rx.held().saturating_mul(2)).saturating_add(MIN_RX)
+    }
+
+    /// A whole message has to fit into a buffer, of which no more than `u32::MAX` bytes are used.
+    fn max_message(&self) -> u64 {
+        match self.config.delivery {
+            Delivery::Whole => self.config.max_message.min(u64::from(u32::MAX) - MIN_RX as u64),
+            Delivery::Chunks => self.config.max_message,
+        }
     }
 
     /// A message is handed out only when an answer to it has room beside the reserve for control frames.
@@ -215,6 +236,13 @@ impl Place {
     pub(super) fn size(self) -> usize {
         usize::from(self.header) + usize::from(self.len)
     }
+}
+
+/// RFC 6455 section 1.4: "after receiving a control frame indicating the connection should be closed, a peer
+/// discards any further data received." What is left of a message goes with it.
+fn discard(rx: &mut RxBuf<'_>) {
+    rx.release(usize::MAX);
+    rx.skip(usize::MAX);
 }
 
 fn narrow<T: TryInto<u8>>(n: T) -> u8 {

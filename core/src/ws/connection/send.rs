@@ -198,11 +198,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> bool {
+        let size = FrameHeader::size(len as u64, R::IS_CLIENT).saturating_add(len);
+        let Some(space) = tx.append(size) else { return false };
         // RFC 6455 5.3: a fresh key for each frame, derived from a strong source of entropy.
         let mask = self.role.next_mask();
         let header = FrameHeader { fin, rsv1: false, opcode, mask, len: len as u64 }.encode();
         let header = header.as_ref();
-        let Some(space) = tx.append(header.len().saturating_add(len)) else { return false };
         let Some((head, payload)) = space.split_at_mut_checked(header.len()) else { return false };
         copy_parts(head, &[header]);
         fill(payload);

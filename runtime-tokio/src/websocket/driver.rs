@@ -1,0 +1,580 @@
+//! Moves the bytes of one connection: reads, writes, and wakes for its deadlines.
+//!
+//! Everything here is a `poll_*` that may be called again after any `Pending`, by the same future or by another:
+//! what has happened so far is in the driver and in the receive buffer, never in a future. That is why dropping a
+//! future loses nothing.
+
+use super::buffers::{Rx, Tx};
+use super::config::{Config, Rules};
+use super::endpoint::{Endpoint, Role};
+use super::{Error, Message, Timeout};
+use bytes::{Buf, Bytes};
+use longwire_core::buf::Io;
+use longwire_core::time::Instant;
+use longwire_core::ws::{CloseCause, CloseCode, Event, Found, Kind, MIN_TX, ProtocolError, SendError, Step};
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::{fmt, io};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant as TokioInstant, Sleep, sleep_until};
+
+/// Pieces of a message that is larger than the send buffer.
+const PIECE: usize = 64 << 10;
+
+/// A send buffer up to this size is kept while the connection is in use.
+const KEEP: usize = 64 << 10;
+
+/// Room for a Close with the longest reason, and a header of any size.
+const CLOSE_ROOM: usize = MIN_TX + 14;
+
+/// Control frames that a turn looks at before it lets other tasks run.
+const CONTROL_BUDGET: usize = 64;
+
+pub(super) struct Driver<S> {
+    stream: S,
+    endpoint: Endpoint,
+    config: Arc<Config>,
+    tx: Tx,
+    /// A message that was taken, as far as it is not in `tx` yet.
+    outgoing: Option<Outgoing>,
+    /// The Close that follows it.
+    close_next: Option<(CloseCode, String)>,
+    /// Bytes were written since the stream was last flushed (a TLS stream holds them back).
+    unflushed: bool,
+    /// Since when the socket has taken nothing.
+    stalled: Option<Instant>,
+    /// Writing failed; the peer's last words may still be there to be read.
+    write_error: Option<io::Error>,
+    state: State,
+    clock: Clock,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    kind: Kind,
+    data: Bytes,
+    /// A fragment of it is in `tx`, so the rest goes out in fragments too.
+    begun: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// From the opening handshake until the core says that it is over.
+    Running,
+    /// Nothing more will come: what waits is written, and the stream shut down, until the deadline.
+    Ending {
+        cause: CloseCause,
+        error: Option<Error>,
+        deadline: Instant,
+        shut: bool,
+    },
+    Over(CloseCause),
+}
+
+/// The core's time: milliseconds since the connection began.
+#[derive(Clone, Copy, Debug)]
+struct Clock(TokioInstant);
+
+impl Clock {
+    fn now(self) -> Instant {
+        let millis = self.0.elapsed().as_millis();
+        Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
+    fn at(self, moment: Instant) -> TokioInstant {
+        let since = moment.since(Instant::default());
+        // A moment beyond the end of time: far enough away.
+        self.0.checked_add(since).unwrap_or_else(|| self.0 + std::time::Duration::from_secs(1 << 30))
+    }
+}
+
+impl<S> fmt::Debug for Driver<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("role", &self.endpoint.role()).field("state", &self.state).finish()
+    }
+}
+
+impl<S> Driver<S> {
+    pub(super) fn new(stream: S, role: Role, config: Arc<Config>) -> Self {
+        let clock = Clock(TokioInstant::now());
+        Self {
+            stream,
+            endpoint: Endpoint::new(role, Rules(config.clone()), clock.now()),
+            config,
+            tx: Tx::default(),
+            outgoing: None,
+            close_next: None,
+            unflushed: false,
+            stalled: None,
+            write_error: None,
+            state: State::Running,
+            clock,
+            timer: None,
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.endpoint.role()
+    }
+
+    pub(super) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    #[cfg(test)]
+    pub(super) fn send_capacity(&mut self) -> usize {
+        self.tx.lend().capacity()
+    }
+
+    /// How the connection ended, once it has.
+    pub(super) fn close_cause(&self) -> Option<CloseCause> {
+        match self.state {
+            State::Running => None,
+            State::Ending { cause, .. } | State::Over(cause) => Some(cause),
+        }
+    }
+
+    /// Whether a message can be taken: neither end has begun to close.
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        match self.state {
+            State::Running if self.endpoint.is_open() && self.close_next.is_none() => Ok(()),
+            State::Running => Err(Error::Closing),
+            State::Ending { cause, .. } | State::Over(cause) => Err(Error::Closed(cause)),
+        }
+    }
+
+    /// Whether everything that was taken is on its way.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.tx.is_idle() && self.outgoing.is_none() && !self.unflushed
+    }
+
+    /// Takes a message; there must be none before it that was taken and not begun. `own` is asked for the bytes
+    /// only when they do not fit beside what waits.
+    pub(super) fn take(&mut self, kind: Kind, data: &[u8], own: impl FnOnce() -> Bytes) -> Result<(), Error> {
+        self.check_open()?;
+        debug_assert!(self.outgoing.is_none(), "take() without poll_ready()");
+        self.reserve(data.len().saturating_add(CLOSE_ROOM));
+        match self.endpoint.send(&mut self.tx.lend(), kind, data) {
+            Ok(()) => Ok(()),
+            Err(SendError::Full) => {
+                self.outgoing = Some(Outgoing { kind, data: own(), begun: false });
+                Ok(())
+            }
+            Err(_) => Err(Error::Closing),
+        }
+    }
+
+    pub(super) fn take_message(&mut self, message: Message) -> Result<(), Error> {
+        let (kind, data) = message.into_parts();
+        self.take(kind, &data, || data.clone())
+    }
+
+    /// Takes a Ping; false when there is no room for it yet.
+    pub(super) fn take_ping(&mut self, payload: &[u8]) -> Result<bool, Error> {
+        self.check_open()?;
+        self.reserve(payload.len().saturating_add(CLOSE_ROOM));
+        match self.endpoint.send_ping(&mut self.tx.lend(), payload) {
+            Ok(()) => Ok(true),
+            Err(SendError::Full) => Ok(false),
+            Err(SendError::ControlTooLong) => Err(Error::PingTooLong),
+            Err(_) => Err(Error::Closing),
+        }
+    }
+
+    /// Begins the closing handshake, unless it has begun already. The Close stands behind what was taken.
+    pub(super) fn start_close(&mut self, code: CloseCode, reason: &str) {
+        if self.check_open().is_err() {
+            return;
+        }
+        self.close_next = Some((code, reason.to_owned()));
+        self.pump();
+    }
+
+    fn reserve(&mut self, more: usize) {
+        // Whatever the application may fill, the core's reserve for control frames comes on top.
+        self.tx.reserve(more, self.config.max_send_buffer.saturating_add(CLOSE_ROOM));
+    }
+
+    /// Puts as much of the message that was taken into the send buffer as fits, and the Close behind it.
+    fn pump(&mut self) {
+        self.pump_message();
+        if self.outgoing.is_none()
+            && let Some((code, reason)) = self.close_next.take()
+        {
+            self.reserve(CLOSE_ROOM);
+            // Refused only when the peer was faster; then its Close is answered already.
+            let _ = self.endpoint.close(self.clock.now(), &mut self.tx.lend(), code, &reason);
+        }
+    }
+
+    fn pump_message(&mut self) {
+        while let Some(out) = &mut self.outgoing {
+            let max = self.config.max_send_buffer.saturating_add(CLOSE_ROOM);
+            if !out.begun {
+                self.tx.reserve(out.data.len().saturating_add(CLOSE_ROOM), max);
+                match self.endpoint.send(&mut self.tx.lend(), out.kind, &out.data) {
+                    Err(SendError::Full) if self.tx.is_idle() => {
+                        out.begun = self.endpoint.start(out.kind).is_ok();
+                        if out.begun {
+                            continue;
+                        }
+                    }
+                    Err(SendError::Full) => return,
+                    _ => {}
+                }
+                self.outgoing = None;
+                return;
+            }
+            self.tx.reserve(PIECE, max);
+            let tx = &mut self.tx.lend();
+            if !out.data.is_empty() {
+                match self.endpoint.write(tx, &out.data) {
+                    Ok(0) => return,
+                    Ok(n) => {
+                        out.data.advance(n);
+                        continue;
+                    }
+                    Err(_) => {}
+                }
+            } else if self.endpoint.finish(tx) == Err(SendError::Full) {
+                return;
+            }
+            // Finished, or the connection is closing and takes no more of it.
+            self.outgoing = None;
+        }
+    }
+
+    /// The connection is over in the core's eyes.
+    fn end(&mut self, cause: CloseCause, error: Option<Error>) {
+        let now = self.clock.now();
+        let patience = match cause {
+            CloseCause::Clean | CloseCause::Failed(_) => self.config.protocol.close_timeout,
+            // There is nobody to wait for.
+            CloseCause::Timeout | CloseCause::EndOfStream => std::time::Duration::ZERO,
+        };
+        let error = match cause {
+            CloseCause::Clean => error,
+            _ => error.or_else(|| self.write_error.take().map(Error::Io)).or(Some(Error::Closed(cause))),
+        };
+        (self.outgoing, self.close_next) = (None, None);
+        self.state = State::Ending { cause, error, deadline: now.after(patience), shut: false };
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// The next event, which then lies in `rx`; `None` when the connection has ended with a closing handshake. The
+    /// error that ended it is reported once, then `None`.
+    pub(super) fn poll_found(
+        &mut self,
+        cx: &mut Context<'_>,
+        rx: &mut Rx,
+    ) -> Poll<Option<Result<Found, Error>>> {
+        loop {
+            if !matches!(self.state, State::Running) {
+                return self.poll_end(cx, rx);
+            }
+            // Once closing, deadlines count even while input keeps coming.
+            if !self.endpoint.is_open() && self.handle_deadline(rx) {
+                continue;
+            }
+            match self.step(rx) {
+                Ok(Step::Event(found)) => {
+                    // An answer does not wait for the application to come back; messages are batched until then.
+                    if matches!(found.event(rx.lend()), Event::Ping(_) | Event::Close(_)) {
+                        let _ = self.poll_write(cx);
+                    }
+                    return Poll::Ready(Some(Ok(found)));
+                }
+                Ok(Step::NeedInput) => ready!(self.poll_input(cx, rx)),
+                Ok(Step::NeedSpace(len)) => rx.grow(len),
+                Ok(Step::NeedFlush) => {
+                    if self.poll_write(cx).is_pending() {
+                        ready!(self.poll_deadline(cx, rx));
+                    }
+                }
+                Ok(Step::Closed(cause)) => self.end(cause, None),
+                Err(error) => self.end(CloseCause::Failed(error.code()), Some(Error::Protocol(error))),
+            }
+        }
+    }
+
+    /// One poll of the core, with room for what it may answer.
+    fn step(&mut self, rx: &mut Rx) -> Result<Step, ProtocolError> {
+        if !rx.is_idle() {
+            self.reserve(MIN_TX.saturating_mul(2).saturating_add(self.config.protocol.reply_room));
+        }
+        let mut io = Io::new(rx.lend(), self.tx.lend());
+        self.endpoint.poll(self.clock.now(), &mut io)
+    }
+
+    /// Everything that came is worked off: writes what waits, then reads, or sleeps until a deadline. Ready when the
+    /// core should be asked again.
+    fn poll_input(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<()> {
+        // Pending or failed: reading goes on; both have their deadlines.
+        let _ = self.poll_write(cx);
+        match rx.poll_read(cx, &mut self.stream, self.config.max_read) {
+            Poll::Ready(Ok(0)) => {
+                if let Step::Closed(cause) = self.endpoint.handle_eof() {
+                    self.end(cause, None);
+                }
+                Poll::Ready(())
+            }
+            Poll::Ready(Ok(_)) => Poll::Ready(()),
+            Poll::Ready(Err(error)) => {
+                // After both Close frames it does not matter how the stream ends (RFC 6455 section 7.1.1).
+                if let Step::Closed(cause) = self.endpoint.handle_eof() {
+                    self.end(cause, Some(Error::Io(error)).filter(|_| cause != CloseCause::Clean));
+                }
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                rx.release();
+                self.tx.release(0);
+                self.poll_deadline(cx, rx)
+            }
+        }
+    }
+
+    /// Ready when a deadline has come and was dealt with.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<()> {
+        loop {
+            if self.handle_deadline(rx) {
+                return Poll::Ready(());
+            }
+            match self.deadline() {
+                Some(deadline) => ready!(self.poll_timer(cx, deadline)),
+                None => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Does what is due; false when nothing is.
+    fn handle_deadline(&mut self, rx: &mut Rx) -> bool {
+        let now = self.clock.now();
+        if self.stall_deadline().is_some_and(|deadline| now >= deadline) {
+            match self.write_error.take() {
+                Some(error) => self.end(CloseCause::EndOfStream, Some(Error::Io(error))),
+                None => self.end(CloseCause::Timeout, Some(Error::Timeout(Timeout::Write))),
+            }
+            return true;
+        }
+        if self.endpoint.poll_timeout().is_none_or(|deadline| now < deadline) {
+            return false;
+        }
+        self.reserve(CLOSE_ROOM);
+        let mut io = Io::new(rx.lend(), self.tx.lend());
+        if let Step::Closed(cause) = self.endpoint.handle_timeout(now, &mut io) {
+            self.end(cause, None);
+        }
+        true
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.endpoint.poll_timeout().into_iter().chain(self.stall_deadline()).min()
+    }
+
+    /// When a peer that takes nothing is given up. After a write error it is the time for its last words.
+    fn stall_deadline(&self) -> Option<Instant> {
+        let patience = match self.write_error {
+            Some(_) => Some(self.config.protocol.close_timeout),
+            None => self.config.write_timeout,
+        };
+        Some(self.stalled?.after(patience?))
+    }
+
+    /// Ready when `deadline` has come.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let at = self.clock.at(deadline);
+        let sleep = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        loop {
+            // One that would fire too early is left alone: most deadlines move on before they come.
+            if sleep.deadline() > at {
+                sleep.as_mut().reset(at);
+            }
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= at {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+    }
+
+    /// Writes what waits. An error is kept for later: what the peer said before it went away can still be read.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.write_error.is_some() {
+            self.drop_output();
+            return Poll::Ready(());
+        }
+        match self.try_write(cx) {
+            Poll::Ready(Ok(())) => {
+                self.stalled = None;
+                self.tx.release(KEEP);
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(error)) => {
+                self.write_error = Some(error);
+                self.stalled = Some(self.clock.now());
+                self.drop_output();
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                self.stalled.get_or_insert(self.clock.now());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn drop_output(&mut self) {
+        self.tx.clear();
+        (self.outgoing, self.close_next) = (None, None);
+        self.unflushed = false;
+    }
+
+    fn try_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.pump();
+            let mut tx = self.tx.lend();
+            if tx.pending().is_empty() {
+                break;
+            }
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, tx.pending()))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            tx.consume(n);
+            self.unflushed = true;
+            self.stalled = None;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the next message can be taken.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.check_open()?;
+        if self.outgoing.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.poll_flush(cx) {
+            // Written as far as it goes, but the slot is free.
+            Poll::Pending if self.outgoing.is_none() => Poll::Ready(Ok(())),
+            flushed => flushed,
+        }
+    }
+
+    /// Ready when everything that was taken is written, or cannot be any more.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if let State::Over(cause) = self.state {
+            return Poll::Ready(if self.is_flushed() { Ok(()) } else { Err(Error::Closed(cause)) });
+        }
+        loop {
+            if self.poll_write(cx).is_ready() {
+                return Poll::Ready(match self.write_error.take() {
+                    None => Ok(()),
+                    Some(error) => {
+                        self.write_error = Some(error.kind().into());
+                        Err(Error::Io(error))
+                    }
+                });
+            }
+            let Some(deadline) = self.stall_deadline() else { return Poll::Pending };
+            if self.clock.now() >= deadline {
+                self.end(CloseCause::Timeout, Some(Error::Timeout(Timeout::Write)));
+                return Poll::Ready(Err(Error::Timeout(Timeout::Write)));
+            }
+            ready!(self.poll_timer(cx, deadline));
+        }
+    }
+
+    /// The end of the stream, in order and bounded by a deadline: what waits is written, the stream is shut down, and
+    /// after an error of the peer's its bytes are read and dropped until it has read our Close (RFC 6455 section 7.1.1;
+    /// a socket that is closed with unread input resets the connection, and the Close is lost).
+    fn poll_end(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<Option<Result<Found, Error>>> {
+        let State::Ending { cause, deadline, .. } = self.state else { return Poll::Ready(None) };
+        if self.clock.now() < deadline {
+            if self.poll_goodbye(cx).is_pending() && self.poll_timer(cx, deadline).is_pending() {
+                return Poll::Pending;
+            }
+        } else {
+            // One try, without waiting.
+            let _ = self.poll_goodbye(cx);
+        }
+        let over = std::mem::replace(&mut self.state, State::Over(cause));
+        self.drop_output();
+        rx.lend().skip(usize::MAX);
+        rx.lend().release(usize::MAX);
+        rx.release();
+        self.timer = None;
+        match over {
+            State::Ending { error: Some(error), .. } => Poll::Ready(Some(Err(error))),
+            _ => Poll::Ready(None),
+        }
+    }
+
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_write(cx));
+        let State::Ending { cause, shut, .. } = &mut self.state else { return Poll::Ready(()) };
+        if !*shut {
+            let result = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+            *shut = true;
+            if result.is_err() {
+                return Poll::Ready(());
+            }
+        }
+        if !matches!(cause, CloseCause::Failed(_)) || self.write_error.is_some() {
+            return Poll::Ready(());
+        }
+        let mut bytes = [0; 1024];
+        loop {
+            let mut space = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space)) {
+                Ok(()) if !space.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// The next data message, owned; control frames are dealt with and passed over.
+    pub(super) fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        rx: &mut Rx,
+    ) -> Poll<Option<Result<Message, Error>>> {
+        for _ in 0..CONTROL_BUDGET {
+            let Some(found) = ready!(self.poll_found(cx, rx)?) else { return Poll::Ready(None) };
+            let event = found.event(rx.lend());
+            if let Some(message) = Message::from_event(&event) {
+                return Poll::Ready(Some(Ok(message)));
+            }
+            if matches!(event, Event::Chunk(_)) {
+                return Poll::Ready(Some(Err(Error::Chunks)));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The closing handshake, and the end of the stream. Messages that still come are dropped.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<Result<(), Error>> {
+        for _ in 0..CONTROL_BUDGET {
+            match ready!(self.poll_found(cx, rx)) {
+                None => {
+                    return Poll::Ready(match self.close_cause() {
+                        Some(CloseCause::Clean) | None => Ok(()),
+                        Some(cause) => Err(Error::Closed(cause)),
+                    });
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,125 @@
+//! The core's connection, of either role behind one type.
+
+use super::config::Rules;
+use longwire_core::buf::{Io, TxBuf};
+use longwire_core::rand_core::{TryCryptoRng, TryRng};
+use longwire_core::time::Instant;
+use longwire_core::ws::{Client, CloseCode, Connection, Kind, ProtocolError, SendError, Server, Step};
+use rand::Rng as _;
+use std::convert::Infallible;
+
+/// Which end of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The connecting end: it masks what it sends.
+    Client,
+    /// The accepting end.
+    Server,
+}
+
+/// Draws from the generator of whatever thread runs the connection: a cryptographic one (ChaCha), seeded by the
+/// operating system and reseeded as it goes. So a connection holds no generator, and its masks cannot be told
+/// from those before (RFC 6455 section 10.3).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadRng;
+
+impl TryRng for ThreadRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(rand::rng().next_u32())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(rand::rng().next_u64())
+    }
+
+    fn try_fill_bytes(&mut self, dst: &mut [u8]) -> Result<(), Infallible> {
+        rand::rng().fill_bytes(dst);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for ThreadRng {}
+
+#[derive(Debug)]
+pub(super) enum Endpoint {
+    Client(Connection<Client<ThreadRng>, Rules>),
+    Server(Connection<Server, Rules>),
+}
+
+/// Says the same to either.
+macro_rules! either {
+    ($self:expr, $c:ident => $say:expr) => {
+        match $self {
+            Endpoint::Client($c) => $say,
+            Endpoint::Server($c) => $say,
+        }
+    };
+}
+
+impl Endpoint {
+    pub(super) fn new(role: Role, rules: Rules, now: Instant) -> Self {
+        match role {
+            Role::Client => Self::Client(Connection::new(Client(ThreadRng), rules, now)),
+            Role::Server => Self::Server(Connection::new(Server, rules, now)),
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self {
+            Self::Client(_) => Role::Client,
+            Self::Server(_) => Role::Server,
+        }
+    }
+
+    pub(super) fn poll(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
+        either!(self, c => c.poll(now, io))
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, io: &mut Io<'_>) -> Step {
+        either!(self, c => c.handle_timeout(now, io))
+    }
+
+    pub(super) fn handle_eof(&mut self) -> Step {
+        either!(self, c => c.handle_eof())
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        either!(self, c => c.poll_timeout())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        either!(self, c => c.is_open())
+    }
+
+    pub(super) fn send(&mut self, tx: &mut TxBuf<'_>, kind: Kind, data: &[u8]) -> Result<(), SendError> {
+        either!(self, c => c.send_message(tx, kind, data))
+    }
+
+    pub(super) fn send_ping(&mut self, tx: &mut TxBuf<'_>, payload: &[u8]) -> Result<(), SendError> {
+        either!(self, c => c.send_ping(tx, payload))
+    }
+
+    pub(super) fn start(&mut self, kind: Kind) -> Result<(), SendError> {
+        either!(self, c => c.start(kind))
+    }
+
+    pub(super) fn write(&mut self, tx: &mut TxBuf<'_>, data: &[u8]) -> Result<usize, SendError> {
+        either!(self, c => c.write(tx, data))
+    }
+
+    pub(super) fn finish(&mut self, tx: &mut TxBuf<'_>) -> Result<(), SendError> {
+        either!(self, c => c.finish(tx))
+    }
+
+    pub(super) fn close(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBuf<'_>,
+        code: CloseCode,
+        reason: &str,
+    ) -> Result<(), SendError> {
+        either!(self, c => c.close(now, tx, code, reason))
+    }
+}

@@ -1,0 +1,553 @@
+//! `WebSocket<S>` against itself and against bytes written by hand.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong may stop"
+)]
+
+use futures_util::{SinkExt, StreamExt};
+use longwire::websocket::{
+    Acceptance, CloseCause, CloseCode, Config, ConnectOptions, Delivery, Error, Event, HandshakeError,
+    Message, Rejection, Role, Timeout, WebSocket, accept, accept_with, connect, connect_over,
+};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+
+type Socket = WebSocket<DuplexStream>;
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
+/// Both ends, over a pipe that holds `room` bytes.
+fn pair(room: usize, config: Config) -> (Socket, Socket) {
+    let (a, b) = duplex(room);
+    let config = Arc::new(config);
+    let client = WebSocket::from_parts(a, Role::Client, &[], config.clone());
+    (client, WebSocket::from_parts(b, Role::Server, &[], config))
+}
+
+/// A server, and the bytes of its client.
+fn server(config: Config) -> (Socket, DuplexStream) {
+    let (a, b) = duplex(1 << 20);
+    (WebSocket::from_parts(a, Role::Server, &[], config), b)
+}
+
+/// A client's frame, masked with zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        n @ 0..126 => frame.push(0x80 | n as u8),
+        n @ 126..0x10000 => {
+            frame.push(0x80 | 126);
+            frame.extend((n as u16).to_be_bytes());
+        }
+        n => {
+            frame.push(0x80 | 127);
+            frame.extend((n as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+async fn read(stream: &mut DuplexStream, n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n];
+    stream.read_exact(&mut bytes).await.unwrap();
+    bytes
+}
+
+async fn read_to_end(stream: &mut DuplexStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn messages_pings_and_a_clean_close() {
+    let (mut client, mut server) = pair(1 << 16, Config::default());
+    client.send("héllo").await.unwrap();
+    client.send_binary(&[0, 255]).await.unwrap();
+    client.ping(b"are you there").await.unwrap();
+    let Some(Ok(Event::Text(text))) = server.recv().await else { panic!() };
+    assert_eq!(text, "héllo");
+    let Some(Ok(Event::Binary([0, 255]))) = server.recv().await else { panic!() };
+    let Some(Ok(Event::Ping(b"are you there"))) = server.recv().await else { panic!() };
+    let Some(Ok(Event::Pong(b"are you there"))) = client.recv().await else { panic!() };
+    assert!(client.is_open() && client.close_cause().is_none());
+
+    let closing = tokio::spawn(async move {
+        let result = client.close(CloseCode::new(4001).unwrap(), "enough").await;
+        (client, result)
+    });
+    let Some(Ok(Event::Close(close))) = server.recv().await else { panic!() };
+    assert_eq!((close.code, close.reason), (CloseCode::new(4001), "enough"));
+    assert!(matches!(server.send("too late").await, Err(Error::Closing)));
+    assert!(server.recv().await.is_none());
+    let (mut client, result) = closing.await.unwrap();
+    result.unwrap();
+    for socket in [&mut client, &mut server] {
+        assert_eq!(socket.close_cause(), Some(CloseCause::Clean));
+        assert!(socket.recv().await.is_none());
+        assert!(matches!(socket.send("x").await, Err(Error::Closed(CloseCause::Clean))));
+        socket.close(CloseCode::NORMAL, "").await.unwrap();
+    }
+}
+
+/// Counts the writes that reach the stream.
+struct Counted<S>(S, Arc<AtomicUsize>);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn messages_that_were_fed_go_out_together() {
+    let (a, mut b) = duplex(1 << 16);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let mut socket = WebSocket::from_parts(Counted(a, writes.clone()), Role::Server, &[], Config::default());
+    for n in 0..100 {
+        socket.feed(format!("{n:02}")).await.unwrap();
+    }
+    assert_eq!(writes.load(Ordering::Relaxed), 0);
+    socket.flush().await.unwrap();
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
+    assert_eq!(&read(&mut b, 400).await[396..], b"\x81\x0299");
+}
+
+#[tokio::test]
+async fn a_turn_that_only_reads_flushes_pongs_and_what_was_fed() {
+    let (mut socket, mut peer) = server(Config::default());
+    peer.write_all(&frame(0x89, b"a")).await.unwrap();
+    assert!(matches!(socket.recv().await, Some(Ok(Event::Ping(b"a")))));
+    // Answered although nobody came back yet.
+    assert_eq!(read(&mut peer, 3).await, b"\x8a\x01a");
+    socket.feed("x").await.unwrap();
+    let waiting = tokio::spawn(async move { socket.recv_message().await });
+    assert_eq!(read(&mut peer, 3).await, b"\x81\x01x");
+    drop(peer);
+    assert!(matches!(waiting.await.unwrap(), Some(Err(Error::Closed(CloseCause::EndOfStream)))));
+}
+
+#[tokio::test]
+async fn frames_that_came_with_the_handshake_are_not_lost() {
+    let (a, mut b) = duplex(1 << 16);
+    let mut bytes = frame(0x81, b"one");
+    bytes.extend(frame(0x82, b"two"));
+    let (early, late) = bytes.split_at(11);
+    b.write_all(late).await.unwrap();
+    let mut socket = WebSocket::from_parts(a, Role::Server, early, Config::default());
+    assert_eq!(socket.recv_message().await.unwrap().unwrap(), Message::text("one"));
+    assert_eq!(socket.recv_message().await.unwrap().unwrap(), Message::binary(&b"two"[..]));
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_send_buffer_goes_out_in_fragments_and_arrives_whole() {
+    let limits = config(|c| {
+        c.protocol.max_message = 3 << 20;
+        c.max_send_buffer = 10_000;
+    });
+    let (mut client, mut server) = pair(1000, limits);
+    let data: Vec<u8> = (0..3 << 20).map(|n: u32| (n * 7 / 3) as u8).collect();
+    let sent = data.clone();
+    let sending = tokio::spawn(async move {
+        client.feed("before").await.unwrap();
+        client.send_binary(&sent).await.unwrap();
+        client.send("after").await.unwrap();
+        client.close(CloseCode::NORMAL, "").await.unwrap();
+    });
+    assert_eq!(server.recv_message().await.unwrap().unwrap(), Message::text("before"));
+    assert_eq!(server.recv_message().await.unwrap().unwrap().as_bytes(), data);
+    assert_eq!(server.recv_message().await.unwrap().unwrap(), Message::text("after"));
+    assert!(server.recv_message().await.is_none());
+    sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_taken_goes_out_before_the_close() {
+    let (mut client, mut server) = pair(100, config(|c| c.max_send_buffer = 1000));
+    client.feed("a").await.unwrap();
+    client.feed("b".repeat(5000)).await.unwrap();
+    client.start_close(CloseCode::NORMAL, "");
+    assert!(matches!(client.feed("late").await, Err(Error::Closing)));
+    let closing = tokio::spawn(async move { client.close(CloseCode::NORMAL, "").await });
+    assert_eq!(server.recv_message().await.unwrap().unwrap(), Message::text("a"));
+    assert_eq!(server.recv_message().await.unwrap().unwrap(), Message::text("b".repeat(5000)));
+    assert!(server.recv_message().await.is_none());
+    closing.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_message_above_the_limit_is_refused_with_1009() {
+    let (mut socket, mut peer) = server(config(|c| c.protocol.max_message = 10));
+    peer.write_all(&frame(0x82, &[1; 10])).await.unwrap();
+    assert!(matches!(socket.recv().await, Some(Ok(Event::Binary(_)))));
+    peer.write_all(&frame(0x82, &[1; 11])).await.unwrap();
+    let ending = tokio::spawn(async move { (socket.recv_message().await, socket) });
+    let bytes = read_to_end(&mut peer).await;
+    assert_eq!(bytes[..4], [0x88, bytes[1], 0x03, 0xf1]);
+    drop(peer);
+    let (result, mut socket) = ending.await.unwrap();
+    assert!(matches!(result, Some(Err(Error::Protocol(e))) if e.code() == CloseCode::TOO_BIG));
+    assert!(socket.recv().await.is_none());
+    assert_eq!(socket.close_cause(), Some(CloseCause::Failed(CloseCode::TOO_BIG)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_protocol_error_the_close_is_the_last_thing_written_and_the_peer_cannot_hold_the_end_up() {
+    let (mut socket, mut peer) = server(Config::default());
+    peer.write_all(b"\x81\x01x").await.unwrap(); // not masked
+    peer.write_all(&frame(0x81, b"never seen")).await.unwrap();
+    let started = tokio::time::Instant::now();
+    // The peer keeps its end open: the close timeout ends it.
+    assert!(matches!(socket.recv().await, Some(Err(Error::Protocol(_)))));
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+    let bytes = read_to_end(&mut peer).await;
+    assert_eq!(bytes[..4], [0x88, bytes[1], 0x03, 0xea]);
+    assert_eq!(bytes.len(), 2 + usize::from(bytes[1]));
+    assert!(socket.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_asked_and_given_up() {
+    let (mut socket, mut peer) = server(Config::default());
+    let started = tokio::time::Instant::now();
+    let waiting = tokio::spawn(async move { (socket.recv_message().await, socket.close_cause()) });
+    assert_eq!(read(&mut peer, 2).await, b"\x89\0");
+    assert_eq!(started.elapsed(), Duration::from_secs(30));
+    // One that answers is left alone for another interval.
+    peer.write_all(&frame(0x8a, b"")).await.unwrap();
+    assert_eq!(read(&mut peer, 2).await, b"\x89\0");
+    assert_eq!(started.elapsed(), Duration::from_secs(60));
+    let (result, cause) = waiting.await.unwrap();
+    assert_eq!(started.elapsed(), Duration::from_secs(70));
+    assert!(matches!(result, Some(Err(Error::Closed(CloseCause::Timeout)))));
+    assert_eq!(cause, Some(CloseCause::Timeout));
+    assert_eq!(read_to_end(&mut peer).await[2..4], [0x03, 0xe9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_without_an_answer_ends_at_its_deadline_even_while_messages_come() {
+    let (mut socket, mut peer) = server(config(|c| c.protocol.heartbeat = None));
+    let talking = tokio::spawn(async move {
+        while peer.write_all(&frame(0x81, b"and another thing")).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let started = tokio::time::Instant::now();
+    let result = socket.close(CloseCode::NORMAL, "").await;
+    assert!(matches!(result, Err(Error::Closed(CloseCause::Timeout))));
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+    drop(socket);
+    talking.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_reads_is_given_up() {
+    let (mut client, _server) = pair(1000, Config::default());
+    let started = tokio::time::Instant::now();
+    let result = client.send("x".repeat(5000)).await;
+    assert!(matches!(result, Err(Error::Timeout(Timeout::Write))), "{result:?}");
+    assert_eq!(started.elapsed(), Duration::from_secs(30));
+    assert!(matches!(client.send("y").await, Err(Error::Closed(CloseCause::Timeout))));
+    // Also when it is only read from.
+    let (mut socket, mut peer) = server(Config::default());
+    for _ in 0..20_000 {
+        peer.write_all(&frame(0x89, &[b'p'; 125])).await.ok();
+        match tokio::time::timeout(Duration::from_secs(60), socket.recv()).await.unwrap() {
+            Some(Ok(_)) => {}
+            Some(Err(Error::Timeout(Timeout::Write))) => return,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("pongs were queued without a bound");
+}
+
+#[tokio::test]
+async fn the_peers_close_is_heard_even_when_writing_fails_first() {
+    let (mut socket, mut peer) = server(Config::default());
+    peer.write_all(&frame(0x88, &[0x0f, 0xa0])).await.unwrap();
+    drop(peer);
+    assert!(matches!(socket.send("x").await, Err(Error::Io(_))));
+    assert!(matches!(socket.send("y").await, Err(Error::Io(_))));
+    let Some(Ok(Event::Close(close))) = socket.recv().await else { panic!() };
+    assert_eq!(close.code, CloseCode::new(4000));
+    assert!(socket.recv().await.is_none());
+    assert_eq!(socket.close_cause(), Some(CloseCause::Clean));
+}
+
+#[tokio::test]
+async fn chunks_pass_a_large_message_through_a_small_buffer() {
+    let limits = config(|c| {
+        c.protocol.delivery = Delivery::Chunks;
+        c.protocol.max_message = u64::MAX;
+        c.max_read = 512;
+    });
+    let (mut socket, mut peer) = server(limits);
+    let data: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    peer.write_all(&frame(0x82, &data)).await.unwrap();
+    let mut got = Vec::new();
+    loop {
+        let Some(Ok(Event::Chunk(chunk))) = socket.recv().await else { panic!() };
+        assert!(chunk.payload.len() <= 512);
+        got.extend_from_slice(chunk.payload);
+        if chunk.last {
+            break;
+        }
+    }
+    assert_eq!(got, data);
+    peer.write_all(&frame(0x82, &data)).await.unwrap();
+    assert!(matches!(socket.recv_message().await, Some(Err(Error::Chunks))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn halves_send_and_receive_in_two_tasks() {
+    let (client, mut server) = pair(700, config(|c| c.max_send_buffer = 2000));
+    let echo = tokio::spawn(async move {
+        while let Some(message) = server.recv_message().await {
+            server.send(message.unwrap()).await.unwrap();
+        }
+        server.close_cause()
+    });
+    let (mut sender, mut receiver) = client.split();
+    const COUNT: usize = 500;
+    let text = |n: usize| format!("{n} {}", "x".repeat(n * 37 % 5000));
+    let sending = tokio::spawn(async move {
+        for n in 0..COUNT {
+            if n % 3 == 0 {
+                sender.feed(text(n)).await.unwrap()
+            } else {
+                sender.send(text(n)).await.unwrap()
+            }
+            if n % 10 == 0 {
+                sender.ping(b"p").await.unwrap();
+            }
+        }
+        sender
+    });
+    for n in 0..COUNT {
+        assert_eq!(receiver.recv_message().await.unwrap().unwrap(), Message::text(text(n)));
+    }
+    let mut sender = sending.await.unwrap();
+    let ending = tokio::spawn(async move { (receiver.recv_message().await.is_none(), receiver) });
+    sender.close(CloseCode::NORMAL, "done").await.unwrap();
+    let (ended, receiver) = ending.await.unwrap();
+    assert!(ended);
+    assert_eq!(echo.await.unwrap(), Some(CloseCause::Clean));
+    let mut whole = receiver.reunite(sender).unwrap();
+    assert!(whole.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_receiver_keeps_the_deadline_of_a_close_that_the_sender_began() {
+    let (a, _peer) = duplex(1 << 16);
+    let socket = WebSocket::from_parts(a, Role::Client, &[], config(|c| c.protocol.heartbeat = None));
+    let (mut sender, mut receiver) = socket.split();
+    let waiting = tokio::spawn(async move { receiver.recv_message().await });
+    tokio::task::yield_now().await; // it waits now, without any deadline
+    let started = tokio::time::Instant::now();
+    sender.close(CloseCode::NORMAL, "").await.unwrap();
+    assert!(matches!(waiting.await.unwrap(), Some(Err(Error::Closed(CloseCause::Timeout)))));
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn it_is_a_stream_and_a_sink() {
+    let (client, server) = pair(300, Config::default());
+    let echo = tokio::spawn(async move {
+        let (sink, stream) = StreamExt::split(server);
+        stream.forward(sink).await
+    });
+    let (mut sink, stream) = client.split();
+    let all: Vec<Message> = (0..100).map(|n| Message::text(format!("{n}"))).collect();
+    let sent = all.clone();
+    let sending = tokio::spawn(async move {
+        for message in sent {
+            SinkExt::feed(&mut sink, message).await.unwrap();
+        }
+        SinkExt::flush(&mut sink).await.unwrap();
+        sink
+    });
+    let got: Vec<Message> = stream.take(100).map(Result::unwrap).collect().await;
+    assert_eq!(got, all);
+    drop(sending.await.unwrap());
+    // The stream is gone: the echo ends without a closing handshake, and says so.
+    assert!(matches!(echo.await.unwrap(), Err(Error::Closed(CloseCause::EndOfStream))));
+}
+
+#[tokio::test]
+async fn the_opening_handshake_of_both_roles() {
+    let (a, b) = duplex(1 << 16);
+    let accepting = tokio::spawn(accept_with(b, Config::default(), |upgrade| {
+        let request = upgrade.request();
+        assert_eq!((request.path(), request.query()), ("/v1/stream", Some("topic=a")));
+        assert_eq!(request.header("x-one"), Some(&b"1"[..]));
+        assert_eq!(request.header("origin"), Some(&b"https://example.org"[..]));
+        assert_eq!(request.header("host"), Some(&b"example.org:81"[..]));
+        let subprotocol = upgrade.subprotocols().find(|name| *name == "b").map(str::to_owned);
+        Ok(Acceptance { subprotocol, headers: vec![("X-Two".to_owned(), "2".to_owned())] })
+    }));
+    let mut options = ConnectOptions::default().header("X-One", "1").subprotocol("a").subprotocol("b");
+    options.origin = Some("https://example.org".to_owned());
+    let mut client = connect_over(a, "ws://example.org:81/v1/stream?topic=a", &options).await.unwrap();
+    let mut server = accepting.await.unwrap().unwrap();
+    assert_eq!((client.subprotocol(), server.subprotocol()), (Some("b"), Some("b")));
+    server.send("first").await.unwrap();
+    assert_eq!(client.recv_message().await.unwrap().unwrap(), Message::text("first"));
+}
+
+/// What a client that sends these bytes gets, and what the server says.
+async fn refused(request: &str) -> (String, Error) {
+    let (a, mut b) = duplex(1 << 16);
+    b.write_all(request.as_bytes()).await.unwrap();
+    let error = accept(a, Config::default()).await.unwrap_err();
+    (String::from_utf8(read_to_end(&mut b).await).unwrap(), error)
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_handshake_is_refused_with_the_status_that_says_so() {
+    const GOOD: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    for (from, to, status) in [
+        ("Version: 13", "Version: 8", 426),
+        ("GET", "POST", 405),
+        ("Upgrade: websocket", "Upgrade: h2c", 400),
+        ("Host: a", "Host : a", 400),
+        ("Host: a", &format!("Host: a{}", "\r\nx: y".repeat(100)), 431),
+    ] {
+        let (answer, error) = refused(&GOOD.replacen(from, to, 1)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(matches!(error, Error::Handshake(_)), "{error}");
+    }
+    let (_, error) = {
+        let (a, mut b) = duplex(1 << 16);
+        b.write_all(&GOOD.as_bytes()[..30]).await.unwrap();
+        b.shutdown().await.unwrap();
+        ((), accept(a, Config::default()).await.unwrap_err())
+    };
+    assert!(matches!(error, Error::Handshake(HandshakeError::EndOfStream)));
+}
+
+#[tokio::test]
+async fn a_refusal_tells_the_client_status_wait_and_words() {
+    let (a, b) = duplex(1 << 16);
+    let accepting = tokio::spawn(accept_with(b, Config::default(), |_| {
+        let mut rejection = Rejection::new(503, "full\u{1b}[2J");
+        rejection.headers.push(("Retry-After".to_owned(), "7".to_owned()));
+        Err(rejection)
+    }));
+    let error = connect_over(a, "ws://a/", &ConnectOptions::default()).await.unwrap_err();
+    let Error::Handshake(HandshakeError::Refused(refused)) = &error else { panic!("{error}") };
+    assert_eq!((refused.status, refused.retry_after), (503, Some(Duration::from_secs(7))));
+    assert_eq!(refused.body, "full\u{fffd}[2J");
+    assert_eq!(error.to_string(), "the server refused the WebSocket with status 503: full\u{fffd}[2J");
+    assert!(matches!(accepting.await.unwrap(), Err(Error::Handshake(HandshakeError::Rejected(503)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn redirects_are_not_followed_and_an_endless_refusal_is_cut() {
+    let (a, mut b) = duplex(1 << 16);
+    let serving = tokio::spawn(async move {
+        b.write_all(b"HTTP/1.1 302 Found\r\nLocation: ws://evil/\r\n\r\nmoved").await.unwrap();
+        std::future::pending::<()>().await;
+        drop(b);
+    });
+    let error = connect_over(a, "ws://a/", &ConnectOptions::default()).await.unwrap_err();
+    let Error::Handshake(HandshakeError::Refused(refused)) = error else { panic!("{error}") };
+    assert_eq!(
+        (refused.status, refused.location.as_deref(), &*refused.body),
+        (302, Some("ws://evil/"), "moved")
+    );
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_have_a_deadline_on_both_sides() {
+    let (a, b) = duplex(1 << 16);
+    let started = tokio::time::Instant::now();
+    assert!(matches!(accept(a, Config::default()).await, Err(Error::Timeout(Timeout::Handshake))));
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+    drop(b);
+    let (a, _b) = duplex(1 << 16);
+    let result = connect_over(a, "ws://a/", &ConnectOptions::default()).await;
+    assert!(matches!(result, Err(Error::Timeout(Timeout::Handshake))));
+}
+
+#[tokio::test]
+async fn urls_and_headers_that_cannot_be_sent_are_refused_before_anything_is() {
+    let options = ConnectOptions::default();
+    let error = connect("http://127.0.0.1:9/", &options).await.unwrap_err();
+    assert_eq!(error.to_string(), "the scheme `http` cannot be connected to, only ws:// and wss://");
+    let (a, mut b) = duplex(1 << 16);
+    let error = connect_over(a, "ws://a/", &options.header("X", "a\r\nY: b")).await.unwrap_err();
+    assert!(matches!(error, Error::Handshake(HandshakeError::Write(_))));
+    assert_eq!(read_to_end(&mut b).await, b"");
+}
+
+#[tokio::test]
+async fn wss_by_rustls_with_a_certificate_of_ones_own() {
+    use longwire::net::rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = signed.cert.der().clone();
+    let key = PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+    let tls = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind(("localhost", 0)).await.unwrap();
+    let url = format!("wss://localhost:{}/", listener.local_addr().unwrap().port());
+    let serving = tokio::spawn(async move {
+        // The first client does not trust the certificate.
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(acceptor.accept(stream).await.is_err());
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept(acceptor.accept(stream).await.unwrap(), Config::default()).await.unwrap();
+        while let Some(message) = socket.recv_message().await {
+            socket.send(message.unwrap()).await.unwrap();
+        }
+        socket.close_cause()
+    });
+    let error = connect(&url, &ConnectOptions::default()).await.unwrap_err();
+    assert!(error.to_string().contains("TLS with localhost"), "{error}");
+
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let options = ConnectOptions::default().tls(longwire::net::client_config(roots));
+    let mut socket = connect(&url, &options).await.unwrap();
+    let big = "x".repeat(300_000);
+    socket.send_text(&big).await.unwrap();
+    assert_eq!(socket.recv_message().await.unwrap().unwrap().as_str(), Some(&*big));
+    socket.close(CloseCode::NORMAL, "").await.unwrap();
+    assert_eq!(serving.await.unwrap(), Some(CloseCause::Clean));
+}

@@ -1,0 +1,66 @@
+//! A gateway of its own for each test.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use crate::http::{self, Response};
+use crate::longwire;
+use crate::process::Program;
+
+/// `longwire serve` on a free port of loopback. Killed when dropped.
+pub struct Gateway {
+    /// The process.
+    pub program: Program,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts one with its defaults.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with these options of `longwire serve`.
+    pub fn start_with(options: &[&str]) -> Self {
+        Self::of(Program::start(longwire().args(["serve", "--listen", "127.0.0.1:0"]).args(options)))
+    }
+
+    /// Starts `longwire demo` with these options.
+    pub fn demo(options: &[&str]) -> Self {
+        Self::of(Program::start(longwire().args(["demo", "--listen", "127.0.0.1:0"]).args(options)))
+    }
+
+    fn of(program: Program) -> Self {
+        let address = program.wait_for("line with the URL", |line| {
+            let (_, rest) = line.split_once("http://")?;
+            rest.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':')).next()?.parse().ok()
+        });
+        Self { program, address }
+    }
+
+    /// Its base URL, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// One request on a connection of its own.
+    pub fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        http::request(self.address, method, target, headers, body)
+    }
+
+    /// `GET` without more.
+    pub fn get(&self, target: &str) -> Response {
+        self.request("GET", target, &[], b"")
+    }
+
+    /// Publishes by POST and returns the event's cursor.
+    pub fn publish(&self, topic: &str, data: &Value) -> String {
+        let target = format!("/v1/topics/{topic}");
+        let json = [("Content-Type", "application/json")];
+        let response = self.request("POST", &target, &json, data.to_string().as_bytes());
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json()["at"].as_str().expect("the answer has `at`").to_owned()
+    }
+}
