@@ -63,7 +63,7 @@ pub struct Counts {
     pub reported: u32,
     /// Acknowledged by the gateway.
     pub acknowledged: u32,
-    /// Refused by the gateway (`nack`).
+    /// Refused by the gateway (`nack`), or too large to be sent.
     pub refused: u32,
     /// Dropped to make room for newer ones ([`WhenFull::DropOldest`]).
     pub dropped: u32,
@@ -105,8 +105,8 @@ struct Log<const BYTES: usize> {
     sent: u32,
     /// How many publications of this connection are done with: acknowledged, refused or dropped.
     done: u32,
-    /// Which of those after `done` are done with already, out of their turn: bit 0 stands for `done + 1`.
-    done_ahead: u32,
+    /// Which of those after `done` are refused already, out of their turn: bit 0 stands for `done + 1`.
+    refused: u32,
     counts: Counts,
 }
 
@@ -122,7 +122,7 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
                 sent_bytes: 0,
                 sent: 0,
                 done: 0,
-                done_ahead: 0,
+                refused: 0,
                 counts,
             })),
             reported: Signal::new(),
@@ -174,7 +174,7 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
     fn rewind(&self) {
         self.log.lock(|log| {
             let log = &mut *log.borrow_mut();
-            (log.sent_bytes, log.sent, log.done, log.done_ahead) = (0, 0, 0, 0);
+            (log.sent_bytes, log.sent, log.done, log.refused) = (0, 0, 0, 0);
         });
     }
 
@@ -213,9 +213,7 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
         self.log.lock(|log| {
             let log = &mut *log.borrow_mut();
             while u64::from(log.done) < n && log.done < log.sent {
-                let refused = log.done_ahead & 1 == 1;
-                log.advance();
-                if !refused {
+                if !log.advance() {
                     log.counts.acknowledged = log.counts.acknowledged.wrapping_add(1);
                 }
             }
@@ -232,9 +230,8 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
             let Some(bit) = u32::try_from(ahead).ok().and_then(|ahead| 1u32.checked_shl(ahead)) else {
                 return;
             };
-            if ahead < in_flight && log.done_ahead & bit == 0 {
-                log.done_ahead |= bit;
-                log.counts.refused = log.counts.refused.wrapping_add(1);
+            if ahead < in_flight {
+                log.refused |= bit;
                 log.advance_over_refused();
             }
         });
@@ -296,16 +293,19 @@ impl<const BYTES: usize> Log<BYTES> {
         true
     }
 
-    /// The publication after `done` is done with: it leaves the outbox.
-    fn advance(&mut self) {
+    /// The publication after `done` is done with: it leaves the outbox. Says whether that was refused.
+    fn advance(&mut self) -> bool {
+        let refused = self.refused & 1 == 1;
+        self.counts.refused = self.counts.refused.wrapping_add(u32::from(refused));
+        self.refused >>= 1;
         self.done = self.done.saturating_add(1);
-        self.done_ahead >>= 1;
         let len = self.remove_first();
         self.sent_bytes = self.sent_bytes.saturating_sub(len);
+        refused
     }
 
     fn advance_over_refused(&mut self) {
-        while self.done_ahead & 1 == 1 {
+        while self.refused & 1 == 1 {
             self.advance();
         }
     }
@@ -346,5 +346,226 @@ impl minicbor::encode::Write for Counter {
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
         self.0 = self.0.saturating_add(bytes.len());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::string::String;
+    use std::vec::Vec;
+
+    type Small = Outbox<NoopRawMutex, 64>;
+
+    /// Sends the next reading: its number, topic and value.
+    fn send(outbox: &impl Source, max_in_flight: u32) -> Option<(u32, String, u32)> {
+        let mut sent = None;
+        let sending = outbox.send_next(max_in_flight, |n, topic, data| {
+            sent = Some((n, topic.into(), minicbor::decode::<u32>(data).unwrap()));
+            Ok::<(), ()>(())
+        });
+        assert_eq!(sending.is_some(), sent.is_some());
+        sent
+    }
+
+    #[test]
+    fn readings_leave_in_order_and_stay_until_acknowledged() {
+        let outbox = Small::new(WhenFull::DropNewest);
+        for value in 1..=3u32 {
+            outbox.try_report("a/b", &value).unwrap();
+        }
+        assert_eq!(send(&outbox, 9), Some((1, "a/b".into(), 1)));
+        assert_eq!(send(&outbox, 9), Some((2, "a/b".into(), 2)));
+        outbox.acknowledge(1);
+        assert_eq!(outbox.counts(), Counts { reported: 3, acknowledged: 1, waiting: 2, ..Counts::default() });
+        // The connection was cut: what was not acknowledged is sent again, under new numbers.
+        outbox.rewind();
+        assert_eq!(send(&outbox, 9), Some((1, "a/b".into(), 2)));
+        assert_eq!(send(&outbox, 9), Some((2, "a/b".into(), 3)));
+        assert_eq!(send(&outbox, 9), None);
+        // More than was ever sent is no more than was sent.
+        outbox.acknowledge(u64::MAX);
+        assert_eq!(outbox.counts(), Counts { reported: 3, acknowledged: 3, ..Counts::default() });
+    }
+
+    #[test]
+    fn at_most_so_many_are_in_flight() {
+        let outbox = Outbox::<NoopRawMutex, 1024>::new(WhenFull::DropNewest);
+        for value in 0..50u32 {
+            outbox.try_report("a", &value).unwrap();
+        }
+        for _ in 0..3 {
+            assert!(send(&outbox, 3).is_some());
+        }
+        assert_eq!(send(&outbox, 3), None);
+        outbox.acknowledge(2);
+        assert_eq!(send(&outbox, 3).map(|(n, ..)| n), Some(4));
+        while send(&outbox, u32::MAX).is_some() {}
+        assert_eq!(outbox.log.lock(|log| log.borrow().sent - log.borrow().done), MAX_IN_FLIGHT);
+    }
+
+    #[test]
+    fn a_refused_reading_is_not_sent_again_whatever_is_acknowledged_around_it() {
+        let outbox = Small::new(WhenFull::DropNewest);
+        for value in 1..=4u32 {
+            outbox.try_report("a", &value).unwrap();
+            send(&outbox, 9);
+        }
+        outbox.refuse(2);
+        outbox.refuse(2);
+        outbox.refuse(4);
+        for nonsense in [0, 5, 33, 34, u64::MAX] {
+            outbox.refuse(nonsense);
+        }
+        // They wait for their turn.
+        assert_eq!(outbox.counts().waiting, 4);
+        outbox.acknowledge(1);
+        assert_eq!(outbox.counts().waiting, 2);
+        outbox.acknowledge(3);
+        let counts = Counts { reported: 4, acknowledged: 2, refused: 2, ..Counts::default() };
+        assert_eq!(outbox.counts(), counts);
+    }
+
+    #[test]
+    fn what_can_never_be_sent_is_refused_in_its_turn() {
+        let outbox = Small::new(WhenFull::DropNewest);
+        outbox.try_report("a", &1u32).unwrap();
+        outbox.try_report("b", &2u32).unwrap();
+        outbox.try_report("c", &3u32).unwrap();
+        send(&outbox, 9);
+        outbox.refuse_next();
+        assert_eq!(send(&outbox, 9), Some((3, "c".into(), 3)));
+        outbox.acknowledge(1);
+        assert_eq!(
+            outbox.counts(),
+            Counts { reported: 3, acknowledged: 1, refused: 1, waiting: 1, dropped: 0 }
+        );
+    }
+
+    #[test]
+    fn limits() {
+        let outbox = Small::new(WhenFull::DropNewest);
+        assert_eq!(outbox.try_report("a//b", &1), Err(ReportError::BadTopic));
+        assert_eq!(outbox.try_report("a/*", &1), Err(ReportError::BadTopic));
+        // 64 bytes: a header of 3, a topic of 1, a text of 58 behind its own header of 2.
+        let text = "x".repeat(59);
+        assert_eq!(outbox.try_report("a", &text[..59]), Err(ReportError::TooLarge));
+        assert_eq!(outbox.try_report("a", &text[..58]), Ok(()));
+        assert_eq!(outbox.try_report("a", &1), Err(ReportError::Full));
+        let oldest = Small::new(WhenFull::DropOldest);
+        assert_eq!(oldest.try_report("a", &text[..58]), Ok(()));
+        assert_eq!(oldest.try_report("b", &1u32), Ok(()));
+        assert_eq!(oldest.counts(), Counts { reported: 2, dropped: 1, waiting: 1, ..Counts::default() });
+        assert_eq!(send(&oldest, 9), Some((1, "b".into(), 1)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Report(u32),
+        Send,
+        Acknowledge(u64),
+        Refuse(u64),
+        Rewind,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => any::<u32>().prop_map(|bits| Op::Report(bits >> (bits % 32))),
+            4 => Just(Op::Send),
+            2 => (0..40u64).prop_map(Op::Acknowledge),
+            1 => (0..40u64).prop_map(Op::Refuse),
+            1 => Just(Op::Rewind),
+        ]
+    }
+
+    /// The same with lists: what waits, in order; and what became of each publication of this connection.
+    #[derive(Default)]
+    struct Model {
+        waiting: VecDeque<u32>,
+        in_flight: Vec<(u32, bool)>,
+        done: usize,
+        counts: Counts,
+    }
+
+    impl Model {
+        fn settle(&mut self) {
+            while self.in_flight.get(self.done).is_some_and(|(_, refused)| *refused) {
+                self.done += 1;
+                self.counts.refused += 1;
+                self.waiting.pop_front();
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_model(ops in prop::collection::vec(op(), 0..120), drop_oldest: bool) {
+            let policy = if drop_oldest { WhenFull::DropOldest } else { WhenFull::DropNewest };
+            let outbox = Small::new(policy);
+            let mut model = Model::default();
+            for op in ops {
+                match op {
+                    Op::Report(value) => {
+                        let before = outbox.counts();
+                        let taken = outbox.try_report("t", &value).is_ok();
+                        let dropped = outbox.counts().dropped - before.dropped;
+                        prop_assert!(taken || policy == WhenFull::DropNewest);
+                        prop_assert!(dropped == 0 || policy == WhenFull::DropOldest);
+                        for _ in 0..dropped {
+                            if model.in_flight.len() > model.done {
+                                model.done += 1;
+                            }
+                            model.waiting.pop_front();
+                            model.settle();
+                        }
+                        model.counts.dropped += dropped;
+                        if taken {
+                            model.waiting.push_back(value);
+                            model.counts.reported += 1;
+                        }
+                    }
+                    Op::Send => {
+                        let next = model.in_flight.len() - model.done;
+                        let expected = model.waiting.get(next).copied();
+                        prop_assert_eq!(send(&outbox, u32::MAX).map(|(_, _, value)| value), expected);
+                        model.in_flight.extend(expected.map(|value| (value, false)));
+                    }
+                    Op::Acknowledge(n) => {
+                        outbox.acknowledge(n);
+                        while (model.done as u64) < n && model.done < model.in_flight.len() {
+                            let refused = u32::from(model.in_flight[model.done].1);
+                            model.counts.refused += refused;
+                            model.counts.acknowledged += 1 - refused;
+                            model.done += 1;
+                            model.waiting.pop_front();
+                        }
+                        model.settle();
+                    }
+                    Op::Refuse(n) => {
+                        outbox.refuse(n);
+                        let done = model.done;
+                        let at = usize::try_from(n).unwrap().checked_sub(1).filter(|at| *at >= done);
+                        if let Some((_, refused)) = at.and_then(|at| model.in_flight.get_mut(at)) {
+                            *refused = true;
+                        }
+                        model.settle();
+                    }
+                    Op::Rewind => {
+                        outbox.rewind();
+                        // Those refused out of their turn are sent again, and refused again.
+                        model.in_flight.clear();
+                        model.done = 0;
+                    }
+                }
+                model.counts.waiting = u32::try_from(model.waiting.len()).unwrap();
+                let counts = outbox.counts();
+                prop_assert_eq!(counts, model.counts);
+                let known = counts.acknowledged + counts.refused + counts.dropped + counts.waiting;
+                prop_assert_eq!(counts.reported, known);
+            }
+        }
     }
 }

@@ -5,10 +5,9 @@
 mod common;
 
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard};
 
-use common::{Memory, Numbers, Pace, poll_times};
-use embassy_time::{Duration, MockDriver};
+use common::{Memory, Numbers, Pace, clock, poll_times};
+use embassy_time::Duration;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::head::{HeadError, HeadReader, Limits, Step as HeadStep};
 use longwire_core::http::upgrade::{self, Offer, ResponseError};
@@ -19,14 +18,6 @@ use proptest::prelude::*;
 
 static CONFIG: Config = Config::new();
 static SERVER: ws::Config = ws::Config::new();
-
-/// The tests share one clock.
-fn clock() -> (MutexGuard<'static, ()>, &'static MockDriver) {
-    static CLOCK: Mutex<()> = Mutex::new(());
-    let guard = CLOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    MockDriver::get().reset();
-    (guard, MockDriver::get())
-}
 
 /// What was received, in words.
 type Transcript = Vec<String>;

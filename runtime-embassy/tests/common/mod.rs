@@ -7,9 +7,19 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use embassy_time::MockDriver;
 use longwire_embassy::Link;
+
+/// The tests share one clock.
+pub(crate) fn clock() -> (MutexGuard<'static, ()>, &'static MockDriver) {
+    static CLOCK: Mutex<()> = Mutex::new(());
+    let guard = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    MockDriver::get().reset();
+    (guard, MockDriver::get())
+}
 
 /// A generator of numbers that are always the same.
 #[derive(Clone, Debug)]

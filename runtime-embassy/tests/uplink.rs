@@ -1,0 +1,495 @@
+//! An uplink against a gateway made of the same core, over streams in memory, under virtual time.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+
+use common::{Memory, Numbers, Pace, Wire, clock, poll_times};
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_time::{Duration, MockDriver};
+use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::http::head::{HeadReader, Limits as HeadLimits, Step as HeadStep};
+use longwire_core::http::{upgrade, write};
+use longwire_core::session::backoff::Failure;
+use longwire_core::session::{ClientMessage, Code, Data, Level, Limits, Refusal, ServerMessage, cbor};
+use longwire_core::time::Instant;
+use longwire_core::ws::{self, CloseCause, CloseCode, Connection, Event, Server, Step};
+use longwire_embassy::{
+    Connect, Counts, Error, Gateway, HandshakeError, Link, Lost, Outbox, Status, Uplink, UplinkConfig,
+    WhenFull,
+};
+
+static CONFIG: UplinkConfig = UplinkConfig::new();
+static SERVER: ws::Config = ws::Config::new();
+
+type Readings = Outbox<NoopRawMutex, 4096>;
+
+/// The links that were opened, newest last; each attempt opens one.
+#[derive(Clone, Default)]
+struct Network {
+    wires: Rc<RefCell<Vec<Rc<RefCell<Wire>>>>>,
+    down: bool,
+}
+
+impl Network {
+    fn newest(&self) -> Rc<RefCell<Wire>> {
+        self.wires.borrow().last().unwrap().clone()
+    }
+}
+
+/// A link that cannot tell how much of a dropped write was taken: the uplink must never drop one.
+struct Unsafe(Memory);
+
+impl Link for Unsafe {
+    type Error = Infallible;
+
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        self.0.read(bytes).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.0.write(bytes).await
+    }
+}
+
+impl Connect for Network {
+    type Link<'a> = Unsafe;
+    type Error = ();
+
+    async fn connect(&mut self) -> Result<Unsafe, ()> {
+        if self.down {
+            return Err(());
+        }
+        let link = Memory::new(Pace::Bytes(7));
+        self.wires.borrow_mut().push(link.wire.clone());
+        Ok(Unsafe(link))
+    }
+}
+
+/// The gateway's end of one link.
+struct Peer {
+    wire: Rc<RefCell<Wire>>,
+    connection: Option<Connection<Server>>,
+    rx: (Vec<u8>, RxCursor),
+    /// What was published: number, topic, value.
+    published: Vec<(u64, String, u32)>,
+    closed: Option<CloseCode>,
+}
+
+impl Peer {
+    fn new(wire: Rc<RefCell<Wire>>) -> Self {
+        let rx = (vec![0; 4096], RxCursor::default());
+        Self { wire, connection: None, rx, published: Vec::new(), closed: None }
+    }
+
+    /// Works off what the device sent.
+    fn serve(&mut self) {
+        let (mut bytes, mut at) = (vec![0; 4096], TxCursor::default());
+        let mut io = Io::new(RxBuf::new(&mut self.rx.0, &mut self.rx.1), TxBuf::new(&mut bytes, &mut at));
+        let came = core::mem::take(&mut self.wire.borrow_mut().from_client);
+        assert_eq!(io.rx.fill(&came), came.len());
+        if self.connection.is_none() {
+            match HeadReader::default().poll_request(&mut io.rx, &HeadLimits::DEFAULT).unwrap() {
+                HeadStep::Head(head) => {
+                    let request = head.view(io.rx.reborrow());
+                    assert_eq!((request.target(), request.authority()), ("/v1/stream", "gateway:80"));
+                    assert_eq!(request.header("authorization"), Some(&b"Bearer secret"[..]));
+                    let upgrade = upgrade::accept(&request).unwrap();
+                    let chosen = upgrade.subprotocols().next();
+                    assert_eq!(chosen, Some("longwire.v1.cbor"));
+                    upgrade.write_response(&mut io.tx, chosen, None, &[]).unwrap();
+                    head.release(&mut io.rx);
+                    self.connection = Some(Connection::new(Server, &SERVER, Instant::default()));
+                }
+                _ => return,
+            }
+        }
+        let connection = self.connection.as_mut().unwrap();
+        while let Step::Event(found) = connection.poll(Instant::default(), &mut io).unwrap() {
+            match found.event(io.rx.reborrow()) {
+                Event::Binary(message) => {
+                    let message = cbor::decode_client(message).unwrap();
+                    let ClientMessage::Pub { n, topic, key: None, data: Data::Cbor(data) } = message else {
+                        panic!("{message:?}")
+                    };
+                    let value = minicbor::decode(data).unwrap();
+                    self.published.push((n.unwrap(), topic.as_plain().unwrap().into(), value));
+                }
+                Event::Close(reason) => self.closed = reason.code,
+                event => panic!("{event:?}"),
+            }
+        }
+        self.wire.borrow_mut().to_client.extend(io.tx.pending());
+    }
+
+    fn say(&mut self, message: &ServerMessage<'_>) {
+        let mut encoded = heapless::Vec::<u8, 256>::new();
+        cbor::encode_server(message, &mut encoded).unwrap();
+        self.frame(|connection, tx| connection.send_binary(tx, &encoded).unwrap());
+    }
+
+    fn frame(&mut self, write: impl FnOnce(&mut Connection<Server>, &mut TxBuf<'_>)) {
+        let (mut bytes, mut at) = (vec![0; 4096], TxCursor::default());
+        let mut tx = TxBuf::new(&mut bytes, &mut at);
+        write(self.connection.as_mut().unwrap(), &mut tx);
+        self.wire.borrow_mut().to_client.extend(tx.pending());
+    }
+
+    fn hello(&mut self, max_inflight: u64) {
+        self.say(&ServerMessage::Hello {
+            session: "s".into(),
+            heartbeat: core::time::Duration::from_secs(15),
+            lease: None,
+            limits: Limits { max_message: 200, max_topics: 1, max_inflight },
+        });
+    }
+
+    fn ack(&mut self, n: u64) {
+        self.say(&ServerMessage::Ack { n, level: Level::Ring });
+    }
+}
+
+fn values(peer: &Peer) -> Vec<u32> {
+    // Numbers count from 1 on each connection.
+    assert!(peer.published.iter().map(|(n, ..)| *n).eq(1..=peer.published.len() as u64));
+    peer.published.iter().map(|(.., value)| *value).collect()
+}
+
+/// Something that the gateway does.
+type Act<'a> = &'a dyn Fn(&mut Peer);
+
+/// What an uplink said.
+type Seen = Rc<RefCell<Vec<Status>>>;
+
+/// Runs `test` beside an uplink. `turn` lets the uplink go on until it waits for something, and gives what it
+/// returned.
+fn with_uplink(
+    network: Network,
+    outbox: &Readings,
+    config: &UplinkConfig,
+    test: impl FnOnce(&Seen, &mut dyn FnMut() -> Option<Lost>),
+) {
+    let seen = Seen::default();
+    let (mut rx, mut tx) = ([0; 512], [0; 512]);
+    let gateway = Gateway { authorization: Some("Bearer secret"), ..Gateway::new("gateway:80") };
+    let mut uplink = Uplink::new(network, gateway, config, Numbers(1), &mut rx, &mut tx);
+    let observed = seen.clone();
+    let run = uplink.run(outbox, move |status| observed.borrow_mut().push(status));
+    let mut run = pin!(run);
+    test(&seen, &mut || poll_times(run.as_mut() as std::pin::Pin<&mut dyn Future<Output = Lost>>, 500));
+}
+
+fn outbox_with(readings: impl Iterator<Item = u32>) -> Readings {
+    let outbox = Readings::new(WhenFull::DropOldest);
+    readings.for_each(|value| outbox.try_report("device/7/uptime", &value).unwrap());
+    outbox
+}
+
+/// A turn of the uplink, one of the gateway, one of the uplink again.
+fn exchange(turn: &mut dyn FnMut() -> Option<Lost>, peer: &mut Peer) {
+    assert_eq!(turn(), None);
+    peer.serve();
+    assert_eq!(turn(), None);
+    peer.serve();
+}
+
+fn last_wait(seen: &Seen) -> Duration {
+    match seen.borrow().last() {
+        Some(Status::Waiting(wait)) => Duration::from_millis(wait.as_millis().try_into().unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn readings_are_published_after_hello_and_stay_until_acknowledged() {
+    let _clock = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..3));
+    with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        assert_eq!(*seen.borrow(), [Status::Connecting]);
+        assert!(peer.published.is_empty(), "nothing is sent before hello");
+        peer.hello(10);
+        exchange(turn, &mut peer);
+        assert_eq!(*seen.borrow(), [Status::Connecting, Status::Open]);
+        assert_eq!(values(&peer), [0, 1, 2]);
+        assert_eq!(peer.published[0].1, "device/7/uptime");
+        // A report wakes the uplink.
+        outbox.try_report("device/7/uptime", &3).unwrap();
+        exchange(turn, &mut peer);
+        assert_eq!(values(&peer), [0, 1, 2, 3]);
+        peer.ack(3);
+        exchange(turn, &mut peer);
+        assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 3, waiting: 1, ..Counts::default() });
+    });
+}
+
+#[test]
+fn at_most_max_inflight_are_on_their_way() {
+    let _clock = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..9));
+    with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(2);
+        exchange(turn, &mut peer);
+        assert_eq!(values(&peer), [0, 1]);
+        peer.ack(1);
+        exchange(turn, &mut peer);
+        assert_eq!(values(&peer), [0, 1, 2]);
+    });
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_again_on_the_next_connection() {
+    let (_guard, clock) = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..4));
+    with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(10);
+        exchange(turn, &mut peer);
+        peer.ack(2);
+        peer.wire.borrow_mut().ended = true;
+        assert_eq!(turn(), None);
+        let lost = Status::Lost(Lost::Broken(Error::Closed(CloseCause::EndOfStream)));
+        assert_eq!(seen.borrow()[2], lost);
+        assert_eq!(network.wires.borrow().len(), 1, "one attempt in flight, after its wait");
+        clock.advance(last_wait(seen));
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(10);
+        exchange(turn, &mut peer);
+        assert_eq!(values(&peer), [2, 3]);
+        peer.ack(2);
+        exchange(turn, &mut peer);
+        assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 4, ..Counts::default() });
+    });
+}
+
+#[test]
+fn a_refused_reading_is_counted_and_the_others_go_on() {
+    let _clock = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..2));
+    // Above the gateway's max_message of 200 bytes: it would cost the connection.
+    outbox.try_report("device/7/log", "x".repeat(200).as_str()).unwrap();
+    outbox.try_report("device/7/uptime", &3).unwrap();
+    with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(10);
+        exchange(turn, &mut peer);
+        assert_eq!(
+            peer.published.iter().map(|(n, _, value)| (*n, *value)).collect::<Vec<_>>(),
+            [(1, 0), (2, 1), (4, 3)]
+        );
+        let refusal = Refusal::new(Code::TopicsFull, "full");
+        peer.say(&ServerMessage::Nack { n: Some(1), refusal });
+        peer.ack(4);
+        exchange(turn, &mut peer);
+        assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 2, refused: 2, ..Counts::default() });
+    });
+}
+
+#[test]
+fn the_gateways_window_is_kept() {
+    let (_guard, clock) = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..1));
+    with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(10);
+        exchange(turn, &mut peer);
+        let after = core::time::Duration::from_secs(60);
+        let refusal = Refusal::new(Code::Draining, "restarts").retry_after(after);
+        peer.say(&ServerMessage::Bye { refusal, window: Some(after) });
+        exchange(turn, &mut peer);
+        assert_eq!(peer.closed, Some(CloseCode::NORMAL));
+        peer.wire.borrow_mut().ended = true;
+        assert_eq!(turn(), None);
+        let failure = Failure::Told { retry_after: after, window: after };
+        assert_eq!(seen.borrow()[2], Status::Lost(Lost::Bye(Some(Code::Draining), failure)));
+        assert!((60_000..=120_000).contains(&last_wait(seen).as_millis()), "{seen:?}");
+        clock.advance(Duration::from_secs(60) - Duration::from_millis(1));
+        assert_eq!(turn(), None);
+        assert_eq!(network.wires.borrow().len(), 1);
+        clock.advance(Duration::from_secs(61));
+        assert_eq!(turn(), None);
+        assert_eq!(network.wires.borrow().len(), 2);
+    });
+}
+
+#[test]
+fn a_refusal_for_good_ends_it() {
+    let _clock = clock();
+    let bye = |peer: &mut Peer| {
+        let refusal = Refusal::new(Code::Unauthorized, "expired");
+        peer.say(&ServerMessage::Bye { refusal, window: None });
+    };
+    let close = |peer: &mut Peer| {
+        peer.frame(|connection, tx| {
+            let code = CloseCode::new(3000).unwrap();
+            connection.close(Instant::default(), tx, code, "expired").unwrap();
+        });
+    };
+    let ends: [(Act<'_>, Lost); 2] = [
+        (&bye, Lost::Bye(Some(Code::Unauthorized), Failure::Permanent)),
+        (&close, Lost::Closed(CloseCode::new(3000))),
+    ];
+    for (end, lost) in ends {
+        let (network, outbox) = (Network::default(), outbox_with(0..1));
+        with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
+            assert_eq!(turn(), None);
+            let mut peer = Peer::new(network.newest());
+            exchange(turn, &mut peer);
+            peer.hello(10);
+            end(&mut peer);
+            exchange(turn, &mut peer);
+            peer.wire.borrow_mut().ended = true;
+            assert_eq!(turn(), Some(lost));
+            assert_eq!(outbox.counts().waiting, 1, "the reading is kept");
+        });
+    }
+}
+
+#[test]
+fn refused_upgrades() {
+    let _clock = clock();
+    for (status, fields, last) in [
+        (401, &[][..], None),
+        (503, &[("Retry-After", "7")][..], Some(7_000..=7_500)),
+        (502, &[][..], Some(0..=500)),
+    ] {
+        let (network, outbox) = (Network::default(), outbox_with(0..1));
+        with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+            assert_eq!(turn(), None);
+            let (mut bytes, mut at) = ([0; 512], TxCursor::default());
+            let mut tx = TxBuf::new(&mut bytes, &mut at);
+            write::refusal(&mut tx, status, fields, "no").unwrap();
+            network.newest().borrow_mut().to_client.extend(tx.pending());
+            let end = turn();
+            let retry_after = (status == 503).then_some(7);
+            let refused = Lost::Handshake(HandshakeError::Refused { status, retry_after });
+            match last {
+                None => assert_eq!(end, Some(refused)),
+                Some(wait) => {
+                    assert_eq!((end, seen.borrow()[1]), (None, Status::Lost(refused)));
+                    assert!(wait.contains(&last_wait(seen).as_millis()), "{status}: {seen:?}");
+                }
+            }
+        });
+    }
+}
+
+/// Lets time go by until the uplink has said more than `so_far` things.
+fn wait_for_status(
+    clock: &MockDriver,
+    seen: &Seen,
+    so_far: usize,
+    turn: &mut dyn FnMut() -> Option<Lost>,
+) -> u64 {
+    for seconds in 0..100 {
+        assert_eq!(turn(), None);
+        if seen.borrow().len() > so_far {
+            return seconds;
+        }
+        clock.advance(Duration::from_secs(1));
+    }
+    panic!("nothing: {seen:?}")
+}
+
+#[test]
+fn silence_is_noticed_at_every_stage() {
+    let (_guard, clock) = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..1));
+    with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+        // No answer to the upgrade.
+        assert_eq!(wait_for_status(clock, seen, 1, turn), 10);
+        assert_eq!(seen.borrow()[1], Status::Lost(Lost::Handshake(HandshakeError::Timeout)));
+        clock.advance(last_wait(seen));
+        // An upgrade, and no hello.
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        peer.serve();
+        // The Close has five seconds to be answered.
+        assert_eq!(wait_for_status(clock, seen, 4, turn), 15);
+        assert_eq!(seen.borrow()[4], Status::Lost(Lost::NoHello));
+        clock.advance(last_wait(seen));
+        // A hello, and then nothing, not even Pongs.
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(10);
+        assert_eq!(turn(), None);
+        assert_eq!(seen.borrow()[7], Status::Open);
+        assert_eq!(wait_for_status(clock, seen, 8, turn), 40);
+        assert_eq!(seen.borrow()[8], Status::Lost(Lost::Broken(Error::Closed(CloseCause::Timeout))));
+    });
+}
+
+#[test]
+fn without_a_network_attempts_become_rare() {
+    let (_guard, clock) = clock();
+    let outbox = outbox_with(0..1);
+    let network = Network { down: true, ..Network::default() };
+    with_uplink(network, &outbox, &CONFIG, |seen, turn| {
+        let mut total = 0;
+        for _ in 0..40 {
+            assert_eq!(turn(), None);
+            assert_eq!(seen.borrow().iter().rev().nth(1), Some(&Status::Lost(Lost::NoLink)));
+            total += last_wait(seen).as_millis();
+            clock.advance(last_wait(seen));
+        }
+        // Seven attempts until the waits are drawn from 30 s, half of which is their mean.
+        assert!((300_000..=33 * 30_000 + 32_000).contains(&total), "{total}");
+    });
+}
+
+#[test]
+fn frames_that_have_no_place_here() {
+    let _clock = clock();
+    let text = |peer: &mut Peer| peer.frame(|connection, tx| connection.send_text(tx, "{}").unwrap());
+    let noise = |peer: &mut Peer| peer.frame(|connection, tx| connection.send_binary(tx, b"\xff").unwrap());
+    let cases: [(Act<'_>, Lost, u16); 2] = [(&text, Lost::TextFrame, 1003), (&noise, Lost::BadMessage, 1008)];
+    for (send, lost, code) in cases {
+        let (network, outbox) = (Network::default(), outbox_with(0..1));
+        with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+            assert_eq!(turn(), None);
+            let mut peer = Peer::new(network.newest());
+            exchange(turn, &mut peer);
+            peer.hello(10);
+            send(&mut peer);
+            exchange(turn, &mut peer);
+            assert_eq!(peer.closed, CloseCode::new(code));
+            peer.wire.borrow_mut().ended = true;
+            assert_eq!(turn(), None);
+            assert_eq!(seen.borrow()[2], Status::Lost(lost));
+        });
+    }
+    // A type that a later version may have, and what only readers are told, are passed over.
+    let (network, outbox) = (Network::default(), outbox_with(0..1));
+    with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(10);
+        peer.frame(|connection, tx| connection.send_binary(tx, b"\xa1\x00\x18\x63").unwrap());
+        peer.say(&ServerMessage::Renew { within: core::time::Duration::from_secs(9) });
+        exchange(turn, &mut peer);
+        assert_eq!(values(&peer), [0]);
+        peer.ack(1);
+        exchange(turn, &mut peer);
+        assert_eq!(outbox.counts().acknowledged, 1);
+    });
+}
