@@ -1,8 +1,6 @@
 //! `WebSocket<S>` against itself and against bytes written by hand.
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
     clippy::cast_possible_truncation,
     reason = "a test that is wrong may stop"
 )]
