@@ -95,7 +95,9 @@ impl Endpoint {
 /// Without the credential.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("url", &self.websocket_url(&self.target.path)).finish_non_exhaustive()
+        f.debug_struct("Endpoint")
+            .field("url", &self.websocket_url(&self.target.path))
+            .finish_non_exhaustive()
     }
 }
 

@@ -71,7 +71,8 @@ impl Refusal {
             status,
             code: code.into(),
             message: message.into(),
-            permanent: status.is_some_and(|status| matches!(status, 300..500) && status != 408 && status != 429),
+            permanent: status
+                .is_some_and(|status| matches!(status, 300..500) && status != 408 && status != 429),
             retry_after: None,
             window: None,
             n: None,
@@ -175,9 +176,9 @@ impl From<websocket::Error> for Error {
     fn from(error: websocket::Error) -> Self {
         match error {
             websocket::Error::Io(error) => Self::Io(error),
-            websocket::Error::Handshake(websocket::HandshakeError::Refused(refused)) => {
-                Self::Refused(super::http::refusal(refused.status, refused.retry_after, refused.body.as_bytes()))
-            }
+            websocket::Error::Handshake(websocket::HandshakeError::Refused(refused)) => Self::Refused(
+                super::http::refusal(refused.status, refused.retry_after, refused.body.as_bytes()),
+            ),
             error => Self::WebSocket(error),
         }
     }

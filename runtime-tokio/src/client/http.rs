@@ -79,9 +79,10 @@ impl Link {
     /// What an answer other than the expected one says.
     pub(crate) async fn refused(&mut self, response: Response<Incoming>) -> Error {
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| {
-            value.to_str().ok()?.parse().ok().map(Duration::from_secs)
-        });
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
         let mut body = response.into_body();
         let mut bytes = Vec::new();
         // However far it comes, in a second: the status is the news.
@@ -149,7 +150,10 @@ mod tests {
         assert_eq!((known.code.as_str(), known.permanent), ("draining", false));
         assert_eq!(known.retry_after, Some(Duration::from_millis(1500)));
         let other = refusal(502, Some(Duration::from_secs(2)), b"<html>");
-        assert_eq!((other.code.as_str(), other.message.as_str(), other.permanent), ("", "Bad Gateway", false));
+        assert_eq!(
+            (other.code.as_str(), other.message.as_str(), other.permanent),
+            ("", "Bad Gateway", false)
+        );
         assert_eq!(other.retry_after, Some(Duration::from_secs(2)));
         assert!(refusal(404, None, b"nothing here").permanent);
         assert!(!refusal(429, None, b"").permanent);

@@ -78,7 +78,10 @@ pub(super) enum Arrival {
     CaughtUp(Cursor),
     Gap(Gap),
     Tick(Cursor),
-    Hello { heartbeat: Duration, max_inflight: u64 },
+    Hello {
+        heartbeat: Duration,
+        max_inflight: u64,
+    },
     Bye(Refusal),
     /// Something was refused, and the connection goes on.
     Error(Refusal),

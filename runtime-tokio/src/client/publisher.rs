@@ -19,7 +19,12 @@ use std::collections::BTreeSet;
 /// # Errors
 /// [`Error::Name`], [`Error::Data`] before anything is sent; [`Error::Refused`]; [`Error::Silence`] after
 /// [`Endpoint::open_timeout`].
-pub async fn publish(endpoint: &Endpoint, topic: &str, key: Option<&str>, data: &Data) -> Result<Cursor, Error> {
+pub async fn publish(
+    endpoint: &Endpoint,
+    topic: &str,
+    key: Option<&str>,
+    data: &Data,
+) -> Result<Cursor, Error> {
     check(topic, key, data)?;
     let mut path = endpoint.path("/v1/topics/");
     encode(&mut path, topic);
@@ -67,10 +72,10 @@ pub struct Publisher {
     max_inflight: u64,
 }
 
-/// What a gateway allows at least, before it has been asked: no more is sent ahead.
-const MAX_INFLIGHT: u64 = 64;
-
 impl Publisher {
+    /// Most publications that are sent ahead of their acknowledgements, if the gateway allows as many.
+    pub const MAX_INFLIGHT: u64 = 64;
+
     /// Connects.
     ///
     /// # Errors
@@ -88,7 +93,7 @@ impl Publisher {
                 socket,
                 next: 1,
                 settled: 0,
-                max_inflight: max_inflight.clamp(1, MAX_INFLIGHT),
+                max_inflight: max_inflight.clamp(1, Self::MAX_INFLIGHT),
                 refused: BTreeSet::new(),
                 taken: 0,
             })
@@ -205,7 +210,10 @@ impl Publisher {
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher").field("next", &self.next).field("settled", &self.settled).finish_non_exhaustive()
+        f.debug_struct("Publisher")
+            .field("next", &self.next)
+            .field("settled", &self.settled)
+            .finish_non_exhaustive()
     }
 }
 

@@ -145,7 +145,8 @@ impl Socket {
         if let Some(authorization) = endpoint.authorization() {
             options = options.header("Authorization", authorization);
         }
-        let socket = websocket::connect(&endpoint.websocket_url(path), &options).await.map_err(Error::from)?;
+        let socket =
+            websocket::connect(&endpoint.websocket_url(path), &options).await.map_err(Error::from)?;
         Ok(Self { socket, silence: silence(HEARTBEAT) })
     }
 
@@ -298,7 +299,8 @@ impl Polls {
             match response.status() {
                 StatusCode::OK => {
                     let body = link.body(response.into_body(), self.endpoint.max_message).await?;
-                    parse(&body).ok_or_else(|| Error::Protocol("the answer to a poll is malformed".to_owned()))
+                    parse(&body)
+                        .ok_or_else(|| Error::Protocol("the answer to a poll is malformed".to_owned()))
                 }
                 StatusCode::NO_CONTENT => {
                     let next = response.headers().get("longwire-next").and_then(|next| next.to_str().ok());
@@ -374,7 +376,8 @@ mod tests {
     #[test]
     fn the_url_of_a_subscription() {
         let endpoint = Endpoint::new("http://a/base").unwrap();
-        let path = stream_path(&endpoint, &["fleet/**".to_owned(), "a&b".to_owned()], Since::Latest, "&wait=25");
+        let path =
+            stream_path(&endpoint, &["fleet/**".to_owned(), "a&b".to_owned()], Since::Latest, "&wait=25");
         assert_eq!(path, "/base/v1/stream?since=latest&topic=fleet/**&topic=a%26b&wait=25");
     }
 }

@@ -8,8 +8,8 @@ use longwire_core::log::Pattern;
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
 use longwire_core::time;
 use std::fmt;
-use std::io::ErrorKind;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::Poll;
@@ -334,7 +334,9 @@ impl Work {
     /// at all, and not when it understood and said no.
     fn falls_back(&self, end: &End) -> bool {
         let understood = match &end.error {
-            Error::Refused(refusal) => !matches!(refusal.code.as_str(), "" | "bad_request" | "upgrade_required"),
+            Error::Refused(refusal) => {
+                !matches!(refusal.code.as_str(), "" | "bad_request" | "upgrade_required")
+            }
             // Somebody in between who does not like the upgrade may just hang up.
             Error::Io(error) => !matches!(
                 error.kind(),
@@ -352,7 +354,8 @@ impl Work {
     async fn attempt(&mut self) -> Outcome {
         let transport = self.ladder.current();
         self.emit(Item::State(State::Connecting(transport))).await;
-        let limit = if self.ladder.is_auto() { self.endpoint.open_timeout / 2 } else { self.endpoint.open_timeout };
+        let limit =
+            if self.ladder.is_auto() { self.endpoint.open_timeout / 2 } else { self.endpoint.open_timeout };
         let opening = Session::open(transport, &self.endpoint, &self.topics, self.since);
         let session = tokio::select! {
             biased;
