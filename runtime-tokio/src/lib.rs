@@ -3,8 +3,10 @@
 //! | module | for whom |
 //! |---|---|
 //! | [`websocket`] | who wants a WebSocket over any tokio stream, and no hub |
+//! | [`client`] | who reads or publishes at a gateway |
 //! | [`hub`] | who embeds the log and its readers into a program |
 
+pub mod client;
 pub mod hub;
 pub mod net;
 pub mod websocket;

@@ -1,11 +1,5 @@
 //! `WebSocket<S>` against itself and against bytes written by hand.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "a test that is wrong may stop"
-)]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that is wrong may stop")]
 
 use futures_util::{SinkExt, StreamExt};
 use longwire::websocket::{

@@ -1,10 +1,5 @@
 //! Against tungstenite, an implementation with other authors, in both directions.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "a test that is wrong may stop"
-)]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that is wrong may stop")]
 
 use futures_util::{SinkExt, StreamExt};
 use longwire::websocket::{

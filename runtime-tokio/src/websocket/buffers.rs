@@ -11,14 +11,14 @@ const FIRST: usize = 2048;
 
 /// What came in and is not worked off.
 #[derive(Debug, Default)]
-pub(super) struct Rx {
+pub(crate) struct Rx {
     bytes: Vec<u8>,
     cursor: RxCursor,
 }
 
 impl Rx {
     /// Lends it, with the bytes that it has.
-    pub(super) fn lend(&mut self) -> RxBuf<'_> {
+    pub(crate) fn lend(&mut self) -> RxBuf<'_> {
         RxBuf::new(&mut self.bytes, &mut self.cursor)
     }
 
@@ -28,20 +28,25 @@ impl Rx {
     }
 
     /// Makes it at least `len` bytes long; what is held stays where it is.
-    pub(super) fn grow(&mut self, len: usize) {
+    pub(crate) fn grow(&mut self, len: usize) {
         if len > self.bytes.len() {
             self.bytes.resize(len, 0);
         }
     }
 
     /// Appends bytes that were read elsewhere.
-    pub(super) fn extend(&mut self, bytes: &[u8]) {
-        self.grow(self.bytes.len().saturating_add(bytes.len()));
-        self.lend().fill(bytes);
+    pub(crate) fn extend(&mut self, mut bytes: &[u8]) {
+        let held = self.lend().held();
+        self.grow(held.saturating_add(bytes.len()));
+        // What is held may have to move to make all of the room usable; filling twice does it.
+        while !bytes.is_empty() {
+            let n = self.lend().fill(bytes);
+            bytes = bytes.get(n..).unwrap_or_default();
+        }
     }
 
     /// Gives the memory back if nothing is held.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if self.is_idle() {
             *self = Self::default();
         }

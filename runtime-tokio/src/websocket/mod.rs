@@ -35,7 +35,7 @@
 //! whoever awaits [`recv`](WebSocket::recv), so somebody has to, also when no message is expected.
 
 mod accept;
-mod buffers;
+pub(crate) mod buffers;
 mod config;
 mod connect;
 mod driver;

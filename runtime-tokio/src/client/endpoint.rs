@@ -1,0 +1,146 @@
+//! Where a gateway is, and as whom to speak to it.
+
+use super::Error;
+use crate::net::{Schemes, Target, rustls::ClientConfig};
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SCHEMES: Schemes = (
+    &[("http", false), ("https", true), ("ws", false), ("wss", true)],
+    "http://, https://, ws:// and wss://",
+);
+
+/// A gateway's address, the credential to show it, and what to trust.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(crate) target: Target,
+    pub(crate) token: Option<String>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) open_timeout: Duration,
+    pub(crate) max_message: usize,
+}
+
+impl Endpoint {
+    /// The gateway at `url`, of which scheme, host, port and the beginning of the path count:
+    /// `https://example.org/telemetry` means `https://example.org/telemetry/v1/stream`. `ws` is the same as `http`, and
+    /// `wss` as `https`; the transport is chosen elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Url`].
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let mut target = Target::parse(url, SCHEMES)?;
+        if target.path.contains('?') {
+            return Err(Error::Query);
+        }
+        target.path.truncate(target.path.trim_end_matches('/').len());
+        Ok(Self::of(target))
+    }
+
+    pub(super) fn of(target: Target) -> Self {
+        Self { target, token: None, tls: None, open_timeout: Duration::from_secs(10), max_message: 4 << 20 }
+    }
+
+    /// The credential, sent as `Authorization: Bearer ...`.
+    ///
+    /// # Errors
+    /// [`Error::Token`] when it holds anything but visible ASCII.
+    pub fn token(mut self, token: impl Into<String>) -> Result<Self, Error> {
+        let token = token.into();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::Token);
+        }
+        self.token = Some(token);
+        Ok(self)
+    }
+
+    /// TLS for `https` and `wss`; without it the certificate authorities that Mozilla trusts.
+    #[must_use]
+    pub fn tls(mut self, config: impl Into<Arc<ClientConfig>>) -> Self {
+        self.tls = Some(config.into());
+        self
+    }
+
+    /// How long connecting may take, up to the gateway's first answer. Default 10 s. With
+    /// [`Transport::Auto`](super::Transport::Auto) each transport has half of it.
+    #[must_use]
+    pub fn open_timeout(mut self, limit: Duration) -> Self {
+        self.open_timeout = limit;
+        self
+    }
+
+    /// Most bytes of one message or one poll. Default 4 MiB.
+    #[must_use]
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    /// `rest` below the gateway's path.
+    pub(super) fn path(&self, rest: &str) -> String {
+        format!("{}{rest}", self.target.path)
+    }
+
+    /// The URL of a WebSocket to `path`.
+    pub(super) fn websocket_url(&self, path: &str) -> String {
+        let scheme = if self.target.tls { "wss" } else { "ws" };
+        format!("{scheme}://{}{path}", self.target.authority)
+    }
+
+    pub(super) fn authorization(&self) -> Option<String> {
+        self.token.as_ref().map(|token| format!("Bearer {token}"))
+    }
+}
+
+/// Without the credential.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("url", &self.websocket_url(&self.target.path))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Appends `text`, percent-encoded but for what may stand in a path and in a query alike.
+pub(super) fn encode(to: &mut String, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b'*' => {
+                to.push(char::from(byte));
+            }
+            _ => {
+                // A String takes everything.
+                let _ = write!(to, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lie_below_that_of_the_gateway() {
+        for (url, path) in [
+            ("http://a", "/v1/stream"),
+            ("http://a/", "/v1/stream"),
+            ("wss://a/b/c/", "/b/c/v1/stream"),
+            ("ws://a/b", "/b/v1/stream"),
+        ] {
+            assert_eq!(Endpoint::new(url).unwrap().path("/v1/stream"), path);
+        }
+        assert!(matches!(Endpoint::new("http://a/?b=c"), Err(Error::Query)));
+        assert!(matches!(Endpoint::new("ftp://a/"), Err(Error::Url(_))));
+        assert!(matches!(Endpoint::new("http://a").unwrap().token("a b"), Err(Error::Token)));
+        let shown = format!("{:?}", Endpoint::new("http://a").unwrap().token("secret").unwrap());
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn what_has_a_meaning_in_urls_is_encoded() {
+        let mut text = String::new();
+        encode(&mut text, "fleet/**/a b&c=d?e#f%g+é");
+        assert_eq!(text, "fleet/**/a%20b%26c%3Dd%3Fe%23f%25g%2B%C3%A9");
+    }
+}

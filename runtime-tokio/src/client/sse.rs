@@ -1,0 +1,123 @@
+//! An event stream over HTTP.
+
+use super::http::{Link, get};
+use super::{Endpoint, Error};
+use crate::net::{Target, rustls::ClientConfig};
+use crate::websocket::buffers::Rx;
+use hyper::body::Incoming;
+use hyper::header;
+use longwire_core::sse::{Decoder, SseEvent, Step};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Server-Sent Events of any server (WHATWG HTML section 9.2): one connection, without reconnecting.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), longwire::client::Error> {
+/// let mut events = longwire::client::EventStream::connect("https://example.org/events", &[], None).await?;
+/// while let Some(event) = events.next().await? {
+///     println!("{}", String::from_utf8_lossy(event.data));
+/// }
+/// # Ok(()) }
+/// ```
+pub struct EventStream {
+    link: Link,
+    body: Incoming,
+    decoder: Decoder,
+    rx: Rx,
+    /// Nothing heard for this long, not even a comment: the stream is dead.
+    pub(super) silence: Option<Duration>,
+}
+
+impl EventStream {
+    /// Asks for the stream at an `http://` or `https://` URL, with further header fields (`Last-Event-ID`, ...).
+    /// Redirects are not followed. Connecting may take 10 s; an event may have 4 MiB.
+    ///
+    /// # Errors
+    /// [`Error::Url`], [`Error::Io`], [`Error::Http`], [`Error::Refused`] at any status but 200, [`Error::Protocol`] when the
+    /// answer is no event stream, [`Error::Silence`].
+    pub async fn connect(
+        url: &str,
+        headers: &[(String, String)],
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Self, Error> {
+        let schemes = (&[("http", false), ("https", true)][..], "http:// and https://");
+        let mut endpoint = Endpoint::of(Target::parse(url, schemes)?);
+        endpoint.tls = tls;
+        let (path, limit) = (endpoint.target.path.clone(), endpoint.open_timeout);
+        let opening = Self::open(&endpoint, &path, headers);
+        tokio::time::timeout(limit, opening).await.map_err(|_| Error::Silence(limit))?
+    }
+
+    /// Asks for the stream at `path`.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        path: &str,
+        headers: &[(String, String)],
+    ) -> Result<Self, Error> {
+        let mut link = Link::open(endpoint).await?;
+        let mut request = get(path, "text/event-stream")?;
+        for (name, value) in headers {
+            let bad = || Error::Header(name.clone());
+            let name = header::HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
+            let value = header::HeaderValue::try_from(value.as_str()).map_err(|_| bad())?;
+            request.headers_mut().append(name, value);
+        }
+        let response = link.send(endpoint, request).await?;
+        if response.status() != 200 {
+            return Err(link.refused(response).await);
+        }
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("text/event-stream") {
+            let kind = kind.unwrap_or("no content type").escape_debug();
+            return Err(Error::Protocol(format!("asked for text/event-stream, got {kind}")));
+        }
+        let decoder = Decoder::new(endpoint.max_message);
+        Ok(Self { link, body: response.into_body(), decoder, rx: Rx::default(), silence: None })
+    }
+
+    /// The next event, borrowed from the receive buffer; `None` at the end of the stream.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::Http`] when the connection fails, [`Error::Protocol`] when an event is too large.
+    pub async fn next(&mut self) -> Result<Option<SseEvent<'_>>, Error> {
+        loop {
+            match self.decoder.poll(&mut self.rx.lend()) {
+                Ok(Step::Event) => break,
+                // What is held is bounded by the decoder's limit; room for the next piece is all that it needs.
+                Ok(Step::NeedInput | Step::NeedSpace) => {
+                    self.rx.release();
+                    match self.piece().await? {
+                        Some(piece) => self.rx.extend(&piece),
+                        None => return Ok(None),
+                    }
+                }
+                Err(error) => return Err(Error::Protocol(error.to_string())),
+            }
+        }
+        Ok(Some(self.decoder.event(self.rx.lend())))
+    }
+
+    async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+        let piece = self.link.piece(&mut self.body);
+        match self.silence {
+            None => piece.await,
+            Some(limit) => tokio::time::timeout(limit, piece).await.map_err(|_| Error::Silence(limit))?,
+        }
+    }
+
+    /// How long the server wants its readers to wait before they come back (`retry`), if it said so.
+    pub fn retry(&self) -> Option<Duration> {
+        self.decoder.retry()
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("decoder", &self.decoder).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,7 @@
+//! The program `longwire`: see `longwire --help`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
