@@ -17,7 +17,7 @@ use heapless::String;
 use longwire_embassy::core::rand_core::CryptoRng;
 use longwire_embassy::{Gateway, Lost, Outbox, ReportError, Status, Tcp, Uplink, UplinkConfig, WhenFull};
 use minicbor::encode::{Encode, Encoder, Error, Write};
-pub use settings::Settings;
+pub use settings::{MAX_NAME, Settings};
 
 /// Readings that wait for the network: half a minute of them. Later ones push out the oldest.
 static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(WhenFull::DropOldest);
@@ -43,9 +43,9 @@ pub async fn run(
     stack: stack::Stack,
     mut log: impl FnMut(fmt::Arguments<'_>),
 ) -> Outcome {
-    let mut host: String<24> = String::new();
-    // 21 characters at most: four numbers and a port.
-    let _ = write!(host, "{}:{}", settings.host, settings.port);
+    let mut host: String<{ MAX_NAME + 6 }> = String::new();
+    // There is room for the longest name, the colon, and five digits.
+    let _ = write!(host, "{}:{}", settings.name, settings.port);
     let (mut socket_rx, mut socket_tx) = ([0; 1024], [0; 1024]);
     let (mut rx, mut tx) = ([0; 1024], [0; 512]);
     let tcp = Tcp::new(net, (settings.host, settings.port), &mut socket_rx, &mut socket_tx);

@@ -4,11 +4,15 @@ use core::fmt;
 
 use embassy_net::Ipv4Address;
 
+/// Longest name of a gateway, in bytes.
+pub const MAX_NAME: usize = 64;
+
 /// Settings of the firmware, as `name=value` words.
 ///
 /// | word | default | |
 /// |---|---|---|
 /// | `host=IPV4` | the board's own | address of the gateway |
+/// | `name=HOST` | the board's own | the gateway's name, as the request says whom it is for |
 /// | `port=PORT` | 8080 | port of the gateway |
 /// | `id=NAME` | `device` | the device's name, the second level of its topics: letters, digits, `-`, `_` |
 /// | `interval=MS` | 1000 | milliseconds between two reports |
@@ -17,6 +21,8 @@ use embassy_net::Ipv4Address;
 pub struct Settings<'a> {
     /// Address of the gateway.
     pub host: Ipv4Address,
+    /// The gateway's name, at most [`MAX_NAME`] bytes: a gateway may listen to its own names only.
+    pub name: &'a str,
     /// Port of the gateway.
     pub port: u16,
     /// The device's name.
@@ -28,10 +34,14 @@ pub struct Settings<'a> {
 }
 
 impl<'a> Settings<'a> {
-    /// Reads the words; `host` is the gateway's address unless they say otherwise. The first word that is wrong ends
-    /// it: a device that was told half of what was meant would report to the wrong place.
-    pub fn parse(words: impl Iterator<Item = &'a str>, host: Ipv4Address) -> Result<Self, BadSetting<'a>> {
-        let mut settings = Self { host, port: 8080, id: "device", interval: 1000, readings: None };
+    /// Reads the words; `host` and `name` are the gateway's unless they say otherwise. The first word that is wrong
+    /// ends it: a device that was told half of what was meant would report to the wrong place.
+    pub fn parse(
+        words: impl Iterator<Item = &'a str>,
+        host: Ipv4Address,
+        name: &'a str,
+    ) -> Result<Self, BadSetting<'a>> {
+        let mut settings = Self { host, name, port: 8080, id: "device", interval: 1000, readings: None };
         for word in words {
             settings.set(word).ok_or(BadSetting(word))?;
         }
@@ -42,6 +52,7 @@ impl<'a> Settings<'a> {
         let (name, value) = word.split_once('=')?;
         match name {
             "host" => self.host = value.parse().ok()?,
+            "name" if (1..=MAX_NAME).contains(&value.len()) => self.name = value,
             "port" => self.port = value.parse().ok()?,
             "id" if is_id(value) => self.id = value,
             "interval" => self.interval = value.parse().ok().filter(|ms| *ms > 0)?,
@@ -64,6 +75,6 @@ pub struct BadSetting<'a>(pub &'a str);
 
 impl fmt::Display for BadSetting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bad setting `{}`: expected host=, port=, id=, interval= or readings=", self.0)
+        write!(f, "bad setting `{}`: expected host=, name=, port=, id=, interval= or readings=", self.0)
     }
 }

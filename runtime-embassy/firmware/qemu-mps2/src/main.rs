@@ -29,9 +29,10 @@ use static_cell::StaticCell;
 /// Longest command line.
 const MAX_LINE: usize = 256;
 
-/// The emulator's network: this address is ours, and the host's loopback is the gateway.
+/// The emulator's network: this address is ours, and that of the gateway is the host's loopback.
 const ADDRESS: Ipv4Cidr = Ipv4Cidr::new(Ipv4Address::new(10, 0, 2, 15), 24);
 const GATEWAY: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
+const GATEWAY_NAME: &str = "localhost";
 
 #[embassy_executor::task]
 async fn network(mut runner: embassy_net::Runner<'static, Lan9118>) -> ! {
@@ -41,7 +42,7 @@ async fn network(mut runner: embassy_net::Runner<'static, Lan9118>) -> ! {
 #[embassy_executor::task]
 async fn application(spawner: Spawner, stack: stack::Stack) {
     let mut line = [0; MAX_LINE];
-    let settings = match Settings::parse(host::arguments(&mut line), GATEWAY) {
+    let settings = match Settings::parse(host::arguments(&mut line), GATEWAY, GATEWAY_NAME) {
         Ok(settings) => settings,
         Err(wrong) => fail(format_args!("{wrong}")),
     };
