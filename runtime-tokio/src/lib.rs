@@ -7,11 +7,8 @@
 //! | [`hub`] | who embeds the log and its readers into a program |
 //! | [`gateway`] | who serves the hub over HTTP, on its own or within an axum service |
 
-<<<<<<< HEAD
 pub mod client;
-=======
 pub mod gateway;
->>>>>>> a53e625 (Gateway: front door, routes, polls, publishing, tokens, limits, metrics)
 pub mod hub;
 pub mod net;
 pub mod websocket;
