@@ -7,7 +7,31 @@
 //! | [`Outbox`] | where readings wait for the network, in static memory |
 //! | [`Link`], [`Connect`] | what is needed of the stream below; bound to embassy-net by the feature `embassy-net` |
 //!
-//! All memory is lent or static, and all of it bounded.
+//! All memory is lent or static, and all of it bounded. Nothing here is `Send`, and no future is boxed; a task polls it
+//! where it lies.
+//!
+//! ```
+//! use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+//! use longwire_embassy::core::rand_core::CryptoRng;
+//! use longwire_embassy::{Connect, Gateway, Lost, Outbox, Uplink, UplinkConfig, WhenFull};
+//!
+//! static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(WhenFull::DropOldest);
+//! static CONFIG: UplinkConfig = UplinkConfig::new();
+//!
+//! /// One task keeps the connection: over `longwire_embassy::Tcp`, for instance.
+//! async fn uplink(connect: impl Connect, rng: impl CryptoRng) -> Lost {
+//!     let (mut rx, mut tx) = ([0; 512], [0; 512]);
+//!     let gateway = Gateway::new("192.0.2.1:8080");
+//!     Uplink::new(connect, gateway, &CONFIG, rng, &mut rx, &mut tx).run(&OUTBOX, |_status| {}).await
+//! }
+//!
+//! /// Any other reports, and never waits for the network.
+//! fn measured(celsius: i16) {
+//!     let taken = OUTBOX.try_report("room/7/celsius", &celsius);
+//!     assert!(taken.is_ok());
+//! }
+//! # measured(21);
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

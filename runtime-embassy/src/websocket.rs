@@ -48,6 +48,28 @@ impl Default for Config {
 /// It owns no memory but its state: the receive and the send buffer are lent to it for its whole life. `R` gives the
 /// masks of what is sent, which the peer must not be able to predict (RFC 6455 section 10.3).
 ///
+/// ```
+/// use longwire_embassy::core::{http::upgrade::Offer, rand_core::CryptoRng, ws::CloseCode, ws::Event};
+/// use longwire_embassy::{Config, Link, WebSocket};
+///
+/// static CONFIG: Config = Config::new();
+///
+/// /// Says hello and waits for an answer; `None` when that fails.
+/// async fn greet(link: impl Link, rng: impl CryptoRng) -> Option<usize> {
+///     let (mut rx, mut tx) = ([0; 512], [0; 512]);
+///     let offer = Offer::new("192.0.2.1", "/chat");
+///     let (mut socket, _) = WebSocket::connect(link, &offer, &CONFIG, rng, &mut rx, &mut tx).await.ok()?;
+///     socket.send_binary(b"hello").await.ok()?;
+///     let answer = loop {
+///         if let Event::Binary(answer) = socket.recv().await.ok()? {
+///             break answer.len();
+///         }
+///     };
+///     socket.close(CloseCode::NORMAL, "").await.ok()?;
+///     Some(answer)
+/// }
+/// ```
+///
 /// # Time
 /// Nothing happens unless somebody waits in [`recv`](Self::recv): Pings are answered there, and a silent peer is
 /// noticed there. A device that only sends has to receive all the same.
