@@ -6,7 +6,8 @@
 //! section 4 says about the form, in one pass, so that walking cannot fail. Encoding writes into any [`Sink`].
 //!
 //! ```
-//! use longwire_core::session::{ClientMessage, Data, ServerMessage, json};
+//! # #[cfg(feature = "json")] {
+//! use longwire_core::session::{ClientMessage, Data, json};
 //!
 //! let wire = br#"{"type":"pub","n":1,"topic":"fleet/7/cpu","data":0.25}"#;
 //! let message = json::decode_client(wire).unwrap();
@@ -16,6 +17,7 @@
 //! let mut out = heapless::Vec::<u8, 64>::new();
 //! json::encode_client(&message, &mut out).unwrap();
 //! assert_eq!(out, wire);
+//! # }
 //! ```
 
 pub mod backoff;

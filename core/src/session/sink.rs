@@ -7,7 +7,8 @@ use core::fmt;
 /// [`Length`] that only counts, or any closure, which is how a growing buffer is written to:
 ///
 /// ```
-/// use longwire_core::session::{ServerMessage, Sink, json};
+/// # #[cfg(feature = "json")] {
+/// use longwire_core::session::{ServerMessage, json};
 ///
 /// let mut wire = Vec::new();
 /// let mut sink = |piece: &[u8]| {
@@ -16,6 +17,7 @@ use core::fmt;
 /// };
 /// json::encode_server(&ServerMessage::Renew { within: core::time::Duration::from_secs(30) }, &mut sink).unwrap();
 /// assert_eq!(wire, br#"{"type":"renew","within":30000}"#);
+/// # }
 /// ```
 ///
 /// An encoder stops at the first refusal; what it wrote until then stays written. Whoever needs all or nothing

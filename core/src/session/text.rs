@@ -11,6 +11,7 @@ use core::{fmt, str};
 /// UTF-8. Two texts are equal when their characters are, whatever the form.
 ///
 /// ```
+/// # #[cfg(feature = "json")] {
 /// use longwire_core::session::{ClientMessage, json};
 ///
 /// let wire = br#"{"type":"auth","token":"Stra\u00dfe"}"#; // as Python's json.dumps writes it
@@ -19,6 +20,7 @@ use core::{fmt, str};
 /// assert_eq!(token, "Straße");
 /// let mut scratch = heapless::String::<16>::new();
 /// assert_eq!(token.to_str(&mut scratch), Ok("Straße"));
+/// # }
 /// ```
 #[derive(Clone, Copy)]
 pub struct Text<'b>(pub(super) Form<'b>);

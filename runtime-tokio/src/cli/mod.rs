@@ -1,8 +1,11 @@
 //! The command line.
 
 mod connect;
+mod demo;
+mod limits;
 mod output;
 mod publish;
+mod serve;
 mod sub;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,6 +24,8 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  longwire demo                           see it work: a gateway, this machine, and a simulated fleet
+  longwire serve                          serve a gateway
   longwire sub 'fleet/**'                 watch what a gateway on this machine has under fleet/
   longwire pub fleet/7/cpu 0.25           publish one value
   longwire connect wss://example.org/ws   talk to any WebSocket server
@@ -29,6 +34,8 @@ Each command has its own --help, with examples.";
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
+    Serve(serve::Args),
     Sub(sub::Args),
     Pub(publish::Args),
     Connect(connect::Args),
@@ -37,6 +44,8 @@ enum Command {
 impl Command {
     async fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Demo(args) => demo::run(args).await,
+            Self::Serve(args) => serve::run(args).await,
             Self::Sub(args) => sub::run(args).await,
             Self::Pub(args) => publish::run(args).await,
             Self::Connect(args) => connect::run(args).await,

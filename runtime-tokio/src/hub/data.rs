@@ -72,7 +72,7 @@ impl Data {
 
 impl Data {
     /// The same, as the protocol's messages have it.
-    pub(super) fn borrowed(&self) -> session::Data<'_> {
+    pub(crate) fn borrowed(&self) -> session::Data<'_> {
         match self {
             Self::Json(json) => session::Data::Json(json),
             Self::Cbor(cbor) => session::Data::Cbor(cbor),

@@ -1,0 +1,60 @@
+//! What the gateway allows. Everything is finite by default.
+
+use super::origin::Origin;
+use longwire_core::http::head;
+use std::time::Duration;
+
+/// The gateway's own bounds, and whom it trusts. Those of the log and of open connections are the
+/// [hub's](crate::hub::HubConfig); [`limits`](super::limits) lists all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Connections at a time, of whatever kind. Default 10,000. One more is refused with `too_many_connections`,
+    /// or, when a flood of them leaves no time for words, closed.
+    pub max_connections: u32,
+    /// Bytes of a request's head. Default 8 KiB, of which the target may take half. Beyond it: 431, or 414.
+    pub max_head: usize,
+    /// How long a request's head may take from the moment the connection is open, or since the last answer on it.
+    /// Default 10 s. Then 408, and the connection is closed.
+    pub handshake_timeout: Duration,
+    /// How long a request's body may take, and how long a client may take no byte of its answer. Default 30 s. Then
+    /// 408, or the connection is closed.
+    pub request_timeout: Duration,
+    /// When the gateway stops, clients are told to come back at a random moment within this time. Default 5 s.
+    pub drain: Duration,
+    /// Origins other than the gateway's own whose pages may use it (`PROTOCOL.md` section 8.5). Default: none.
+    ///
+    /// The gateway's own origin begins with `http://`: behind a proxy that speaks TLS, the public `https://` origin
+    /// belongs in this list.
+    pub allow_origins: Vec<Origin>,
+    /// Whether requests have to name this machine (`localhost`, a loopback address) or the host of an allowed
+    /// origin. Default false. Meant for a gateway that is open to all who reach it, and reachable only from this
+    /// machine: otherwise any page in a browser on it gets in under a name of its own that is made to point here
+    /// (DNS rebinding), and to the browser that is the same origin.
+    pub local_names_only: bool,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_head: 8 << 10,
+            handshake_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+            allow_origins: Vec::new(),
+            local_names_only: false,
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// The same, as the core's reader of heads wants to know it.
+    pub(super) fn head_limits(&self) -> head::Limits {
+        head::Limits {
+            max_head: self.max_head,
+            max_value: self.max_head,
+            max_target: self.max_head / 2,
+            ..head::Limits::DEFAULT
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The front door: a connection is admitted before any work is done for it, its first head is read by the core, and
+//! then it goes where it belongs.
+
+use super::access::check_origin;
+use super::head::Head;
+use super::refused::Refused;
+use super::stream::{Kind, refusal};
+use super::wire::Wire;
+use super::{Gateway, RETRY_AFTER};
+use crate::hub::Socket;
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use longwire_core::session::Code;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tower_service::Service;
+
+/// Connections beyond [`max_connections`](super::GatewayConfig::max_connections) that are told so, at a time. Those
+/// beyond these are closed without a word: an answer would cost what the limit is there to save, and clients
+/// come back after a lost connection as they do after a 503.
+const REFUSALS: usize = 64;
+/// How long such a connection may take to say what it wants.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// How long the end of a refused connection is waited for, and how much is read until then: a socket that is closed
+/// with input unread takes our last words with it (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 << 10;
+/// How long the listener rests when the system has no room for another connection.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// The right of one connection to be open. It goes with the connection, wherever that goes.
+#[derive(Debug)]
+pub(super) struct Permit {
+    peer: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        tracing::debug!(peer = %self.peer, "closed");
+    }
+}
+
+/// Accepts connections until the gateway drains.
+pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
+    let lane = Arc::new(Semaphore::new(REFUSALS));
+    let routes = gateway.router();
+    let mut drained = pin!(gateway.drained());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut drained => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Of one connection, or of the whole system: then trying at once again would spin.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(EXHAUSTED).await;
+                continue;
+            }
+        };
+        gateway.metrics().accepted.inc();
+        let gateway = gateway.clone();
+        if let Ok(permit) = Arc::clone(&gateway.inner.permits).try_acquire_owned() {
+            tracing::debug!(%peer, "open");
+            let permit = Arc::new(Permit { peer, _permit: permit });
+            tokio::spawn(connection(gateway, routes.clone(), stream, permit));
+        } else if let Ok(place) = Arc::clone(&lane).try_acquire_owned() {
+            gateway.metrics().turned_away(Code::TooManyConnections.as_str());
+            tokio::spawn(async move {
+                turn_away(&gateway, stream).await;
+                drop(place);
+            });
+        } else {
+            gateway.metrics().turned_away("flood");
+        }
+    }
+}
+
+/// One connection, from its first byte.
+async fn connection(gateway: Gateway, routes: Router, mut stream: TcpStream, permit: Arc<Permit>) {
+    let limits = gateway.config().head_limits();
+    let head = tokio::select! {
+        head = timeout(gateway.config().handshake_timeout, Head::read(&mut stream, &limits)) => head,
+        () = gateway.drained() => return,
+    };
+    let refused = match head {
+        Ok(Ok(Some(Ok(head)))) => return go_on(gateway, routes, stream, head, permit).await,
+        Ok(Ok(Some(Err(error)))) => Refused::from(error),
+        Ok(Ok(None) | Err(_)) => return,
+        Err(_) => Refused::new(Code::RequestTimeout, "the head did not arrive in time (handshake_timeout)"),
+    };
+    gateway.metrics().turned_away(refused.code.as_str());
+    say(stream, &refused.response_bytes()).await;
+}
+
+/// The head is there: streams go to a shard, all else to the HTTP server.
+async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: Head, permit: Arc<Permit>) {
+    let request = head.view();
+    let kind = Kind::of(&request);
+    if kind == Kind::Poll || request.path() != "/v1/stream" {
+        return http(&gateway, routes, stream, head, permit).await;
+    }
+    let origins = request.headers().get_all("origin");
+    let (status, opened) = match check_origin(gateway.config(), origins, request.authority()) {
+        // A foreign origin stops an `EventSource` for good.
+        Err(refused) => (refused.status(), Err(refused.response_bytes())),
+        Ok(origin) => match gateway.open(&request, kind, origin).await {
+            Ok(opening) => (if kind == Kind::Sse { 200 } else { 101 }, Ok(opening)),
+            Err(refused) => {
+                let (status, bytes) = refusal(&gateway, &refused, kind, origin);
+                (status, Err(bytes))
+            }
+        },
+    };
+    gateway.metrics().answered("stream", status);
+    match opened {
+        Ok(opening) => {
+            let (response, adopt) = (opening.head(), opening.adoption(Some(permit)));
+            // A socket that cannot be taken out of this runtime is closed.
+            let Ok(tcp) = stream.into_std() else { return };
+            let early = if kind == Kind::WebSocket { head.early() } else { Vec::new() };
+            gateway.hub().adopt(adopt(Socket::Tcp(tcp), response, early));
+        }
+        Err(bytes) => say(stream, &bytes).await,
+    }
+}
+
+/// Serves requests until the connection ends; of those under way the last is finished when the gateway drains.
+async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, permit: Arc<Permit>) {
+    let config = gateway.config();
+    // Without it the connection only is slower.
+    let _ = stream.set_nodelay(true);
+    let wire = Wire::new(stream, head.into_bytes(), config.request_timeout);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(&permit));
+        routes.clone().call(request)
+    });
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        // Also how long a connection may be idle.
+        .header_read_timeout(config.handshake_timeout)
+        .max_headers(config.head_limits().max_headers)
+        // The smallest that hyper takes.
+        .max_buf_size(config.max_head.max(8192));
+    let mut served = pin!(server.serve_connection(TokioIo::new(wire), service).with_upgrades());
+    let result = tokio::select! {
+        result = &mut served => result,
+        () = gateway.drained() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "http");
+    }
+}
+
+/// A connection too many. A client of SSE has to be told in its own way, or it never comes back.
+async fn turn_away(gateway: &Gateway, mut stream: TcpStream) {
+    let refused = Refused::new(Code::TooManyConnections, "as many connections as max_connections allows");
+    let refused = refused.retry_after(RETRY_AFTER);
+    let limits = gateway.config().head_limits();
+    let kind = match timeout(REFUSAL_TIME, Head::read(&mut stream, &limits)).await {
+        Ok(Ok(Some(Ok(mut head)))) => Kind::of(&head.view()),
+        Ok(Ok(None) | Err(_)) => return,
+        Ok(Ok(Some(Err(_)))) | Err(_) => Kind::Poll,
+    };
+    let (_, bytes) = refusal(gateway, &refused, kind, None);
+    say(stream, &bytes).await;
+}
+
+/// Writes last words, and sees to it that they arrive.
+async fn say(mut stream: TcpStream, bytes: &[u8]) {
+    let said = async {
+        stream.write_all(bytes).await?;
+        stream.shutdown().await?;
+        let (mut ignored, mut read) = ([0; 1024], 0);
+        while read < LINGER_BYTES {
+            match stream.read(&mut ignored).await? {
+                0 => break,
+                n => read += n,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whoever does not listen misses them.
+    let _ = timeout(LINGER, said).await;
+}

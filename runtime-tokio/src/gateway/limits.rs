@@ -1,0 +1,270 @@
+//! All limits of a gateway in one table, as `longwire serve --help` and the README have it.
+#![doc = ""]
+#![doc = include_str!("limits.md")]
+
+use super::GatewayConfig;
+use crate::hub::HubConfig;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A limit: how it is called, what it is by default, and what happens at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The option of the command line, without its dashes.
+    pub flag: &'static str,
+    /// The default, as the option takes it.
+    pub default: String,
+    /// What is counted.
+    pub counts: &'static str,
+    /// What happens beyond it.
+    pub beyond: &'static str,
+    /// The metric that shows it.
+    pub metric: &'static str,
+}
+
+/// All limits, with their defaults.
+pub fn all() -> Vec<Limit> {
+    let (gateway, hub) = (GatewayConfig::default(), HubConfig::default());
+    let (gateway, hub) = (gateway_limits(&gateway), hub_limits(&hub));
+    gateway.into_iter().chain(hub).collect()
+}
+
+fn limit<const N: usize>(
+    rows: [(&'static str, String, &'static str, &'static str, &'static str); N],
+) -> Vec<Limit> {
+    let row = |(flag, default, counts, beyond, metric)| Limit { flag, default, counts, beyond, metric };
+    rows.into_iter().map(row).collect()
+}
+
+fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
+    limit([
+        (
+            "max-connections",
+            config.max_connections.to_string(),
+            "connections at a time",
+            "503 `too_many_connections` with `Retry-After`; in a flood closed without a word",
+            "connections, connections_refused",
+        ),
+        (
+            "max-head",
+            Bytes(config.max_head).to_string(),
+            "bytes of a request's head; half of it for the target",
+            "431 `head_too_large`, 414 `uri_too_long`",
+            "connections_refused",
+        ),
+        (
+            "handshake-timeout",
+            Time(config.handshake_timeout).to_string(),
+            "time for a request's head, and between two requests",
+            "408 `request_timeout`",
+            "connections_refused",
+        ),
+        (
+            "request-timeout",
+            Time(config.request_timeout).to_string(),
+            "time for a request's body, and for a client to take some of its answer",
+            "408 `request_timeout`; connection closed",
+            "requests",
+        ),
+        (
+            "drain",
+            Time(config.drain).to_string(),
+            "time over which clients come back after a stop",
+            "`bye` `draining` with this window",
+            "",
+        ),
+    ])
+}
+
+fn hub_limits(config: &HubConfig) -> Vec<Limit> {
+    const FULL: &str = "publication refused: `topics_full`";
+    let log = &config.log;
+    limit([
+        (
+            "max-message",
+            Bytes(usize::try_from(config.max_message).unwrap_or(usize::MAX)).to_string(),
+            "bytes of a message or body",
+            "413 `message_too_big`; WebSocket closed with 1009",
+            "requests, protocol_errors",
+        ),
+        (
+            "max-topics",
+            config.max_topics.to_string(),
+            "patterns on one connection",
+            "400 or `error` `too_many_topics`",
+            "requests",
+        ),
+        (
+            "heartbeat",
+            Time(config.heartbeat).to_string(),
+            "silence before a `tick`, and before a client is asked whether it lives",
+            "`tick`, Ping",
+            "",
+        ),
+        (
+            "heartbeat-timeout",
+            Time(config.heartbeat_timeout).to_string(),
+            "time for a client to answer",
+            "connection closed",
+            "timeouts",
+        ),
+        ("max-topic-table", log.max_topics.to_string(), "topics", FULL, "log_topics, publications_refused"),
+        ("max-keys", log.max_keys.to_string(), "topics and keys", FULL, "log_keys, publications_refused"),
+        (
+            "latest-bytes",
+            Bytes(log.latest_bytes).to_string(),
+            "bytes of the latest events of all topics and keys",
+            FULL,
+            "log_latest_bytes, publications_refused",
+        ),
+        (
+            "tail-events",
+            log.tail_events.to_string(),
+            "newest events, which live readers are served from",
+            "the oldest leaves; a reader further behind goes on from the history",
+            "log_tail_events, blocked",
+        ),
+        (
+            "tail-bytes",
+            Bytes(log.tail_bytes).to_string(),
+            "bytes of those, and of their encoded forms",
+            "as above",
+            "log_tail_bytes, log_form_bytes",
+        ),
+        (
+            "history-events",
+            log.history_events.to_string(),
+            "events in the history of one topic",
+            "its oldest leaves; who resumes from before it is told a `gap`",
+            "log_evicted, gaps",
+        ),
+        (
+            "history-bytes",
+            Bytes(log.history_bytes).to_string(),
+            "bytes of all histories",
+            "a topic with more than its share loses its oldest, otherwise the largest does",
+            "log_history_bytes, log_evicted",
+        ),
+        (
+            "history-age",
+            Time(log.history_age).to_string(),
+            "time that an event stays in a history",
+            "it leaves; the latest of each topic and key stays",
+            "log_evicted",
+        ),
+    ])
+}
+
+/// The table, in Markdown.
+pub fn markdown() -> String {
+    let mut table =
+        "| option | default | what | beyond it | metrics (`longwire_...`) |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for Limit { flag, default, counts, beyond, metric } in all() {
+        table.push_str(&format!("| `--{flag}` | {default} | {counts} | {beyond} | {metric} |\n"));
+    }
+    table
+}
+
+/// A number of bytes, as the command line has it: `65536`, `64KiB`, `1MiB`, `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub usize);
+
+const BYTE_UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match BYTE_UNITS.into_iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size)) {
+            Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for Bytes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a number of bytes, such as 65536, 64KiB, 1MiB or 1GiB";
+        let unit = BYTE_UNITS.into_iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)));
+        let (number, size) = unit.unwrap_or((text, 1));
+        let number: usize = number.parse().map_err(|_| WRONG)?;
+        number.checked_mul(size).map(Self).ok_or(WRONG)
+    }
+}
+
+/// A time, as the command line has it: `10` (seconds), `10s`, `500ms`, `5m`, `1h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        match TIME_UNITS.into_iter().find(|(_, size)| millis >= *size && millis.is_multiple_of(*size)) {
+            Some((unit, size)) => write!(f, "{}{unit}", millis / size),
+            None => f.write_str("0s"),
+        }
+    }
+}
+
+impl FromStr for Time {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a time, such as 10s, 500ms, 5m or 1h";
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at_checked(digits).ok_or(WRONG)?;
+        let number: u64 = number.parse().map_err(|_| WRONG)?;
+        let unit = if unit.is_empty() { "s" } else { unit };
+        let (_, size) = TIME_UNITS.into_iter().find(|(name, _)| *name == unit).ok_or(WRONG)?;
+        number.checked_mul(size).map(|millis| Self(Duration::from_millis(millis))).ok_or(WRONG)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_documentation_is_the_one_in_the_code() {
+        assert_eq!(include_str!("limits.md"), markdown(), "write it anew: {}", markdown());
+    }
+
+    #[test]
+    fn bytes_and_times_are_read_as_they_are_written() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1", 1),
+            ("1023", 1023),
+            ("1KiB", 1024),
+            ("1025", 1025),
+            ("1MiB", 1 << 20),
+            ("3GiB", 3 << 30),
+        ] {
+            assert_eq!((text.parse(), Bytes(bytes).to_string()), (Ok(Bytes(bytes)), text.to_owned()));
+        }
+        for (text, millis) in [
+            ("0s", 0),
+            ("1ms", 1),
+            ("1s", 1000),
+            ("1500ms", 1500),
+            ("1m", 60_000),
+            ("61s", 61_000),
+            ("2h", 7_200_000),
+        ] {
+            let time = Duration::from_millis(millis);
+            assert_eq!((text.parse(), Time(time).to_string()), (Ok(Time(time)), text.to_owned()));
+        }
+        assert_eq!("3600".parse(), Ok(Time(Duration::from_secs(3600))));
+        for text in ["", "-1", "1.5", "1 MiB", "1MB", "x", "KiB", "99999999999999999999", "99999999999999GiB"]
+        {
+            assert!(text.parse::<Bytes>().is_err(), "{text}");
+        }
+        for text in ["", "-1s", "1.5s", "1 s", "1d", "s", "99999999999999999999s", "18446744073709551615s"] {
+            assert!(text.parse::<Time>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What an operator sees: `GET /metrics`, in OpenMetrics text, which Prometheus reads.
+
+use crate::hub::{Counters, Hub, LogStats};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+
+/// The media type of [`Metrics::text`].
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The gateway's own counters, and how all of them are told.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    /// Connections that the listener took.
+    pub(super) accepted: Counter,
+    /// Connections that got no further than the front door.
+    pub(super) refused: Family<Reason, Counter>,
+    /// Requests answered.
+    pub(super) requests: Family<Answer, Counter>,
+    /// Credentials that were refused.
+    pub(super) unauthorized: Counter,
+}
+
+/// Why a connection was refused: a code of `PROTOCOL.md` section 9, or `flood`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Reason {
+    pub(super) reason: &'static str,
+}
+
+/// A request's answer. Both have few values, whatever is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Answer {
+    pub(super) route: &'static str,
+    pub(super) status: u16,
+}
+
+impl Metrics {
+    pub(super) fn new(hub: Arc<Hub>, permits: Arc<Semaphore>, max_connections: u32) -> Self {
+        let mut registry = Registry::with_prefix("longwire");
+        let (accepted, unauthorized) = (Counter::default(), Counter::default());
+        let (refused, requests) = (Family::default(), Family::default());
+        registry.register("connections_accepted", "Connections that the listener took", accepted.clone());
+        registry.register("connections_refused", "Connections refused at the front door", refused.clone());
+        registry.register("requests", "Requests answered, by route and status", requests.clone());
+        registry.register("unauthorized", "Credentials refused", unauthorized.clone());
+        registry.register_collector(Box::new(Live { hub, permits, max_connections }));
+        Self { registry, accepted, refused, requests, unauthorized }
+    }
+
+    /// Counts an answer.
+    pub(super) fn answered(&self, route: &'static str, status: u16) {
+        self.requests.get_or_create(&Answer { route, status }).inc();
+    }
+
+    /// Counts a connection that got no further.
+    pub(super) fn turned_away(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// All of them, as text.
+    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(8 << 10);
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// What is read from the hub when it is asked for.
+struct Live {
+    hub: Arc<Hub>,
+    permits: Arc<Semaphore>,
+    max_connections: u32,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Live")
+    }
+}
+
+type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+const COUNTERS: &[(&str, &str, fn(&Counters) -> &AtomicU64)] = &[
+    ("published", "Events appended to the log", |c| &c.published),
+    ("publications_refused", "Publications refused", |c| &c.refused),
+    ("delivered", "Events written to readers", |c| &c.delivered),
+    ("sent_bytes", "Bytes written to streams", |c| &c.sent_bytes),
+    ("writes", "Writes to streams", |c| &c.writes),
+    ("received_bytes", "Bytes read from streams", |c| &c.received_bytes),
+    ("gaps", "Gaps told to readers", |c| &c.gaps),
+    ("blocked", "Times that a reader fell behind because its socket was full", |c| &c.blocked),
+    ("timeouts", "Streams that were given up because the client was silent", |c| &c.timeouts),
+    ("protocol_errors", "Streams that broke the protocol", |c| &c.protocol_errors),
+];
+
+const GAUGES: &[(&str, &str, fn(&Counters) -> &AtomicU64)] = &[
+    ("websockets", "WebSocket connections", |c| &c.websockets),
+    ("sse", "SSE connections", |c| &c.sse),
+    ("waiting", "Long polls that wait", |c| &c.waiting),
+];
+
+const SIZES: &[Row<LogStats>] = &[
+    ("log_head", "The last position of the log", |s| s.head),
+    ("log_topics", "Topics that were published to", |s| s.topics as u64),
+    ("log_keys", "Topics and keys with a latest event", |s| s.keys as u64),
+    ("log_tail_events", "Events in the tail", |s| s.tail_events as u64),
+    ("log_tail_bytes", "Bytes in the tail", |s| s.tail_bytes as u64),
+    ("log_history_bytes", "Bytes in the histories", |s| s.history_bytes as u64),
+    ("log_latest_bytes", "Bytes of the latest events", |s| s.latest_bytes as u64),
+    ("log_form_bytes", "Bytes of encoded forms", |s| s.form_bytes as u64),
+];
+
+impl Collector for Live {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counters = self.hub.counters();
+        for (name, help, value) in COUNTERS {
+            counter(&mut encoder, name, help, value(counters).load(Ordering::Relaxed))?;
+        }
+        for (name, help, value) in GAUGES {
+            gauge(&mut encoder, name, help, value(counters).load(Ordering::Relaxed))?;
+        }
+        let stats = self.hub.log().stats();
+        for (name, help, value) in SIZES {
+            gauge(&mut encoder, name, help, value(&stats))?;
+        }
+        counter(&mut encoder, "log_evicted", "Events that left a history", stats.evicted)?;
+        let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
+        gauge(&mut encoder, "connections", "Connections that are open", open as u64)?;
+        let max = u64::from(self.max_connections);
+        gauge(&mut encoder, "connections_max", "Connections that may be open (max_connections)", max)
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}

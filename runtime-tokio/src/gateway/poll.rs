@@ -1,0 +1,239 @@
+//! `GET /v1/stream` without a stream: poll, long poll, and the state (`PROTOCOL.md` section 8.1).
+
+use super::Gateway;
+use super::access::{check_filter, credential};
+use super::refused::{Refused, grown};
+use super::selection::Selection;
+use crate::hub::{Event, Page, PageSize};
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use longwire_core::http::view::Request;
+use longwire_core::log::{Cursor, Since};
+use longwire_core::session::{self, Code, GapReason, Position, ServerMessage, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Bytes at which an answer is cut.
+const MAX_BODY: usize = 1 << 20;
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store, no-transform");
+
+impl Gateway {
+    /// Answers a poll.
+    pub(super) async fn poll(&self, request: &Request<'_>) -> Result<Response, Refused> {
+        self.check_open()?;
+        let credential = credential(request)?;
+        let grant = self.grant(credential.as_deref()).await?;
+        let max_topics = self.hub().config().max_topics;
+        let selection = Selection::parse(request.query().unwrap_or_default(), max_topics)?.require_topic()?;
+        check_filter(&grant, &selection.filter)?;
+        let log = self.hub().log();
+        let after = match selection.since {
+            None => return self.cacheable_state(request, &selection, credential.is_some()).await,
+            Some(Since::Latest) => {
+                let state = self.state(&selection, None).await?;
+                return Ok(answer(state.finish(false), HeaderValue::from_static("no-store")));
+            }
+            Some(Since::Now) => log.head(),
+            Some(Since::Cursor(cursor)) => match cursor.position_in(log.epoch()) {
+                Some(seq) if seq <= log.head() => seq,
+                _ => {
+                    let state = self.state(&selection, Some(cursor)).await?;
+                    return Ok(answer(state.finish(false), NO_STORE));
+                }
+            },
+        };
+        // `HEAD` never waits.
+        let wait = if request.method() == "GET" { selection.wait } else { Duration::ZERO };
+        self.events(selection, after, wait, grant.expires).await
+    }
+
+    /// What came after a position, or nothing.
+    async fn events(
+        &self,
+        selection: Selection,
+        after: u64,
+        wait: Duration,
+        expires: Option<Instant>,
+    ) -> Result<Response, Refused> {
+        let Selection { filter, limit, .. } = selection;
+        // One more than allowed, to know that there is one.
+        let size = PageSize { events: limit + 1, bytes: MAX_BODY };
+        let mut reader = self.hub().reader(filter, after);
+        let mut page = reader.read(size);
+        if is_empty(&page) && !wait.is_zero() {
+            let until = Instant::now() + wait;
+            let end = expires.map_or(until, |expires| until.min(expires));
+            tokio::select! {
+                next = reader.next(size) => page = next,
+                () = tokio::time::sleep_until(end) => {}
+                () = self.drained() => {}
+            }
+            if is_empty(&page) {
+                self.check_open()?;
+                if end < until {
+                    return Err(self.unauthorized("the grant has ended"));
+                }
+            }
+        }
+        let log = self.hub().log();
+        if is_empty(&page) {
+            return Ok(nothing(log.cursor(reader.position())));
+        }
+        let mut events = Events::new(log.epoch(), Position::At);
+        if let Some(gap) = page.gap {
+            events.gap(log.cursor(gap.from), log.cursor(gap.to), GapReason::Evicted);
+        }
+        let cut = !page.records.iter().all(|record| events.count < limit && events.push(record.event()));
+        let more =
+            cut || (page.next < log.head() && !is_empty(&reader.read(PageSize { events: 1, bytes: 1 })));
+        events.next = events.last.filter(|_| more).unwrap_or(page.next);
+        Ok(answer(events.finish(more), NO_STORE))
+    }
+
+    /// The state, the same for all who may read it.
+    async fn cacheable_state(
+        &self,
+        request: &Request<'_>,
+        selection: &Selection,
+        private: bool,
+    ) -> Result<Response, Refused> {
+        let state = self.state(selection, None).await?;
+        // Nothing leaves a state: what changes it is newer than all of it. Weak, for `next` may differ.
+        let etag = format!("W/\"{:016x}-{}-{}\"", state.epoch, state.count, state.last.unwrap_or(0));
+        let scope = if private { "private, max-age=1" } else { "public, max-age=1" };
+        let known = request.headers().list("if-none-match").any(|tag| tag == b"*" || is_same(tag, &etag));
+        let mut response = if known {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        } else {
+            answer(state.finish(false), NO_STORE)
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(scope));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept, Authorization, Origin"));
+        if let Ok(etag) = HeaderValue::try_from(etag) {
+            headers.insert(header::ETAG, etag);
+        }
+        Ok(response)
+    }
+
+    /// The latest event of each topic and key; all of them, or a refusal.
+    async fn state(&self, selection: &Selection, reset: Option<Cursor>) -> Result<Events, Refused> {
+        let log = self.hub().log();
+        let until = log.head();
+        let mut events = Events::new(log.epoch(), Position::Past);
+        events.next = until;
+        if let Some(from) = reset {
+            events.gap(from, log.cursor(until), GapReason::Reset);
+        }
+        let mut after = 0;
+        loop {
+            // One more than allowed, to know that there is one.
+            let size = PageSize { events: selection.limit + 1 - events.count, bytes: MAX_BODY };
+            let page = log.latest(&selection.filter, after, until, size);
+            for record in &page.records {
+                if events.count >= selection.limit || !events.push(record.event()) {
+                    return Err(too_large(selection.limit));
+                }
+            }
+            if page.next >= until {
+                return Ok(events);
+            }
+            after = page.next;
+            // A large log takes several looks; others want their turn, too.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The body of an answer, while it is written.
+struct Events {
+    body: Vec<u8>,
+    epoch: u64,
+    position: fn(Cursor) -> Position,
+    count: usize,
+    /// The position of the last event.
+    last: Option<u64>,
+    next: u64,
+}
+
+impl Events {
+    fn new(epoch: u64, position: fn(Cursor) -> Position) -> Self {
+        Self { body: b"{\"events\":[".to_vec(), epoch, position, count: 0, last: None, next: 0 }
+    }
+
+    /// Before the first event.
+    fn gap(&mut self, from: Cursor, to: Cursor, reason: GapReason) {
+        let reason = reason.as_str();
+        let text =
+            format!("{{\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{reason}\"}},\"events\":[");
+        self.body = text.into();
+    }
+
+    /// Adds an event; false when that would make the body too large, and it is not the first.
+    fn push(&mut self, event: &Event) -> bool {
+        let message = ServerMessage::Event(session::Event {
+            topic: (&*event.topic).into(),
+            position: (self.position)(event.cursor(self.epoch)),
+            key: event.key.as_deref().map(Into::into),
+            data: event.data.borrowed(),
+        });
+        let envelope = grown(|sink| json::encode_server(&message, sink));
+        if self.count > 0 {
+            if self.body.len() + envelope.len() >= MAX_BODY {
+                return false;
+            }
+            self.body.push(b',');
+        }
+        self.body.extend_from_slice(&envelope);
+        self.count += 1;
+        self.last = Some(event.seq);
+        true
+    }
+
+    fn finish(mut self, more: bool) -> Vec<u8> {
+        let next = Cursor { epoch: self.epoch, seq: self.next };
+        let more = if more { ",\"more\":true" } else { "" };
+        self.body.extend_from_slice(format!("],\"next\":\"{next}\"{more}}}").as_bytes());
+        self.body
+    }
+}
+
+fn is_empty(page: &Page) -> bool {
+    page.gap.is_none() && page.records.is_empty()
+}
+
+fn answer(body: Vec<u8>, cache: HeaderValue) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, cache);
+    response
+}
+
+fn too_large(limit: usize) -> Refused {
+    let message = format!(
+        "the state has more than {limit} events or 1 MiB: narrow the topics, or begin with since=now"
+    );
+    Refused::new(Code::StateTooLarge, message)
+}
+
+fn nothing(next: Cursor) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    if let Ok(next) = HeaderValue::try_from(&*next.to_text()) {
+        headers.insert("longwire-next", next);
+    }
+    response
+}
+
+/// The weak comparison of RFC 9110 section 8.8.3.2.
+fn is_same(tag: &[u8], etag: &str) -> bool {
+    let opaque = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    opaque(tag) == opaque(etag.as_bytes())
+}

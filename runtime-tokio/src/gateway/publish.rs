@@ -1,0 +1,149 @@
+//! `POST /v1/topics/{topic}` (`PROTOCOL.md` section 8.2).
+
+use super::access::credential;
+use super::head::Head;
+use super::refused::Refused;
+use super::routes::other_method;
+use super::selection::{decode, once};
+use super::{Gateway, RETRY_AFTER};
+use crate::hub::Data;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use longwire_core::http::query::segments;
+use longwire_core::http::view;
+use longwire_core::log::{Key, Topic};
+use longwire_core::session::{Code, Malformed};
+use tokio::time::timeout;
+
+/// What is before the topic in the path.
+const PREFIX: &str = "/v1/topics/";
+
+/// Publishes the body of a request.
+pub(super) async fn publish(State(gateway): State<Gateway>, request: Request) -> Response {
+    if *request.method() != Method::POST {
+        return other_method(request.method(), "POST, OPTIONS");
+    }
+    let (parts, body) = request.into_parts();
+    let head = Head::of(&parts, &gateway.config().head_limits());
+    let published = match head {
+        Ok(mut head) => gateway.publish(&head.view(), body).await,
+        Err(error) => Err(error.into()),
+    };
+    published.unwrap_or_else(IntoResponse::into_response)
+}
+
+impl Gateway {
+    async fn publish(&self, request: &view::Request<'_>, body: Body) -> Result<Response, Refused> {
+        self.check_open()?;
+        let credential = credential(request)?;
+        let grant = self.grant(credential.as_deref()).await?;
+        let topic = topic(request.path())?;
+        let topic = Topic::parse(&topic)?;
+        if !grant.may_publish(topic) {
+            return Err(Refused::new(Code::Forbidden, "the grant does not allow to publish to this topic"));
+        }
+        let key = match once(request.query().unwrap_or_default(), "key")? {
+            Some(key) => Some(decode(key, Code::BadTopic)?),
+            None => None,
+        };
+        let key = key.as_deref().map(Key::parse).transpose()?;
+        let body = self.body(body).await?;
+        let data = data(request, body)?;
+        let appended = timeout(self.config().request_timeout, self.hub().publish(topic, key, data)).await;
+        let at = match appended {
+            Ok(appended) => appended.map_err(|full| Refused::from(full.refusal()))?,
+            Err(_) => {
+                let refused = Refused::new(Code::Unavailable, "readers are too far behind");
+                return Err(refused.retry_after(RETRY_AFTER));
+            }
+        };
+        let mut response = Response::new(Body::from(format!("{{\"at\":\"{at}\"}}")));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    /// The whole body, within the limits.
+    async fn body(&self, body: Body) -> Result<Bytes, Refused> {
+        let limit = self.hub().config().max_message;
+        let too_big = || {
+            Refused::new(Code::MessageTooBig, format!("the body has more than {limit} bytes (max_message)"))
+        };
+        // What says so itself need not be read.
+        if hyper::body::Body::size_hint(&body).lower() > limit {
+            return Err(too_big());
+        }
+        let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
+        match timeout(self.config().request_timeout, limited.collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_big()),
+            Ok(Err(_)) => Err(Refused::bad_request("the body is malformed, or was cut off")),
+            Err(_) => {
+                Err(Refused::new(Code::RequestTimeout, "the body did not arrive in time (request_timeout)"))
+            }
+        }
+    }
+}
+
+/// The topic of a path. An escaped slash would make another topic of it than the path shows.
+fn topic(path: &str) -> Result<String, Refused> {
+    let path = path.strip_prefix(PREFIX).unwrap_or_default();
+    let mut topic = String::new();
+    for (n, segment) in segments(path).enumerate() {
+        let level = decode(segment, Code::BadTopic)?;
+        if level.contains('/') {
+            return Err(Refused::new(Code::BadTopic, "the slashes of a topic are written as they are"));
+        }
+        if n > 0 {
+            topic.push('/');
+        }
+        topic.push_str(&level);
+    }
+    Ok(topic)
+}
+
+/// What a body is, by its type.
+fn data(request: &view::Request<'_>, body: Bytes) -> Result<Data, Refused> {
+    const UNTYPED: &str = "application/octet-stream";
+    let value = request.headers().get_only("content-type");
+    let value = value.map_err(|_| Refused::bad_request("more than one Content-Type"))?;
+    let text = match value.map(str::from_utf8) {
+        None | Some(Ok("")) => UNTYPED,
+        Some(Ok(text)) => text,
+        Some(Err(_)) => return Err(Refused::bad_request("Content-Type is not text")),
+    };
+    let media = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let bad = |error: Malformed| Refused::new(Code::BadData, error.to_string());
+    match &*media {
+        "application/cbor" => Data::cbor(&body).map_err(bad),
+        _ if media == "application/json" || media.ends_with("+json") => Data::json(&body).map_err(bad),
+        _ => Ok(Data::opaque(text, body)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_its_path() {
+        for (path, want) in [
+            ("fleet/7/cpu", Ok("fleet/7/cpu")),
+            ("a%20b/%c3%bc", Ok("a b/ü")),
+            ("a+b", Ok("a+b")),
+            ("a//b", Ok("a//b")), // for `Topic` to refuse
+            ("a%2Fb", Err(Code::BadTopic)),
+            ("a%2fb", Err(Code::BadTopic)),
+            ("%ff", Err(Code::BadTopic)),
+            ("%f", Err(Code::BadRequest)),
+        ] {
+            let got = topic(&format!("{PREFIX}{path}")).map_err(|refused| refused.code);
+            assert_eq!(got.as_deref(), want.as_ref().copied(), "{path}");
+        }
+    }
+}
