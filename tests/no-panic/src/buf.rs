@@ -27,6 +27,7 @@ fn rx() {
     rx.release(any());
     black_box((rx.capacity(), rx.held(), rx.is_full(), rx.kept(), rx.unread()));
     black_box(rx.unread_mut());
+    black_box(rx.kept_mut());
     black_box(rx.compact());
     black_box(rx.reborrow());
     black_box(rx.into_parts());

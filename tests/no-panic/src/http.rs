@@ -96,7 +96,7 @@ fn headers(headers: Headers<'_>) {
 
 /// The client's side of the upgrade, as a device uses it.
 pub fn client_upgrade() {
-    let upgrade = ClientUpgrade::new(&mut Unknown);
+    let upgrade = if any() { ClientUpgrade::new(&mut Unknown) } else { ClientUpgrade::with_nonce(any()) };
     let (mut a, mut b, mut c, mut d, mut e, mut f, mut g) =
         ([0; 64], [0; 64], [0; 32], [0; 32], [0; 32], [0; 32], [0; 32]);
     let offer = Offer {

@@ -7,8 +7,8 @@ use longwire_core::buf::{TxBuf, TxCursor};
 use longwire_core::log::{Cursor, MAX_TOPIC};
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
 use longwire_core::session::{
-    Bytes, ClientMessage, Code, Data, DecodeError, Event, Full, Length, Refusal, ServerMessage, Sink,
-    SliceSink, Text, Topics, WriteError, cbor, json,
+    Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, Kind, Length, Refusal, ServerMessage,
+    Sink, SliceSink, Text, Topics, WriteError, cbor, json,
 };
 use longwire_core::time::Instant;
 use longwire_core::ws::CloseCode;
@@ -118,6 +118,8 @@ fn text(text: Text<'_>) {
     black_box(text.key(&mut heapless::String::new()).is_ok());
     black_box(text.chars().count());
     display(text);
+    let mut room = [0; 128];
+    black_box(json::write_string(text, &mut SliceSink::new(any_bytes(&mut room))).is_ok());
 }
 
 fn value(data: Data<'_>) {
@@ -155,6 +157,13 @@ fn walk(topics: Topics<'_>) {
 
 fn codes() {
     let mut text = [0; 32];
+    let name = any_str(&mut text);
+    black_box((
+        Field::from_name(name),
+        Field::from_number(any()),
+        Kind::from_name(name),
+        Kind::from_number(any()),
+    ));
     if let Ok(code) = any_str(&mut text).parse::<Code>() {
         black_box((code.as_str(), code.http_status(), code.close_code(), code.permanent()));
         show(code);

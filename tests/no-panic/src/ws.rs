@@ -134,6 +134,7 @@ fn frame() {
         Err(error) => show(error),
     }
     let opcode = one_of([OpCode::Text, OpCode::Close, OpCode::Continuation]).unwrap_or(OpCode::Ping);
+    black_box(opcode.is_control());
     let mask = any::<bool>().then(any::<[u8; 4]>);
     let header = FrameHeader { fin: any(), rsv1: any(), opcode, mask, len: any() };
     black_box(header.encode().as_ref());
