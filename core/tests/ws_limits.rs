@@ -65,6 +65,9 @@ fn max_fragments_holds() {
     let (heard, endpoint) = last::<Server>(limits(10, 50), &fragments(51));
     assert_eq!(heard, Some(Heard::Failed(ProtocolError::TooManyFragments)));
     assert_eq!(endpoint.closed, Some(CloseCause::Failed(CloseCode::POLICY)));
+    // The limit is for one message.
+    let two = fragments(50).raw(fragments(50).bytes());
+    assert_eq!(last::<Server>(limits(10, 50), &two).0, Some(Heard::Binary(b"x".into())));
 }
 
 fn announced<R: End>(config: &Config, len: u64, want: Option<ProtocolError>) {

@@ -1,1 +1,40 @@
-//! (being written)
+//! What is fuzzed, as plain functions: each takes any bytes, and panics when a property does not hold.
+//!
+//! The property is the same for all readers of bytes: **however the input is cut, and whatever the buffers, the
+//! outcome is that of the whole.** And none panics, waits for nothing, or asks for more memory than its limits allow.
+//!
+//! `cargo fuzz run TARGET` finds new inputs, `cargo test -p longwire-fuzz` replays those in `corpus/` on any
+//! toolchain, and `cargo run -p longwire-fuzz --bin TARGET -- FILE...` replays one that was found. See `README.md`.
+#![allow(
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a property that does not hold has to stop the run"
+)]
+
+/// The endpoint, its transcript, and the dice are those of the core's own tests.
+#[path = "../../core/tests/common/mod.rs"]
+mod common;
+mod cuts;
+mod http_head;
+mod sse;
+mod ws_connection;
+
+pub use http_head::http_head;
+pub use sse::sse;
+pub use ws_connection::ws_connection;
+
+/// A property of any bytes: it panics where it does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target, by name.
+pub const TARGETS: [(&str, Target); 3] =
+    [("ws_connection", ws_connection), ("http_head", http_head), ("sse", sse)];
+
+/// Runs a target over the files that the command line names.
+pub fn replay(target: Target) {
+    for path in std::env::args_os().skip(1) {
+        eprintln!("{}", path.display());
+        target(&std::fs::read(&path).unwrap());
+    }
+}

@@ -5,7 +5,8 @@ use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::rand_core::TryRng;
 use longwire_core::time::Instant;
 use longwire_core::ws::{
-    Chunk, Client, CloseCause, CloseCode, Config, Connection, Event, Kind, ProtocolError, Role, Server, Step,
+    Chunk, Client, CloseCause, CloseCode, Config, Connection, Delivery, Event, Kind, MIN_RX, ProtocolError,
+    Role, Server, Step,
 };
 use std::convert::Infallible;
 use std::mem;
@@ -277,6 +278,10 @@ impl<R: End> Endpoint<R> {
 
     fn grow(&mut self, wanted: usize) {
         assert!(wanted > self.rx.len(), "asked for {wanted} of {}", self.rx.len());
+        assert!(wanted <= 2 * self.rx.len() + MIN_RX, "asked for {wanted} of {}", self.rx.len());
+        let config = self.connection.config();
+        assert!(wanted as u64 <= config.max_message.saturating_add(MIN_RX as u64), "asked for {wanted}");
+        assert!(config.delivery == Delivery::Whole || self.rx.len() < MIN_RX, "pieces need no space");
         self.asked.push(wanted);
         let mut rx = vec![0xa5; wanted];
         let held = RxBuf::new(&mut self.rx, &mut self.rx_at).compact().len();
