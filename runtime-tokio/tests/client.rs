@@ -355,3 +355,60 @@ async fn a_refused_publication_is_told_by_its_number_and_settles_only_itself() {
     publisher.flush().await.unwrap();
     assert_eq!((publisher.inflight(), publisher.taken()), (0, 2));
 }
+
+#[tokio::test]
+async fn a_dropped_next_loses_nothing() {
+    use std::task::Poll;
+    for transport in FIXED {
+        let gateway = Gateway::start().await;
+        for n in 0..200 {
+            gateway.publish("a", None, &n.to_string());
+        }
+        gateway.set(Faults { end_after: Some(30), ..Faults::default() });
+        let mut subscriber = subscribe(&gateway, Since::Cursor(at(0)), transport);
+        let mut seen = 0;
+        while seen < 200 {
+            // One poll, then the future is dropped.
+            let item = {
+                let mut next = std::pin::pin!(subscriber.next());
+                std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await
+            };
+            match item {
+                Poll::Pending => tokio::task::yield_now().await,
+                Poll::Ready(item) => {
+                    if let Item::Event(event) = item.unwrap().unwrap() {
+                        seen += 1;
+                        assert_eq!(event.position, Position::At(at(seen)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn auto_tries_a_better_transport_again_after_five_minutes() {
+    let gateway = Gateway::start().await;
+    gateway.set(Faults { refuse: vec![("ws", 502, "bad gateway")], ..Faults::default() });
+    let mut subscriber = subscribe(&gateway, Since::Now, Transport::Auto);
+    let connected = State::Connected;
+    while next_state(&mut subscriber).await != connected(Transport::Sse) {}
+    assert!(matches!(next(&mut subscriber).await, Item::CaughtUp(_)));
+    gateway.set(Faults::default());
+    gateway.publish("a", None, "1");
+    assert_eq!(next_event(&mut subscriber).await.1, "1");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    tokio::time::resume();
+    assert_eq!(next_state(&mut subscriber).await, State::Connecting(Transport::WebSocket));
+    assert_eq!(next_state(&mut subscriber).await, connected(Transport::WebSocket));
+    gateway.publish("a", None, "2");
+    assert_eq!(next_event(&mut subscriber).await, (Position::At(at(2)), "2".to_owned()));
+}
+
+#[test]
+fn a_subscriber_may_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Subscriber>();
+    is_send::<Publisher>();
+}

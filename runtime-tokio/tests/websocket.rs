@@ -400,6 +400,15 @@ async fn it_is_a_stream_and_a_sink() {
 }
 
 #[tokio::test]
+async fn a_sink_that_is_not_ready_takes_nothing() {
+    let (mut client, _server) = pair(100, config(|c| c.max_send_buffer = 1000));
+    client.start_send_unpin(Message::text("a".repeat(5000))).unwrap();
+    let early = client.start_send_unpin(Message::text("b"));
+    assert!(matches!(early, Err(Error::NotReady)));
+    assert!(client.is_open());
+}
+
+#[tokio::test]
 async fn the_opening_handshake_of_both_roles() {
     let (a, b) = duplex(1 << 16);
     let accepting = tokio::spawn(accept_with(b, Config::default(), |upgrade| {

@@ -2,6 +2,8 @@
 
 use super::output::{Output, Style, notice};
 use super::{Failure, Gateway};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use longwire::client::{Data, Event, Gap, Item, Position, Since, State, Subscriber, Subscription, Transport};
 use longwire_core::session::json;
 use std::io;
@@ -191,8 +193,8 @@ impl Printer {
                     line.extend_from_slice(b",\"content_type\":");
                     string(&mut line, kind);
                 }
-                line.extend_from_slice(b",\"bytes\":");
-                base64(&mut line, bytes);
+                let bytes = BASE64.encode(bytes);
+                line.extend_from_slice(format!(",\"bytes\":\"{bytes}\"").as_bytes());
             }
         }
         line.extend_from_slice(b"}\n");
@@ -225,39 +227,9 @@ fn one_line(json: &[u8]) -> String {
     String::from_utf8(line).unwrap_or_default()
 }
 
-fn base64(to: &mut Vec<u8>, bytes: &[u8]) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    to.push(b'"');
-    for group in bytes.chunks(3) {
-        let byte = |n| u32::from(group.get(n).copied().unwrap_or_default());
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for n in 0..4usize {
-            let six = (bits >> (18 - 6 * n)) & 63;
-            let digit = ALPHABET.get(six as usize).copied().unwrap_or(b'=');
-            to.push(if n <= group.len() { digit } else { b'=' });
-        }
-    }
-    to.push(b'"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rfc4648_10_base64() {
-        for (plain, text) in [
-            ("", "\"\""),
-            ("f", "\"Zg==\""),
-            ("fo", "\"Zm8=\""),
-            ("foo", "\"Zm9v\""),
-            ("foobar", "\"Zm9vYmFy\""),
-        ] {
-            let mut out = Vec::new();
-            base64(&mut out, plain.as_bytes());
-            assert_eq!(out, text.as_bytes());
-        }
-    }
 
     #[test]
     fn a_value_is_one_line() {

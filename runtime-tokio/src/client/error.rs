@@ -34,6 +34,8 @@ pub enum Error {
     Refused(Refusal),
     /// The gateway closed the WebSocket with this code and reason.
     Closed(u16, String),
+    /// An event stream was asked for, and this came instead.
+    NoEventStream(String),
     /// The stream of events ended.
     Ended,
     /// Nothing was heard, for this long.
@@ -119,6 +121,9 @@ impl fmt::Display for Error {
             }
             Self::Closed(code, reason) => {
                 write!(f, "the gateway closed the connection with code {code}: {}", reason.escape_debug())
+            }
+            Self::NoEventStream(kind) => {
+                write!(f, "an event stream was asked for, but {} came", kind.escape_debug())
             }
             Self::Ended => f.write_str("the stream of events ended"),
             Self::Silence(time) => write!(f, "nothing was heard for {:.1} s", time.as_secs_f32()),

@@ -35,8 +35,7 @@ impl EventStream {
     /// Redirects are not followed. Connecting may take 10 s; an event may have 4 MiB.
     ///
     /// # Errors
-    /// [`Error::Url`], [`Error::Io`], [`Error::Http`], [`Error::Refused`] at any status but 200, [`Error::Protocol`] when the
-    /// answer is no event stream, [`Error::Silence`].
+    /// [`Error::Url`], [`Error::Io`], [`Error::Http`], [`Error::Refused`] at any status but 200, [`Error::NoEventStream`], [`Error::Silence`].
     pub async fn connect(
         url: &str,
         headers: &[(String, String)],
@@ -71,8 +70,7 @@ impl EventStream {
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("text/event-stream") {
-            let kind = kind.unwrap_or("no content type").escape_debug();
-            return Err(Error::Protocol(format!("asked for text/event-stream, got {kind}")));
+            return Err(Error::NoEventStream(kind.unwrap_or("no content type").to_owned()));
         }
         let decoder = Decoder::new(endpoint.max_message);
         Ok(Self { link, body: response.into_body(), decoder, rx: Rx::default(), silence: None })

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Items that wait for the application. While they do, nothing more is read.
-const WAITING: usize = 64;
+const WAITING: usize = 16;
 
 /// With [`Transport::Auto`]: when a better transport is tried again.
 const BETTER: Duration = Duration::from_secs(300);

@@ -32,6 +32,9 @@ const CLOSE_ROOM: usize = MIN_TX + 14;
 /// Control frames that a turn looks at before it lets other tasks run.
 const CONTROL_BUDGET: usize = 64;
 
+/// Reads of a peer that was given up before a turn lets other tasks run.
+const READ_BUDGET: usize = 64;
+
 pub(super) struct Driver<S> {
     stream: S,
     endpoint: Endpoint,
@@ -155,7 +158,9 @@ impl<S> Driver<S> {
     /// only when they do not fit beside what waits.
     pub(super) fn take(&mut self, kind: Kind, data: &[u8], own: impl FnOnce() -> Bytes) -> Result<(), Error> {
         self.check_open()?;
-        debug_assert!(self.outgoing.is_none(), "take() without poll_ready()");
+        if self.outgoing.is_some() {
+            return Err(Error::NotReady);
+        }
         self.reserve(data.len().saturating_add(CLOSE_ROOM));
         match self.endpoint.send(&mut self.tx.lend(), kind, data) {
             Ok(()) => Ok(()),
@@ -531,13 +536,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Poll::Ready(());
         }
         let mut bytes = [0; 1024];
-        loop {
+        for _ in 0..READ_BUDGET {
             let mut space = ReadBuf::new(&mut bytes);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space)) {
                 Ok(()) if !space.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The next data message, owned; control frames are dealt with and passed over.

@@ -25,6 +25,9 @@ pub enum Error {
     Timeout(Timeout),
     /// The payload of a Ping is above 125 bytes (RFC 6455 section 5.5). The connection goes on.
     PingTooLong,
+    /// [`start_send`](futures_sink::Sink::start_send) without a [`poll_ready`](futures_sink::Sink::poll_ready) that was
+    /// ready. The message was not taken; the connection goes on.
+    NotReady,
     /// Whole messages were asked for, but the connection hands out chunks
     /// ([`Delivery::Chunks`](longwire_core::ws::Delivery::Chunks)). Use `recv`.
     Chunks,
@@ -96,6 +99,7 @@ impl fmt::Display for Error {
             Self::Timeout(Timeout::Handshake) => f.write_str("the opening handshake took too long"),
             Self::Timeout(Timeout::Write) => f.write_str("the peer stopped reading"),
             Self::PingTooLong => f.write_str("the payload of a ping is above 125 bytes"),
+            Self::NotReady => f.write_str("a message was given before there was room for it"),
             Self::Chunks => {
                 f.write_str("whole messages were asked for from a connection that hands out chunks")
             }
