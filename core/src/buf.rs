@@ -16,6 +16,7 @@
 //! [keeps](RxBuf::keep) it (a piece of a message). What is kept closes up: the pieces of a fragmented message end
 //! up side by side without a second buffer, and a message in one piece is never moved.
 
+use crate::work;
 use core::ops::Range;
 
 /// Where things lie in a receive buffer. The default is an empty buffer.
@@ -350,6 +351,7 @@ pub(crate) fn slide(bytes: &mut [u8], from: Range<usize>, to: usize) {
     let Some(len) = from.end.checked_sub(from.start) else { return };
     let Some(room) = bytes.len().checked_sub(len) else { return };
     if from.end <= bytes.len() && to <= room && from.start != to {
+        work::count(len);
         bytes.copy_within(from, to);
     }
 }

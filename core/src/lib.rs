@@ -27,6 +27,7 @@ pub mod log;
 pub mod session;
 pub mod sse;
 pub mod time;
+mod work;
 pub mod ws;
 
 pub use rand_core;

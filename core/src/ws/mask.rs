@@ -1,5 +1,7 @@
 //! Masking (RFC 6455 section 5.3).
 
+use crate::work;
+
 /// XORs `bytes` with `mask`, in place, and returns the mask for the byte that follows: a payload may be unmasked
 /// piece by piece.
 ///
@@ -12,6 +14,7 @@
 /// assert_eq!(&hello, b"Hello");
 /// ```
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) -> [u8; 4] {
+    work::count(bytes.len());
     // Words first: the compiler turns the loop over an array of them into the widest vectors that the target has.
     let word = u64::from(u32::from_ne_bytes(mask));
     let word = word | word << 32;

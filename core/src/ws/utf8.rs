@@ -1,10 +1,12 @@
 //! UTF-8 in pieces (RFC 6455 section 8.1): a message is checked while it arrives.
 
 use super::ProtocolError;
+use crate::work;
 
 /// Checks `bytes`, which continue a text that is valid up to their first byte. Returns how many bytes at the end
 /// (0 to 3) begin a character that is not complete yet; they have to be checked again together with what follows.
 pub(super) fn check(bytes: &[u8]) -> Result<u8, ProtocolError> {
+    work::count(bytes.len());
     #[cfg(feature = "simd")]
     if simdutf8::basic::from_utf8(bytes).is_ok() {
         return Ok(0);

@@ -2,6 +2,8 @@
 
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use super::event::Finding;
 use super::{
