@@ -15,12 +15,12 @@ async fn small() -> Served {
 }
 
 /// Asks, and compares.
-async fn expect(served: &Served, request: &[u8], status: u16, code: &str, field: Option<(&str, &str)>) {
+async fn expect(served: &Served, request: &[u8], status: u16, code: &str, field: Field) {
     let answer = served.ask(request).await;
     compare(&answer, request, status, code, field);
 }
 
-fn compare(answer: &Answer, request: &[u8], status: u16, code: &str, field: Option<(&str, &str)>) {
+fn compare(answer: &Answer, request: &[u8], status: u16, code: &str, field: Field) {
     let request = String::from_utf8_lossy(request);
     assert_eq!((answer.status, answer.code().as_str()), (status, code), "{request}\n{answer:?}");
     if let Some((name, value)) = field {
@@ -29,7 +29,8 @@ fn compare(answer: &Answer, request: &[u8], status: u16, code: &str, field: Opti
 }
 
 /// Header lines, status, code, and a field of the answer.
-type Row = (&'static str, String, u16, &'static str, Option<(&'static str, &'static str)>);
+type Row = (&'static str, String, u16, &'static str, Field);
+type Field = Option<(&'static str, &'static str)>;
 
 const SSE: &str = "Accept: text/event-stream\r\n";
 
@@ -101,7 +102,7 @@ async fn streams_are_refused_in_the_same_way_behind_another_request() {
 async fn polls_and_other_paths_are_refused() {
     let served = small().await;
     let allow = |methods| Some(("allow", methods));
-    let rows: Vec<(&str, &str, u16, &str, Option<(&str, &str)>)> = vec![
+    let rows: Vec<(&str, &str, u16, &str, Field)> = vec![
         ("GET", "/nowhere", 404, "not_found", None),
         ("GET", "/v1/streams", 404, "not_found", None),
         ("GET", "/v1/topics/", 404, "not_found", None),

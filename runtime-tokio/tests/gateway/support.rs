@@ -123,7 +123,7 @@ impl Client {
         loop {
             if let Some(at) = self.unread.windows(mark.len()).position(|window| window == mark.as_bytes()) {
                 let rest = self.unread.split_off(at + mark.len());
-                return String::from_utf8(std::mem::replace(&mut self.unread, rest)).unwrap();
+                return String::from_utf8_lossy(&std::mem::replace(&mut self.unread, rest)).into_owned();
             }
             assert!(
                 self.read().await,
