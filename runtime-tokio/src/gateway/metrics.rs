@@ -87,56 +87,61 @@ impl fmt::Debug for Live {
     }
 }
 
+/// Name, help, and how to read it.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const COUNTERS: &[(&str, &str, fn(&Counters) -> &AtomicU64)] = &[
-    ("published", "Events appended to the log", |c| &c.published),
-    ("publications_refused", "Publications refused", |c| &c.refused),
-    ("delivered", "Events written to readers", |c| &c.delivered),
-    ("sent_bytes", "Bytes written to streams", |c| &c.sent_bytes),
-    ("writes", "Writes to streams", |c| &c.writes),
-    ("received_bytes", "Bytes read from streams", |c| &c.received_bytes),
-    ("gaps", "Gaps told to readers", |c| &c.gaps),
-    ("blocked", "Times that a reader fell behind because its socket was full", |c| &c.blocked),
-    ("timeouts", "Streams that were given up because the client was silent", |c| &c.timeouts),
-    ("protocol_errors", "Streams that broke the protocol", |c| &c.protocol_errors),
+const COUNTERS: &[Row<Counters>] = &[
+    ("published", "Events appended to the log.", |c| get(&c.published)),
+    ("publications_refused", "Publications refused.", |c| get(&c.refused)),
+    ("delivered", "Events written to readers.", |c| get(&c.delivered)),
+    ("sent_bytes", "Bytes written to streams.", |c| get(&c.sent_bytes)),
+    ("writes", "Writes to streams.", |c| get(&c.writes)),
+    ("received_bytes", "Bytes read from streams.", |c| get(&c.received_bytes)),
+    ("gaps", "Gaps told to readers.", |c| get(&c.gaps)),
+    ("blocked", "Times that a reader fell behind because its socket was full.", |c| get(&c.blocked)),
+    ("timeouts", "Streams that were given up because the client was silent.", |c| get(&c.timeouts)),
+    ("protocol_errors", "Streams that broke the protocol.", |c| get(&c.protocol_errors)),
 ];
 
-const GAUGES: &[(&str, &str, fn(&Counters) -> &AtomicU64)] = &[
-    ("websockets", "WebSocket connections", |c| &c.websockets),
-    ("sse", "SSE connections", |c| &c.sse),
-    ("waiting", "Long polls that wait", |c| &c.waiting),
+const GAUGES: &[Row<Counters>] = &[
+    ("websockets", "WebSocket connections.", |c| get(&c.websockets)),
+    ("sse", "SSE connections.", |c| get(&c.sse)),
+    ("waiting", "Long polls that wait.", |c| get(&c.waiting)),
 ];
 
 const SIZES: &[Row<LogStats>] = &[
-    ("log_head", "The last position of the log", |s| s.head),
-    ("log_topics", "Topics that were published to", |s| s.topics as u64),
-    ("log_keys", "Topics and keys with a latest event", |s| s.keys as u64),
-    ("log_tail_events", "Events in the tail", |s| s.tail_events as u64),
-    ("log_tail_bytes", "Bytes in the tail", |s| s.tail_bytes as u64),
-    ("log_history_bytes", "Bytes in the histories", |s| s.history_bytes as u64),
-    ("log_latest_bytes", "Bytes of the latest events", |s| s.latest_bytes as u64),
-    ("log_form_bytes", "Bytes of encoded forms", |s| s.form_bytes as u64),
+    ("log_head", "The last position of the log.", |s| s.head),
+    ("log_topics", "Topics that were published to.", |s| s.topics as u64),
+    ("log_keys", "Topics and keys with a latest event.", |s| s.keys as u64),
+    ("log_tail_events", "Events in the tail.", |s| s.tail_events as u64),
+    ("log_tail_bytes", "Bytes in the tail.", |s| s.tail_bytes as u64),
+    ("log_history_bytes", "Bytes in the histories.", |s| s.history_bytes as u64),
+    ("log_latest_bytes", "Bytes of the latest events.", |s| s.latest_bytes as u64),
+    ("log_form_bytes", "Bytes of encoded forms.", |s| s.form_bytes as u64),
 ];
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
 
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counters = self.hub.counters();
         for (name, help, value) in COUNTERS {
-            counter(&mut encoder, name, help, value(counters).load(Ordering::Relaxed))?;
+            counter(&mut encoder, name, help, value(counters))?;
         }
         for (name, help, value) in GAUGES {
-            gauge(&mut encoder, name, help, value(counters).load(Ordering::Relaxed))?;
+            gauge(&mut encoder, name, help, value(counters))?;
         }
         let stats = self.hub.log().stats();
         for (name, help, value) in SIZES {
             gauge(&mut encoder, name, help, value(&stats))?;
         }
-        counter(&mut encoder, "log_evicted", "Events that left a history", stats.evicted)?;
+        counter(&mut encoder, "log_evicted", "Events that left a history.", stats.evicted)?;
         let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
-        gauge(&mut encoder, "connections", "Connections that are open", open as u64)?;
+        gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;
         let max = u64::from(self.max_connections);
-        gauge(&mut encoder, "connections_max", "Connections that may be open (max_connections)", max)
+        gauge(&mut encoder, "connections_max", "Connections that may be open (max_connections).", max)
     }
 }
 

@@ -58,11 +58,9 @@ pub(super) fn is_page(path: &str) -> bool {
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// The answer to a method that is not for reading.
-fn reads(method: &Method) -> Result<(), Response> {
-    match *method {
-        Method::GET | Method::HEAD => Ok(()),
-        _ => Err(other_method(method, ALLOW)),
-    }
+fn no_reading(method: &Method) -> Option<Response> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    (!reads).then(|| other_method(method, ALLOW))
 }
 
 fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
@@ -78,7 +76,7 @@ async fn page_or_other(request: Request) -> Response {
     let Some(page) = PAGES.iter().find(|page| page.path == request.uri().path()) else {
         return Refused::new(Code::NotFound, "there is no such page").into_response();
     };
-    if let Err(other) = reads(request.method()) {
+    if let Some(other) = no_reading(request.method()) {
         return other;
     }
     let mut response = text(page.content_type, Bytes::from_static(page.bytes));
@@ -93,11 +91,11 @@ async fn page_or_other(request: Request) -> Response {
 }
 
 async fn health(method: Method) -> Response {
-    reads(&method).map_or_else(|other| other, |()| word("serving"))
+    no_reading(&method).unwrap_or_else(|| word("serving"))
 }
 
 async fn ready(State(gateway): State<Gateway>, method: Method) -> Response {
-    if let Err(other) = reads(&method) {
+    if let Some(other) = no_reading(&method) {
         return other;
     }
     gateway.check_open().map_or_else(IntoResponse::into_response, |()| word("ready"))
@@ -110,7 +108,7 @@ fn word(word: &'static str) -> Response {
 }
 
 async fn text_of_metrics(State(gateway): State<Gateway>, method: Method) -> Response {
-    if let Err(other) = reads(&method) {
+    if let Some(other) = no_reading(&method) {
         return other;
     }
     match gateway.metrics().text() {

@@ -82,14 +82,24 @@ impl Gateway {
             return Ok(nothing(log.cursor(reader.position())));
         }
         let mut events = Events::new(log.epoch(), Position::At);
-        if let Some(gap) = page.gap {
-            events.gap(log.cursor(gap.from), log.cursor(gap.to), GapReason::Evicted);
-        }
-        let cut = !page.records.iter().all(|record| events.count < limit && events.push(record.event()));
-        let more =
-            cut || (page.next < log.head() && !is_empty(&reader.read(PageSize { events: 1, bytes: 1 })));
-        events.next = events.last.filter(|_| more).unwrap_or(page.next);
-        Ok(answer(events.finish(more), NO_STORE))
+        let cut = loop {
+            match page.gap {
+                // A gap stands before the first event; a later one is for the next poll.
+                Some(_) if events.count > 0 => break true,
+                Some(gap) => events.gap(log.cursor(gap.from), log.cursor(gap.to), GapReason::Evicted),
+                None => {}
+            }
+            if !page.records.iter().all(|record| events.count < limit && events.push(record.event())) {
+                break true;
+            }
+            let bytes = MAX_BODY.saturating_sub(events.list.len());
+            page = reader.read(PageSize { events: limit + 1 - events.count, bytes });
+            if is_empty(&page) {
+                break false;
+            }
+        };
+        events.next = events.last.filter(|_| cut).unwrap_or(reader.position());
+        Ok(answer(events.finish(cut), NO_STORE))
     }
 
     /// The state, the same for all who may read it.
@@ -151,9 +161,10 @@ impl Gateway {
 
 /// The body of an answer, while it is written.
 struct Events {
-    body: Vec<u8>,
     epoch: u64,
     position: fn(Cursor) -> Position,
+    gap: Option<(Cursor, Cursor, GapReason)>,
+    list: Vec<u8>,
     count: usize,
     /// The position of the last event.
     last: Option<u64>,
@@ -162,15 +173,13 @@ struct Events {
 
 impl Events {
     fn new(epoch: u64, position: fn(Cursor) -> Position) -> Self {
-        Self { body: b"{\"events\":[".to_vec(), epoch, position, count: 0, last: None, next: 0 }
+        Self { epoch, position, gap: None, list: Vec::new(), count: 0, last: None, next: 0 }
     }
 
-    /// Before the first event.
+    /// Before the first event. What is missing right behind a gap makes it longer.
     fn gap(&mut self, from: Cursor, to: Cursor, reason: GapReason) {
-        let reason = reason.as_str();
-        let text =
-            format!("{{\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{reason}\"}},\"events\":[");
-        self.body = text.into();
+        let (from, ..) = self.gap.unwrap_or((from, to, reason));
+        self.gap = Some((from, to, reason));
     }
 
     /// Adds an event; false when that would make the body too large, and it is not the first.
@@ -183,22 +192,26 @@ impl Events {
         });
         let envelope = grown(|sink| json::encode_server(&message, sink));
         if self.count > 0 {
-            if self.body.len() + envelope.len() >= MAX_BODY {
+            if self.list.len() + envelope.len() >= MAX_BODY {
                 return false;
             }
-            self.body.push(b',');
+            self.list.push(b',');
         }
-        self.body.extend_from_slice(&envelope);
+        self.list.extend_from_slice(&envelope);
         self.count += 1;
         self.last = Some(event.seq);
         true
     }
 
-    fn finish(mut self, more: bool) -> Vec<u8> {
+    fn finish(self, more: bool) -> Vec<u8> {
+        let gap = self.gap.map(|(from, to, reason)| {
+            format!("\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{}\"}},", reason.as_str())
+        });
         let next = Cursor { epoch: self.epoch, seq: self.next };
         let more = if more { ",\"more\":true" } else { "" };
-        self.body.extend_from_slice(format!("],\"next\":\"{next}\"{more}}}").as_bytes());
-        self.body
+        let head = format!("{{{}\"events\":[", gap.unwrap_or_default());
+        let tail = format!("],\"next\":\"{next}\"{more}}}");
+        [head.as_bytes(), &self.list, tail.as_bytes()].concat()
     }
 }
 

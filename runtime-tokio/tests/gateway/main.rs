@@ -1,0 +1,18 @@
+//! The gateway over real sockets: `PROTOCOL.md` sections 6 to 10, as somebody on the other side sees it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, and that is what it is for"
+)]
+
+mod access;
+mod admission;
+mod drain;
+mod polls;
+mod program;
+mod publishing;
+mod refusals;
+mod streams;
+mod support;
