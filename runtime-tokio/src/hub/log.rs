@@ -119,6 +119,8 @@ pub struct Log {
     config: LogConfig,
     epoch: u64,
     head: AtomicU64,
+    /// What comes after it is the newer half of the tail, by events and by bytes.
+    half: AtomicU64,
     inner: Mutex<Inner>,
     forms: Arc<Budget>,
 }
@@ -127,6 +129,9 @@ pub struct Log {
 struct Inner {
     tail: VecDeque<Record>,
     tail_bytes: usize,
+    /// As in [`Log`], and the bytes that come after it.
+    half: u64,
+    half_bytes: usize,
     names: HashMap<Arc<str>, usize>,
     topics: Vec<TopicLog>,
     history_bytes: usize,
@@ -178,7 +183,14 @@ impl Log {
     /// An empty log. `epoch` must differ from that of any log that these readers may have seen: draw it at random.
     pub fn new(config: LogConfig, epoch: u64) -> Self {
         let forms = Arc::new(Budget::new(config.tail_bytes));
-        Self { config, epoch, head: AtomicU64::new(0), inner: Mutex::default(), forms }
+        Self {
+            config,
+            epoch,
+            head: AtomicU64::new(0),
+            half: AtomicU64::new(0),
+            inner: Mutex::default(),
+            forms,
+        }
     }
 
     /// The epoch of its cursors.
@@ -189,6 +201,12 @@ impl Log {
     /// The last position; 0 when nothing was published.
     pub fn head(&self) -> u64 {
         self.head.load(Ordering::Acquire)
+    }
+
+    /// The position that divides the tail: who is further behind has no more than half of it left before it begins
+    /// to lose events.
+    pub(super) fn half(&self) -> u64 {
+        self.half.load(Ordering::Acquire)
     }
 
     /// The cursor of a position.
@@ -228,6 +246,7 @@ impl Log {
             &self.config,
             Record { event, forms: Some(Arc::new(Forms::new(Arc::clone(&self.forms)))) },
         );
+        self.half.store(inner.half, Ordering::Release);
         self.head.store(seq, Ordering::Release);
         Ok(seq)
     }
@@ -418,8 +437,17 @@ impl Inner {
     }
 
     fn put_tail(&mut self, config: &LogConfig, record: Record) {
+        let seq = record.event.seq;
         self.tail_bytes += record.event.cost();
+        self.half_bytes += record.event.cost();
         self.tail.push_back(record);
+        while self.half + 1 < seq
+            && (seq - self.half > config.tail_events as u64 / 2 || self.half_bytes > config.tail_bytes / 2)
+            && let Some(oldest) = self.tail.get(self.after(self.half))
+        {
+            self.half_bytes -= oldest.event.cost();
+            self.half = oldest.event.seq;
+        }
         // The newest stays whatever its size: live readers are served from here.
         while self.tail.len() > 1
             && (self.tail.len() > config.tail_events || self.tail_bytes > config.tail_bytes)
@@ -612,6 +640,7 @@ mod tests {
         fn what_is_not_delivered_is_told(
             events in prop::collection::vec((0..5usize, 0..400usize), 1..200),
             tail_events in 1..40usize,
+            tail_bytes in 1..20_000usize,
             history_events in 0..30usize,
             history_bytes in 0..20_000usize,
             after in 0..200u64,
@@ -619,7 +648,7 @@ mod tests {
         ) {
             let topics = ["a", "b/x", "b/y", "c", "c/d/e"];
             let log = Log::new(
-                LogConfig { tail_events, history_events, history_bytes, ..LogConfig::default() }, 1);
+                LogConfig { tail_events, tail_bytes, history_events, history_bytes, ..LogConfig::default() }, 1);
             let filter = filter(&[pattern]);
             let mut wanted = Vec::new();
             for (seq, (topic, len)) in (1..).zip(&events) {
@@ -634,6 +663,11 @@ mod tests {
             let missing = wanted.iter().filter(|seq| !got.contains(seq)).max().copied();
             prop_assert_eq!(told, missing);
             let stats = log.stats();
+            let half: Vec<_> = log.lock().tail.iter().filter(|r| r.event.seq > log.half()).cloned().collect();
+            prop_assert_eq!(half.len() as u64, log.head() - log.half());
+            let bytes: usize = half.iter().map(|record| record.event.cost()).sum();
+            prop_assert!(half.len() == 1 || half.len() <= tail_events / 2 && bytes <= tail_bytes / 2);
+            prop_assert!(stats.tail_events == 1 || stats.tail_bytes <= tail_bytes);
             prop_assert!(stats.tail_events <= tail_events);
             prop_assert!(stats.history_bytes <= history_bytes);
         }

@@ -320,15 +320,20 @@ impl Shared {
         }
     }
 
-    /// Whether publishers have to wait: a shard is more than half the tail behind.
+    /// Whether publishers have to wait. Then [`relieved`](Self::relieved) wakes them.
     fn is_congested(&self) -> bool {
-        let behind = self.shards.iter().map(ShardHandle::position).min().unwrap_or(0);
-        let congested =
-            self.log.head().saturating_sub(behind) > (self.config.log.tail_events / 2).max(1) as u64;
-        if congested {
-            self.congested.store(true, Ordering::SeqCst);
+        if !self.is_behind() {
+            return false;
         }
-        congested
+        // Said before the second look: a shard that catches up in between sees that somebody waits, or is seen.
+        self.congested.store(true, Ordering::SeqCst);
+        self.is_behind()
+    }
+
+    /// Whether a shard is more than half the tail behind.
+    fn is_behind(&self) -> bool {
+        let position = self.shards.iter().map(ShardHandle::position).min();
+        position.is_some_and(|position| position < self.log.half())
     }
 
     async fn admitted(&self) {

@@ -163,7 +163,7 @@ impl Session {
             }
         }
         if shard.shared.is_congested() {
-            shard.wait_for_relief(cx.waker());
+            shard.wait_for_relief(self.id);
             return true;
         }
         self.reads.pasts.len() >= MAX_PASTS

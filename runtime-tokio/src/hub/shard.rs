@@ -19,12 +19,11 @@ use longwire_core::log::{Pattern, Topic};
 use longwire_core::time;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
 use std::time::Duration;
 use std::{io, mem, thread};
 use tokio::sync::Notify;
@@ -94,8 +93,8 @@ pub(super) struct Shard {
     watches: RefCell<HashMap<u64, (usize, Filter)>>,
     window: RefCell<Window>,
     pub(super) scratch: RefCell<Scratch>,
-    /// Connections that are not read until the shards have caught up. At most one entry a connection.
-    waiting: RefCell<Vec<Waker>>,
+    /// Connections that are not read until the shards have caught up.
+    waiting: RefCell<BTreeSet<usize>>,
     closing: Cell<Option<(Duration, Duration)>>,
     all_gone: Notify,
 }
@@ -179,11 +178,13 @@ impl Shard {
             handle.wake.notified().await;
             // Cleared before the last look: whatever is flagged from here on wakes the loop again.
             handle.flagged.store(false, Ordering::SeqCst);
-            self.read_mail(handle);
-            self.resume_waiting();
-            while self.deliver(handle) {
-                tokio::task::yield_now().await;
+            loop {
                 self.read_mail(handle);
+                self.resume_waiting();
+                if !self.deliver(handle) {
+                    break;
+                }
+                tokio::task::yield_now().await;
             }
         }
         while !self.readers.borrow().is_empty() {
@@ -213,9 +214,9 @@ impl Shard {
         self.closing.get()
     }
 
-    /// Wakes the task when publishers may go on.
-    pub(super) fn wait_for_relief(&self, waker: &Waker) {
-        self.waiting.borrow_mut().push(waker.clone());
+    /// Wakes the connection's task when publishers may go on.
+    pub(super) fn wait_for_relief(&self, id: usize) {
+        self.waiting.borrow_mut().insert(id);
     }
 
     /// The reader is at the head, with everything up to `floor`.
@@ -253,8 +254,15 @@ impl Shard {
     }
 
     fn resume_waiting(&self) {
-        if !self.waiting.borrow().is_empty() && !self.shared.is_congested() {
-            mem::take(&mut *self.waiting.borrow_mut()).into_iter().for_each(Waker::wake);
+        if self.waiting.borrow().is_empty() || self.shared.is_congested() {
+            return;
+        }
+        let readers = self.readers.borrow();
+        for id in mem::take(&mut *self.waiting.borrow_mut()) {
+            // One that has gone meanwhile, and another in its place, are woken for nothing.
+            if let Some(Reader { sink: Sink::Conn(conn), .. }) = readers.get(id) {
+                conn.borrow().wake();
+            }
         }
     }
 
