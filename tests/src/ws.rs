@@ -86,9 +86,16 @@ impl Socket {
         self.send_raw(&frame(0x80 | opcode, payload));
     }
 
-    /// Sends an envelope in the JSON form.
+    /// Sends an envelope in the JSON form, `type` first and `data` last, as `core/PROTOCOL.md` section 4 wants it.
     pub fn send_json(&mut self, envelope: &Value) {
-        self.send(opcode::TEXT, envelope.to_string().as_bytes());
+        let mut fields: Vec<_> = envelope.as_object().expect("a map").iter().collect();
+        fields.sort_by_key(|(name, _)| match name.as_str() {
+            "type" => 0,
+            "data" | "bytes" => 2,
+            _ => 1,
+        });
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        self.send(opcode::TEXT, format!("{{{}}}", fields.join(",")).as_bytes());
     }
 
     /// Waits for the next message, answering Pings.

@@ -13,8 +13,8 @@ fn bad_request_heads_are_refused() {
     let mut bystander = Bystander::of(&gateway);
     let many_headers = "a:\r\n".repeat(1_200);
     let long_header = format!("X: {}\r\n", "a".repeat(9_000));
-    let long_target = format!("GET /healthz?{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000));
-    let host = "GET /healthz HTTP/1.1\r\nHost: a\r\n";
+    let long_target = format!("GET /healthz?{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(9_000));
+    let host = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
     #[rustfmt::skip]
     let cases = [
         ("line feeds alone", "GET /healthz HTTP/1.1\nHost: a\n\n".to_owned(), "bad_request"),
@@ -34,10 +34,10 @@ fn bad_request_heads_are_refused() {
         ("length and coding", format!("{host}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), "bad_request"),
         ("a coding after chunked", format!("{host}Transfer-Encoding: chunked, gzip\r\n\r\n"), "bad_request"),
         ("no version", "GET /healthz\r\n\r\n".to_owned(), "bad_request"),
-        ("another version", "GET /healthz HTTP/3.7\r\nHost: a\r\n\r\n".to_owned(), "bad_request"),
-        ("two spaces", "GET  /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "bad_request"),
-        ("no method", " /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "bad_request"),
-        ("a control character in the target", "GET /health\x01 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "bad_request"),
+        ("another version", "GET /healthz HTTP/3.7\r\nHost: localhost\r\n\r\n".to_owned(), "bad_request"),
+        ("two spaces", "GET  /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), "bad_request"),
+        ("no method", " /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), "bad_request"),
+        ("a control character in the target", "GET /health\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), "bad_request"),
         ("TLS", "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03\r\n\r\n".to_owned(), "bad_request"),
         ("many headers", format!("{host}{many_headers}\r\n"), "head_too_large"),
         ("a long header", format!("{host}{long_header}\r\n"), "head_too_large"),
@@ -51,11 +51,11 @@ fn bad_request_heads_are_refused() {
 
 #[test]
 fn a_head_that_does_not_come_in_time_is_refused() {
-    let gateway = Gateway::start_with(&["--handshake-timeout", "1"]);
+    let gateway = Gateway::start_with(&["--handshake-timeout", "1s"]);
     for (what, start) in [
         ("nothing", ""),
         ("half a line", "GET /hea"),
-        ("half a head", "GET /healthz HTTP/1.1\r\nHost: a\r\n"),
+        ("half a head", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"),
     ] {
         let mut bystander = Bystander::of(&gateway);
         assert_refused(what, &exchange(gateway.address, start.as_bytes()), "request_timeout");
@@ -106,21 +106,6 @@ fn bad_upgrades_are_refused() {
 }
 
 #[test]
-fn the_own_origin_is_welcome_and_a_foreign_one_is_not() {
-    let gateway = Gateway::start();
-    let own = gateway.url();
-    for (origin, status) in [(own.as_str(), 200), ("http://localhost:1", 403), ("https://example.net", 403)] {
-        let response = gateway.request("GET", "/v1/stream?topic=a", &[("Origin", origin)], b"");
-        assert_eq!(response.status, status, "{origin}: {response:?}");
-        let response = gateway.request("POST", "/v1/topics/a", &[("Origin", origin)], b"x");
-        assert_eq!(response.status, status, "{origin}: {response:?}");
-        let sse = Events::open(gateway.address, "/v1/stream?topic=a", &[("Origin", origin)]);
-        assert_eq!(sse.map_or_else(|refused| refused.status, |_| 200), status, "{origin}");
-    }
-    Socket::open(gateway.address, "/v1/stream?topic=a", &[("Origin", &own)]).expect("101");
-}
-
-#[test]
 fn bad_topics_and_cursors_are_refused_on_every_transport() {
     let gateway = Gateway::start();
     let mut bystander = Bystander::of(&gateway);
@@ -128,11 +113,11 @@ fn bad_topics_and_cursors_are_refused_on_every_transport() {
     let (epoch, _) = head.split_once('-').expect("a cursor");
     let long = "a".repeat(256);
     let deep = ["a"; 17].join("/");
-    let many = "topic=a&".repeat(65);
-    let mut cases = vec![(many.trim_end_matches('&').to_owned(), "too_many_topics")];
+    let many = (0..65).map(|number| format!("topic={number}")).collect::<Vec<_>>().join("&");
+    let mut cases = vec![(many, "too_many_topics")];
     for topic in [
-        "", "/", "/a", "a/", "a//b", "a*", "*a", "a/**/b", "**/a", "***", "%01", "a%00", "a%7F", "%FF",
-        "%C2%80", &long, &deep,
+        "", "/", "/a", "a/", "a//b", "a*", "*a", "a/**/b", "**/a", "***", ".", "a/..", "../a", "%01", "a%00",
+        "a%7F", "%FF", "%C2%80", &long, &deep,
     ] {
         cases.push((format!("topic={topic}"), "bad_topic"));
     }
@@ -187,7 +172,6 @@ fn bad_topics_and_cursors_are_refused_on_every_transport() {
         "topic=a&since=now&wait=1.5",
         "topic=a&wait=1&wait=1",
         "topic=a&limit=",
-        "topic=a&wait=18446744073709551616",
     ] {
         assert_refused(query, &gateway.get(&format!("/v1/stream?{query}")), "bad_request");
     }
@@ -212,7 +196,7 @@ fn what_is_just_within_the_rules_is_taken() {
             "{topic}"
         );
     }
-    let patterns = "topic=a&".repeat(64);
+    let patterns = (0..64).map(|number| format!("topic={number}&")).collect::<String>();
     for query in [
         patterns.as_str(),
         "topic=**&limit=1000",
@@ -242,7 +226,22 @@ fn bad_publications_are_refused() {
     let cbor = "application/cbor";
     let long = "a".repeat(256);
     let deep = ["a"; 17].join("/");
-    for topic in ["*", "a/*", "a/**", "a//b", "/a", "a/", "a%2Fb", "a%01", "%FF", &long, &deep] {
+    for topic in [
+        "*",
+        "a/*",
+        "a/**",
+        "a//b",
+        "/a",
+        "a/",
+        ".",
+        "a/..",
+        "a/%2e%2e/b",
+        "a%2Fb",
+        "a%01",
+        "%FF",
+        &long,
+        &deep,
+    ] {
         let response =
             gateway.request("POST", &format!("/v1/topics/{topic}"), &[("Content-Type", json)], b"1");
         assert_refused(topic, &response, "bad_topic");
@@ -271,6 +270,7 @@ fn bad_publications_are_refused() {
         ("a control character in a text", json, b"\"a\nb\""),
         ("a text that is not UTF-8", json, b"\"\xff\""),
         ("a bad escape", json, b"\"\\x\""),
+        ("half a surrogate pair", json, b"\"\\ud800\""),
         ("33 levels", json, nested.as_bytes()),
         ("no CBOR", cbor, b""),
         ("a cut CBOR array", cbor, &[0x82, 0x01]),
@@ -290,11 +290,12 @@ fn bad_publications_are_refused() {
     }
     let large = vec![b'x'; (1 << 20) + 1];
     assert_refused("a large body", &gateway.request("POST", "/v1/topics/a", &[], &large), "message_too_big");
-    let announced = "POST /v1/topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\n";
+    let announced =
+        "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9223372036854775807\r\n\r\n";
     assert_refused("a large length", &exchange(gateway.address, announced.as_bytes()), "message_too_big");
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 16, "x".repeat(1 << 16));
     let chunked = format!(
-        "POST /v1/topics/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{}",
         chunk.repeat(17)
     );
     assert_refused("large in chunks", &exchange(gateway.address, chunked.as_bytes()), "message_too_big");
