@@ -111,7 +111,7 @@ impl Server {
             Signals::listen().map_err(|error| Failure::runtime(format_args!("no signals: {error}")))?;
         let listener = TcpListener::bind(&*addresses).await.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => Failure::usage(format_args!(
-                "cannot listen on {listen}: something else does (--listen 127.0.0.1:0 takes any free port)"
+                "cannot listen on {listen}: the address is in use (--listen 127.0.0.1:0 takes any free port)"
             )),
             _ => wrong(error),
         })?;
