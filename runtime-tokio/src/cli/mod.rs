@@ -126,8 +126,25 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Help is printed as it is; a mistake in the arguments is told in one line.
+fn explain(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Nobody is there to be told that this failed.
+        let _ = error.print();
+    } else {
+        let text = error.to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        eprintln!("{} (--help says more)", lines.join(" "));
+    }
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
