@@ -224,6 +224,8 @@ impl<R: End> Endpoint<R> {
         if let Step::Closed(cause) = step {
             self.close_with(cause);
         }
+        let next = self.connection.poll_timeout();
+        assert!(next.is_none_or(|next| next > now), "a deadline that stays: the caller would spin");
         self.end_turn();
         self
     }

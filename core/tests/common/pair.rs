@@ -75,6 +75,7 @@ impl Pair {
         let arrivals = [&self.up, &self.down].into_iter().filter_map(Pipe::next).filter(|at| *at > self.now);
         let Some(next) = deadlines.chain(arrivals).min() else { return false };
         self.now = next.max(self.now);
+        assert!(self.now < 1_000_000_000, "twelve days, and no end");
         // Called whether something is due or not: too early must do no harm.
         self.client.at(self.now);
         self.server.at(self.now);
