@@ -36,8 +36,6 @@ const LOOK_UP_CAP = 960_000; // ms
 const LONG_POLL = 25; // s that a long poll may be held
 const LONG_POLL_PACE = 100; // ms between long polls: meanwhile events gather, and the rate of requests is bounded
 const BODY_WITHIN = 30_000; // ms for the body of a poll
-const LONG_ANSWER = 524_288; // characters from which an answer may have been cut (section 8.1: at 1 MiB)
-const LIMIT = 1_000; // events from which an answer may have been cut
 const MAX_SSE_EVENT = 4_194_304; // characters of one SSE event
 const MAX_DELAY = 2 ** 31 - 1; // ms, the longest that setTimeout can wait
 const COME_BACK_NEVER = new Set([1002, 1003, 1007, 1008, 1009, 3000]); // close codes of section 6
@@ -454,11 +452,10 @@ async function overPolls(link, wait) {
     link.heard(BODY_WITHIN);
     const text = await response.text();
     link.open();
-    const { gap, events, next } = text ? JSON.parse(text) : { events: [], next: response.headers.get("Longwire-Next") };
+    const { gap, events, next, more = false } = text ? JSON.parse(text) : { events: [], next: response.headers.get("Longwire-Next") };
     if (!Array.isArray(events) || typeof next !== "string") throw new TypeError("not the answer of a gateway");
     if (gap) link.receive({ type: "gap", ...gap });
     for (const event of events) link.receive(event);
-    const more = events.length >= LIMIT || text.length >= LONG_ANSWER;
     link.receive({ type: behind && !more ? "caught_up" : "tick", at: next });
     behind &&= more;
     // Whoever does not hold a request that may be held must not be hammered.
