@@ -229,8 +229,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_in_the_documentation_is_the_one_in_the_code() {
-        assert_eq!(include_str!("limits.md"), markdown(), "write it anew: {}", markdown());
+    fn the_tables_in_the_documentation_and_in_the_readme_are_the_one_in_the_code() {
+        let table = markdown();
+        assert_eq!(include_str!("limits.md"), table, "limits.md should be:\n{table}");
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        assert!(readme.contains(&format!("\n\n{table}\n")), "README.md should have:\n{table}");
     }
 
     #[test]
