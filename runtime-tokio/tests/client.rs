@@ -256,6 +256,21 @@ async fn a_bye_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_tick_moves_the_cursor_on() {
+    for transport in [Transport::WebSocket, Transport::Sse] {
+        let gateway = Gateway::start().await;
+        gateway.set(Faults { tick: Some(77), ..Faults::default() });
+        let mut subscriber = subscribe(&gateway, Since::Cursor(at(5)), transport);
+        for _ in 0..2 {
+            while next_state(&mut subscriber).await != State::Connected(transport) {}
+        }
+        let requests = gateway.requests();
+        assert!(requests[0].contains(&format!("since={}&", at(5))), "{}", requests[0]);
+        assert!(requests[1].contains(&format!("since={}&", at(77))), "{}", requests[1]);
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_falls_silent_is_left_after_two_heartbeats() {
     for transport in [Transport::WebSocket, Transport::Sse] {
         let gateway = Gateway::start().await;

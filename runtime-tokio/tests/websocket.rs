@@ -364,15 +364,84 @@ async fn halves_send_and_receive_in_two_tasks() {
 
 #[tokio::test(start_paused = true)]
 async fn the_receiver_keeps_the_deadline_of_a_close_that_the_sender_began() {
-    let (a, _peer) = duplex(1 << 16);
-    let socket = WebSocket::from_parts(a, Role::Client, &[], config(|c| c.protocol.heartbeat = None));
-    let (mut sender, mut receiver) = socket.split();
-    let waiting = tokio::spawn(async move { receiver.recv_message().await });
-    tokio::task::yield_now().await; // it waits now, without any deadline
+    // A peer that does not answer, and one that does not even read.
+    for room in [1 << 16, 8] {
+        let (a, _peer) = duplex(room);
+        let (mut sender, mut receiver) =
+            WebSocket::from_parts(a, Role::Client, &[], Config::default()).split();
+        let waiting = tokio::spawn(async move { receiver.recv_message().await });
+        tokio::task::yield_now().await; // it waits now, with the deadline of the heartbeat, which is later
+        let started = tokio::time::Instant::now();
+        sender.feed("more than eight bytes").await.unwrap();
+        let closing = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+        assert!(matches!(waiting.await.unwrap(), Some(Err(Error::Closed(CloseCause::Timeout)))));
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
+        assert_eq!(closing.await.unwrap().is_ok(), room > 8);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_that_waits_to_write_is_woken_although_the_other_one_tried_last_and_went_away() {
+    let (a, mut peer) = duplex(8);
+    let (mut sender, mut receiver) = WebSocket::from_parts(a, Role::Server, &[], Config::default()).split();
+    let sending = tokio::spawn(async move { sender.send("more than eight bytes").await });
+    tokio::task::yield_now().await;
+    {
+        // It tries to write what waits, and is dropped.
+        let mut recv = std::pin::pin!(receiver.recv());
+        assert!(recv.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+    }
     let started = tokio::time::Instant::now();
-    sender.close(CloseCode::NORMAL, "").await.unwrap();
-    assert!(matches!(waiting.await.unwrap(), Some(Err(Error::Closed(CloseCause::Timeout)))));
-    assert_eq!(started.elapsed(), Duration::from_secs(5));
+    assert_eq!(read(&mut peer, 23).await, b"\x81\x15more than eight bytes");
+    sending.await.unwrap().unwrap();
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+/// A peer that sends without end and without waiting.
+struct Flood(usize);
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.0 += 1;
+        assert!(self.0 < 5_000_000, "the deadline never came");
+        let frame = frame(0x81, b"hi");
+        buf.put_slice(&frame[..frame.len().min(buf.remaining())]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_floods_cannot_hold_the_end_up() {
+    let limits = |max| {
+        config(|c| {
+            c.protocol.close_timeout = Duration::from_millis(20);
+            c.protocol.max_message = max;
+        })
+    };
+    let mut socket = WebSocket::from_parts(Flood(0), Role::Server, &[], limits(100));
+    let closed = socket.close(CloseCode::NORMAL, "").await;
+    assert!(matches!(closed, Err(Error::Closed(CloseCause::Timeout))));
+    // Nor after it was failed.
+    let mut socket = WebSocket::from_parts(Flood(0), Role::Server, &[], limits(1));
+    assert!(matches!(socket.recv_message().await, Some(Err(Error::Protocol(_)))));
 }
 
 #[tokio::test]

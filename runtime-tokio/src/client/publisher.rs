@@ -60,16 +60,46 @@ pub async fn publish(
 /// ends may or may not have been taken.
 pub struct Publisher {
     socket: Socket,
-    /// The number of the next publication.
-    next: u64,
+    ledger: Ledger,
+    /// Most that may be unsettled.
+    max_inflight: u64,
+}
+
+/// Which publications are settled.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// The number of the last one that was sent.
+    sent: u64,
     /// All up to here are settled.
     settled: u64,
     /// Refused ones that come after that.
     refused: BTreeSet<u64>,
     /// How many were taken.
     taken: u64,
-    /// Most that may be unsettled.
-    max_inflight: u64,
+}
+
+impl Ledger {
+    fn inflight(&self) -> u64 {
+        self.sent.saturating_sub(self.settled).saturating_sub(self.refused.len() as u64)
+    }
+
+    /// All up to `n` are settled: taken, but for those that were refused.
+    fn acknowledge(&mut self, n: u64) {
+        let n = n.min(self.sent);
+        if n > self.settled {
+            let later = self.refused.split_off(&(n + 1));
+            self.taken += (n - self.settled).saturating_sub(self.refused.len() as u64);
+            self.refused = later;
+            self.settled = n;
+        }
+    }
+
+    /// `n` was refused, which settles it alone. A number that was never sent does not count.
+    fn refuse(&mut self, n: u64) {
+        if (self.settled + 1..=self.sent).contains(&n) {
+            self.refused.insert(n);
+        }
+    }
 }
 
 impl Publisher {
@@ -91,11 +121,8 @@ impl Publisher {
             };
             Ok::<_, super::session::End>(Self {
                 socket,
-                next: 1,
-                settled: 0,
+                ledger: Ledger::default(),
                 max_inflight: max_inflight.clamp(1, Self::MAX_INFLIGHT),
-                refused: BTreeSet::new(),
-                taken: 0,
             })
         };
         let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| Error::Silence(limit))?;
@@ -115,8 +142,9 @@ impl Publisher {
         while self.inflight() >= self.max_inflight {
             self.settle().await?;
         }
+        let n = self.ledger.sent + 1;
         let message = ClientMessage::Pub {
-            n: Some(self.next),
+            n: Some(n),
             topic: topic.into(),
             key: key.map(Into::into),
             data: match data {
@@ -135,19 +163,18 @@ impl Publisher {
         json::encode_client(&message, &mut sink).map_err(|error| Error::Data(error.to_string()))?;
         let text = String::from_utf8(text).map_err(|error| Error::Data(error.to_string()))?;
         self.socket.socket.feed(text).await?;
-        let n = self.next;
-        self.next += 1;
+        self.ledger.sent = n;
         Ok(n)
     }
 
     /// Publications that are not settled.
     pub fn inflight(&self) -> u64 {
-        (self.next - 1).saturating_sub(self.settled).saturating_sub(self.refused.len() as u64)
+        self.ledger.inflight()
     }
 
     /// Publications that were taken.
     pub fn taken(&self) -> u64 {
-        self.taken
+        self.ledger.taken
     }
 
     /// Sends what was published, and waits until all of it is settled.
@@ -172,29 +199,15 @@ impl Publisher {
     /// As [`publish`](Self::publish).
     pub async fn settle(&mut self) -> Result<(), Error> {
         match self.socket.next().await.map_err(|end| end.error)? {
-            Arrival::Ack(n) => self.acknowledged(n),
+            Arrival::Ack(n) => self.ledger.acknowledge(n),
             Arrival::Nack(refusal) => {
-                // It settles its own only. One for a number that was never used is not counted.
-                if let Some(n) = refusal.n.filter(|n| (self.settled + 1..self.next).contains(n)) {
-                    self.refused.insert(n);
-                }
+                self.ledger.refuse(refusal.n.unwrap_or_default());
                 return Err(Error::Refused(refusal));
             }
             Arrival::Bye(refusal) | Arrival::Error(refusal) => return Err(Error::Refused(refusal)),
             _ => {}
         }
         Ok(())
-    }
-
-    /// All up to `n` are settled: taken, but for those that were refused.
-    fn acknowledged(&mut self, n: u64) {
-        let n = n.min(self.next - 1);
-        if n > self.settled {
-            let later = self.refused.split_off(&(n + 1));
-            self.taken += (n - self.settled).saturating_sub(self.refused.len() as u64);
-            self.refused = later;
-            self.settled = n;
-        }
     }
 
     /// Waits until everything is settled, and closes the connection.
@@ -210,10 +223,7 @@ impl Publisher {
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher")
-            .field("next", &self.next)
-            .field("settled", &self.settled)
-            .finish_non_exhaustive()
+        f.debug_struct("Publisher").field("ledger", &self.ledger).finish_non_exhaustive()
     }
 }
 
@@ -250,5 +260,28 @@ impl Data {
         let json = json.into();
         json::validate(&json).map_err(|error| Error::Data(error.to_string()))?;
         Ok(Self::Json(json))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_are_cumulative_and_refusals_settle_their_own() {
+        let mut ledger = Ledger { sent: 6, ..Ledger::default() };
+        ledger.refuse(2);
+        ledger.refuse(5);
+        assert_eq!((ledger.inflight(), ledger.taken), (4, 0));
+        ledger.acknowledge(3);
+        assert_eq!((ledger.inflight(), ledger.taken), (2, 2));
+        // Late, repeated, and about what was never sent.
+        ledger.acknowledge(1);
+        ledger.refuse(3);
+        ledger.refuse(5);
+        ledger.refuse(7);
+        assert_eq!((ledger.inflight(), ledger.taken), (2, 2));
+        ledger.acknowledge(99);
+        assert_eq!((ledger.inflight(), ledger.taken, ledger.settled), (0, 4, 6));
     }
 }

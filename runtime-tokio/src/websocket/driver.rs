@@ -44,6 +44,8 @@ pub(super) struct Driver<S> {
     outgoing: Option<Outgoing>,
     /// The Close that follows it.
     close_next: Option<(CloseCode, String)>,
+    /// Something that was taken will never be written.
+    lost: bool,
     /// Bytes were written since the stream was last flushed (a TLS stream holds them back).
     unflushed: bool,
     /// Since when the socket has taken nothing.
@@ -110,6 +112,7 @@ impl<S> Driver<S> {
             tx: Tx::default(),
             outgoing: None,
             close_next: None,
+            lost: false,
             unflushed: false,
             stalled: None,
             write_error: None,
@@ -216,40 +219,37 @@ impl<S> Driver<S> {
     }
 
     fn pump_message(&mut self) {
-        while let Some(out) = &mut self.outgoing {
-            let max = self.config.max_send_buffer.saturating_add(CLOSE_ROOM);
-            if !out.begun {
-                self.tx.reserve(out.data.len().saturating_add(CLOSE_ROOM), max);
-                match self.endpoint.send(&mut self.tx.lend(), out.kind, &out.data) {
-                    Err(SendError::Full) if self.tx.is_idle() => {
-                        out.begun = self.endpoint.start(out.kind).is_ok();
-                        if out.begun {
-                            continue;
-                        }
-                    }
-                    Err(SendError::Full) => return,
-                    _ => {}
-                }
-                self.outgoing = None;
-                return;
-            }
-            self.tx.reserve(PIECE, max);
-            let tx = &mut self.tx.lend();
-            if !out.data.is_empty() {
-                match self.endpoint.write(tx, &out.data) {
-                    Ok(0) => return,
-                    Ok(n) => {
-                        out.data.advance(n);
-                        continue;
-                    }
-                    Err(_) => {}
-                }
-            } else if self.endpoint.finish(tx) == Err(SendError::Full) {
-                return;
-            }
-            // Finished, or the connection is closing and takes no more of it.
-            self.outgoing = None;
+        let Some(mut out) = self.outgoing.take() else { return };
+        match self.put(&mut out) {
+            Ok(()) => {}
+            Err(SendError::Full) => self.outgoing = Some(out),
+            // The connection is closing and takes no more of it.
+            Err(_) => self.lost = true,
         }
+    }
+
+    /// Puts as much of a message into the send buffer as fits; `Full` when that is not all.
+    fn put(&mut self, out: &mut Outgoing) -> Result<(), SendError> {
+        let max = self.config.max_send_buffer.saturating_add(CLOSE_ROOM);
+        if !out.begun {
+            self.tx.reserve(out.data.len().saturating_add(CLOSE_ROOM), max);
+            match self.endpoint.send(&mut self.tx.lend(), out.kind, &out.data) {
+                // Larger than the whole buffer: in fragments.
+                Err(SendError::Full) if self.tx.is_idle() => {}
+                sent => return sent,
+            }
+            self.endpoint.start(out.kind)?;
+            out.begun = true;
+        }
+        self.tx.reserve(PIECE, max);
+        let tx = &mut self.tx.lend();
+        while !out.data.is_empty() {
+            match self.endpoint.write(tx, &out.data)? {
+                0 => return Err(SendError::Full),
+                n => out.data.advance(n),
+            }
+        }
+        self.endpoint.finish(tx)
     }
 
     /// The connection is over in the core's eyes.
@@ -264,6 +264,7 @@ impl<S> Driver<S> {
             CloseCause::Clean => error,
             _ => error.or_else(|| self.write_error.take().map(Error::Io)).or(Some(Error::Closed(cause))),
         };
+        self.lost |= self.outgoing.is_some();
         (self.outgoing, self.close_next) = (None, None);
         self.state = State::Ending { cause, error, deadline: now.after(patience), shut: false };
     }
@@ -433,6 +434,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn drop_output(&mut self) {
+        self.lost |= !self.tx.is_idle() || self.outgoing.is_some();
         self.tx.clear();
         (self.outgoing, self.close_next) = (None, None);
         self.unflushed = false;
@@ -475,12 +477,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Ready when everything that was taken is written, or cannot be any more.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if let State::Over(cause) = self.state {
-            return Poll::Ready(if self.is_flushed() { Ok(()) } else { Err(Error::Closed(cause)) });
-        }
         loop {
             if self.poll_write(cx).is_ready() {
                 return Poll::Ready(match self.write_error.take() {
+                    None if self.lost => Err(self.close_cause().map_or(Error::Closing, Error::Closed)),
                     None => Ok(()),
                     Some(error) => {
                         self.write_error = Some(error.kind().into());

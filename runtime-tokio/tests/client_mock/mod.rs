@@ -21,6 +21,8 @@ pub(crate) struct Faults {
     pub(crate) end_after: Option<usize>,
     /// Says this instead of going on, after the hello of an SSE stream or WebSocket.
     pub(crate) bye: Option<&'static str>,
+    /// Says how far the log is, by a tick, and ends.
+    pub(crate) tick: Option<u64>,
     /// Says nothing after the hello, which promises a heartbeat of this many milliseconds.
     pub(crate) mute: Option<u64>,
     /// Closes a WebSocket with this code at once.
@@ -151,6 +153,9 @@ impl Gateway {
         say.send(self.hello()).await.ok()?;
         if let Some(bye) = faults.bye {
             return say.send(bye.to_owned()).await.ok();
+        }
+        if let Some(seq) = faults.tick {
+            return say.send(format!(r#"{{"type":"tick","at":"{}"}}"#, cursor(seq as usize))).await.ok();
         }
         if faults.mute.is_some() {
             std::future::pending::<()>().await;
