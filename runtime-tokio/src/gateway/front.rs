@@ -110,6 +110,13 @@ async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: He
     let request = head.view();
     let kind = Kind::of(&request);
     if kind == Kind::Poll || request.path() != "/v1/stream" {
+        let limit = gateway.hub().config().max_message;
+        if request.headers().content_length().is_some_and(|len| len > limit) {
+            // As the route would say it; but a length that no machine can hold does not get through the server.
+            let refused = Refused::too_big(limit);
+            gateway.metrics().turned_away(refused.code.as_str());
+            return say(stream, &refused.response_bytes()).await;
+        }
         return http(&gateway, routes, stream, head, permit).await;
     }
     let origins = request.headers().get_all("origin");

@@ -71,9 +71,7 @@ impl Gateway {
     /// The whole body, within the limits.
     async fn body(&self, body: Body) -> Result<Bytes, Refused> {
         let limit = self.hub().config().max_message;
-        let too_big = || {
-            Refused::new(Code::MessageTooBig, format!("the body has more than {limit} bytes (max_message)"))
-        };
+        let too_big = || Refused::too_big(limit);
         // What says so itself need not be read.
         if hyper::body::Body::size_hint(&body).lower() > limit {
             return Err(too_big());

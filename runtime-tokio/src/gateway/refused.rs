@@ -33,6 +33,11 @@ impl Refused {
         Self::new(Code::BadRequest, message)
     }
 
+    /// A body above `max_message` bytes.
+    pub(super) fn too_big(max_message: u64) -> Self {
+        Self::new(Code::MessageTooBig, format!("the body has more than {max_message} bytes (max_message)"))
+    }
+
     /// The same, with a time before which nobody should come back.
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
