@@ -10,7 +10,7 @@
 //!     match item? {
 //!         Item::Event(event) => println!("{}: {:?}", event.topic, event.data),
 //!         Item::Gap(gap) => eprintln!("missed {} to {}", gap.from, gap.to),
-//!         Item::CaughtUp(_) | Item::State(_) => {}
+//!         _ => {}
 //!     }
 //! }
 //! # Ok(()) }
