@@ -345,8 +345,9 @@ impl Shard {
         if window.records.is_empty() && !self.open(window, handle) {
             return false;
         }
+        // Without a window it fell behind, and looks again.
+        let Some(end) = window.records.last().map(|record| record.event.seq) else { return true };
         let to = window.served.saturating_add(BUDGET).min(window.readers.len());
-        let end = window.records.last().map_or(0, |record| record.event.seq);
         for at in window.served..to {
             if let Some(id) = window.readers.get(at).copied() {
                 self.serve(window, id, end);
