@@ -408,6 +408,8 @@ impl Shard {
 
     /// The tail has moved on past the shard's position: its readers go on from the histories, each on its own.
     fn fall_behind(&self, handle: &ShardHandle, position: u64) {
+        // Taken first: what comes after it is a window's, so a watch that is hit here and looks at once misses nothing.
+        let head = self.shared.log.head();
         let mut conns = Vec::new();
         for (_, reader) in self.readers.borrow_mut().iter_mut().filter(|(_, reader)| reader.live) {
             match &reader.sink {
@@ -421,7 +423,7 @@ impl Shard {
         for (conn, position) in conns {
             conn.borrow_mut().lag(position);
         }
-        handle.position.store(self.shared.log.head(), Ordering::SeqCst);
+        handle.position.store(head, Ordering::SeqCst);
         self.shared.relieved();
     }
 
