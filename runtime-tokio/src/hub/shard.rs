@@ -227,11 +227,13 @@ impl Shard {
         }
     }
 
-    /// The reader leaves the head, if it was there, and owns its position from now on.
+    /// The reader leaves the head, if it was there, and owns its position from now on. What it has not got yet of the
+    /// window it reads from the log, so that it is not served again when it is back before the window ends.
     pub(super) fn leave_head(&self, id: usize) -> Option<u64> {
         let position = self.head_of(id)?;
         if let Some(reader) = self.readers.borrow_mut().get_mut(id) {
             reader.live = false;
+            reader.chain = None;
         }
         Some(position)
     }
@@ -430,11 +432,9 @@ impl Shard {
     /// Gives one reader what it gets of the window.
     fn serve(&self, window: &mut Window, id: usize, end: u64) {
         let sink = match self.readers.borrow_mut().get_mut(id) {
-            Some(Reader { sink, chain, live, floor, .. }) => {
+            Some(Reader { sink, chain, floor, .. }) => {
+                // It may have left while others were served.
                 let Some((mut hit, _)) = chain.take() else { return };
-                if !*live {
-                    return; // it left while others were served
-                }
                 *floor = end;
                 let before = mem::take(&mut window.picked);
                 while let Some(Hit { record, next }) = window.hits.get(hit as usize) {
