@@ -14,7 +14,7 @@ use super::event::Form;
 use super::outlet::Image;
 use super::reader::Watch;
 use super::trie::Trie;
-use super::{Adoption, Filter, Record, Shared};
+use super::{Adoption, Filter, Record, Shared, count};
 use longwire_core::log::{Pattern, Topic};
 use longwire_core::time;
 use slab::Slab;
@@ -248,11 +248,14 @@ impl Shard {
     /// A reader wants what a pattern matches.
     pub(super) fn subscribe(&self, id: usize, pattern: Pattern<'_>) {
         self.trie.borrow_mut().insert(pattern, id);
+        count(&self.shared.counters.subscriptions, 1);
     }
 
     /// A reader no longer does.
     pub(super) fn unsubscribe(&self, id: usize, pattern: Pattern<'_>) {
-        self.trie.borrow_mut().remove(pattern, id);
+        if self.trie.borrow_mut().remove(pattern, id) {
+            self.shared.counters.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn resume_waiting(&self) {
