@@ -136,6 +136,8 @@ pub struct Counters {
     pub sse: AtomicU64,
     /// Gauge: readers that wait outside of the shards (long polls).
     pub waiting: AtomicU64,
+    /// Gauge: patterns that the connections and the waiting readers of the shards are subscribed to.
+    pub subscriptions: AtomicU64,
 }
 
 /// A counter moves; nobody orders anything by it.

@@ -14,7 +14,7 @@ use super::event::Form;
 use super::outlet::Image;
 use super::reader::Watch;
 use super::trie::Trie;
-use super::{Adoption, Filter, Record, Shared};
+use super::{Adoption, Filter, Record, Shared, count};
 use longwire_core::log::{Pattern, Topic};
 use longwire_core::time;
 use slab::Slab;
@@ -227,11 +227,13 @@ impl Shard {
         }
     }
 
-    /// The reader leaves the head, if it was there, and owns its position from now on.
+    /// The reader leaves the head, if it was there, and owns its position from now on. What it has not got yet of the
+    /// window it reads from the log, so that it is not served again when it is back before the window ends.
     pub(super) fn leave_head(&self, id: usize) -> Option<u64> {
         let position = self.head_of(id)?;
         if let Some(reader) = self.readers.borrow_mut().get_mut(id) {
             reader.live = false;
+            reader.chain = None;
         }
         Some(position)
     }
@@ -246,11 +248,14 @@ impl Shard {
     /// A reader wants what a pattern matches.
     pub(super) fn subscribe(&self, id: usize, pattern: Pattern<'_>) {
         self.trie.borrow_mut().insert(pattern, id);
+        count(&self.shared.counters.subscriptions, 1);
     }
 
     /// A reader no longer does.
     pub(super) fn unsubscribe(&self, id: usize, pattern: Pattern<'_>) {
-        self.trie.borrow_mut().remove(pattern, id);
+        if self.trie.borrow_mut().remove(pattern, id) {
+            self.shared.counters.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn resume_waiting(&self) {
@@ -345,8 +350,9 @@ impl Shard {
         if window.records.is_empty() && !self.open(window, handle) {
             return false;
         }
+        // Without a window it fell behind, and looks again.
+        let Some(end) = window.records.last().map(|record| record.event.seq) else { return true };
         let to = window.served.saturating_add(BUDGET).min(window.readers.len());
-        let end = window.records.last().map_or(0, |record| record.event.seq);
         for at in window.served..to {
             if let Some(id) = window.readers.get(at).copied() {
                 self.serve(window, id, end);
@@ -407,6 +413,8 @@ impl Shard {
 
     /// The tail has moved on past the shard's position: its readers go on from the histories, each on its own.
     fn fall_behind(&self, handle: &ShardHandle, position: u64) {
+        // Taken first: what comes after it is a window's, so a watch that is hit here and looks at once misses nothing.
+        let head = self.shared.log.head();
         let mut conns = Vec::new();
         for (_, reader) in self.readers.borrow_mut().iter_mut().filter(|(_, reader)| reader.live) {
             match &reader.sink {
@@ -420,18 +428,16 @@ impl Shard {
         for (conn, position) in conns {
             conn.borrow_mut().lag(position);
         }
-        handle.position.store(self.shared.log.head(), Ordering::SeqCst);
+        handle.position.store(head, Ordering::SeqCst);
         self.shared.relieved();
     }
 
     /// Gives one reader what it gets of the window.
     fn serve(&self, window: &mut Window, id: usize, end: u64) {
         let sink = match self.readers.borrow_mut().get_mut(id) {
-            Some(Reader { sink, chain, live, floor, .. }) => {
+            Some(Reader { sink, chain, floor, .. }) => {
+                // It may have left while others were served.
                 let Some((mut hit, _)) = chain.take() else { return };
-                if !*live {
-                    return; // it left while others were served
-                }
                 *floor = end;
                 let before = mem::take(&mut window.picked);
                 while let Some(Hit { record, next }) = window.hits.get(hit as usize) {

@@ -45,9 +45,9 @@ impl<R: Copy + PartialEq> Trie<R> {
         node.here.push(reader);
     }
 
-    /// Takes one subscription away, with the branches that only led to it.
-    pub(super) fn remove(&mut self, pattern: Pattern<'_>, reader: R) {
-        remove(&mut self.root, &mut pattern.levels(), reader);
+    /// Takes one subscription away, with the branches that only led to it; false when it is not there.
+    pub(super) fn remove(&mut self, pattern: Pattern<'_>, reader: R) -> bool {
+        remove(&mut self.root, &mut pattern.levels(), reader)
     }
 
     /// Calls `found` for each subscription that matches: more than once for a reader whose patterns overlap.
@@ -60,30 +60,30 @@ fn remove<'p, R: Copy + PartialEq>(
     node: &mut Node<R>,
     levels: &mut impl Iterator<Item = Level<'p>>,
     reader: R,
-) {
+) -> bool {
     let list = match levels.next() {
         None => &mut node.here,
         Some(Level::Rest) => &mut node.rest,
         Some(Level::Any) => {
-            if let Some(next) = &mut node.any {
-                remove(next, levels, reader);
-                node.any.take_if(|next| next.is_empty());
-            }
-            return;
+            let Some(next) = &mut node.any else { return false };
+            let removed = remove(next, levels, reader);
+            node.any.take_if(|next| next.is_empty());
+            return removed;
         }
         Some(Level::Name(name)) => {
-            if let Some(next) = node.names.get_mut(name) {
-                remove(next, levels, reader);
-                if next.is_empty() {
-                    node.names.remove(name);
-                }
+            let Some(next) = node.names.get_mut(name) else { return false };
+            let removed = remove(next, levels, reader);
+            if next.is_empty() {
+                node.names.remove(name);
             }
-            return;
+            return removed;
         }
     };
-    if let Some(at) = list.iter().position(|r| *r == reader) {
+    let place = list.iter().position(|r| *r == reader);
+    place.is_some_and(|at| {
         list.swap_remove(at);
-    }
+        true
+    })
 }
 
 /// At most two branches a level, and topics have at most 16: bounded by the patterns that can match at all.
@@ -131,7 +131,8 @@ mod tests {
                 assert_eq!(found, want, "{topic}");
             }
             if let Some(text) = patterns.get(removed) {
-                trie.remove(pattern(text), removed);
+                assert!(trie.remove(pattern(text), removed));
+                assert!(!trie.remove(pattern(text), removed));
             }
         }
         assert!(trie.root.is_empty(), "branches are left behind");
@@ -142,7 +143,7 @@ mod tests {
         let mut trie = Trie::default();
         trie.insert(pattern("a"), 1);
         trie.insert(pattern("a"), 1);
-        trie.remove(pattern("a"), 1);
+        assert!(trie.remove(pattern("a"), 1));
         let mut found = Vec::new();
         trie.find(Topic::parse("a").unwrap(), &mut |id| found.push(id));
         assert_eq!(found, [1]);
