@@ -39,8 +39,9 @@ use longwire_core::ws;
 use shard::ShardHandle;
 use std::any::Any;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -184,7 +185,7 @@ impl std::fmt::Debug for Adoption {
 #[derive(Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
-    threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the shards, the publishers and the readers have in common.
@@ -196,6 +197,7 @@ pub(crate) struct Shared {
     pub(crate) shards: Vec<ShardHandle>,
     websocket: Arc<ws::Config>,
     authorize: Arc<dyn Authorize>,
+    closing: AtomicBool,
     /// Somebody waits for the shards to catch up.
     congested: AtomicBool,
     caught_up: Notify,
@@ -224,14 +226,19 @@ impl Hub {
             shards,
             websocket: Arc::new(config.websocket()),
             authorize,
+            closing: AtomicBool::new(false),
             congested: AtomicBool::new(false),
             caught_up: Notify::new(),
             next: AtomicU64::new(0),
             numbered: AtomicU64::new(0),
             config,
         });
-        let threads = (0..shared.shards.len()).map(|id| shard::spawn(id, Arc::clone(&shared)));
-        let hub = Self { threads: std::sync::Mutex::new(threads.collect::<io::Result<_>>()?), shared };
+        let hub = Self { threads: Mutex::default(), shared };
+        for id in 0..hub.shared.shards.len() {
+            // Should it fail, the hub is dropped, and with it the threads that run already.
+            let thread = shard::spawn(id, Arc::clone(&hub.shared))?;
+            hub.threads().push(thread);
+        }
         Ok(Arc::new(hub))
     }
 
@@ -288,15 +295,25 @@ impl Hub {
     }
 
     /// Tells every connection to go, with a `bye` whose window spreads their return, and waits for the threads to end.
+    ///
+    /// It blocks: for about a second when there are peers that do not go. What is published afterwards is stored and
+    /// not delivered; a [`Reader`] that waits gets an empty page.
     pub fn close(&self, retry_after: Duration, window: Duration) {
+        self.shared.closing.store(true, Ordering::SeqCst);
         for shard in &self.shared.shards {
             shard.post(shard::Mail::Close { retry_after, window });
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(|e| e.into_inner()));
-        for thread in threads {
+        let threads = std::mem::take(&mut *self.threads());
+        // One of them may be who drops the hub, with the permit of a connection: it cannot wait for itself.
+        let own = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
             // A shard that panicked has said so on its way down.
             let _ = thread.join();
         }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -358,6 +375,10 @@ impl Shared {
             // Connections that were not read meanwhile are woken by their own shards.
             self.shards.iter().for_each(ShardHandle::flag);
         }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
     }
 
     /// A number for a connection, counting up.

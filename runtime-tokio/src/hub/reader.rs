@@ -64,11 +64,12 @@ impl Reader {
         }
     }
 
-    /// Waits for the next page that has something in it. Cancel-safe: dropped while it waits, nothing is lost.
+    /// Waits for the next page that has something in it; once the hub closes, it is empty. Cancel-safe: dropped while
+    /// it waits, nothing is lost.
     pub async fn next(&mut self, size: PageSize) -> Page {
         loop {
             let page = self.read(size);
-            if page.gap.is_some() || !page.records.is_empty() {
+            if page.gap.is_some() || !page.records.is_empty() || self.shared.is_closing() {
                 return page;
             }
             let position = self.position;

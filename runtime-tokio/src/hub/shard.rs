@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, mem, thread};
 use tokio::sync::Notify;
@@ -44,11 +44,18 @@ pub(super) const REPLY_SIZE: usize = 16 << 10;
 pub(crate) struct ShardHandle {
     flagged: AtomicBool,
     wake: Notify,
-    /// Bounded by what there is of readers and connections, which have bounds of their own: each has at most one
-    /// letter that adds it and one that removes it.
-    mail: Mutex<VecDeque<Mail>>,
+    mail: Mutex<Mailbox>,
     /// Everything up to here was handed to all live readers.
     position: AtomicU64,
+}
+
+/// Bounded by what there is of readers and connections, which have bounds of their own: each has at most one letter
+/// that adds it and one that removes it.
+#[derive(Debug, Default)]
+struct Mailbox {
+    letters: VecDeque<Mail>,
+    /// The shard has ended, and takes nothing any more.
+    closed: bool,
 }
 
 /// What a shard is told.
@@ -65,6 +72,15 @@ impl std::fmt::Debug for Mail {
     }
 }
 
+impl Mail {
+    /// The shard is ending: a connection is dropped, a reader looks for itself.
+    fn turn_away(self) {
+        if let Self::Watch { watch, .. } = self {
+            watch.hit();
+        }
+    }
+}
+
 impl ShardHandle {
     /// There is something new. Cheap when the shard knows already.
     pub(super) fn flag(&self) {
@@ -73,9 +89,34 @@ impl ShardHandle {
         }
     }
 
-    pub(super) fn post(&self, mail: Mail) {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push_back(mail);
+    pub(super) fn post(&self, letter: Mail) {
+        let mut mail = self.mailbox();
+        if mail.closed {
+            drop(mail);
+            return letter.turn_away();
+        }
+        mail.letters.push_back(letter);
+        drop(mail);
         self.flag();
+    }
+
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody waits for this shard any more.
+    fn retire(&self) {
+        self.position.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// The shard has ended.
+    fn close(&self) {
+        self.retire();
+        let mut mail = self.mailbox();
+        mail.closed = true;
+        let letters = mem::take(&mut mail.letters);
+        drop(mail);
+        letters.into_iter().for_each(Mail::turn_away);
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -96,7 +137,6 @@ pub(super) struct Shard {
     /// Connections that are not read until the shards have caught up.
     waiting: RefCell<BTreeSet<usize>>,
     closing: Cell<Option<(Duration, Duration)>>,
-    all_gone: Notify,
 }
 
 /// Buffers that whoever has its turn uses, and leaves empty.
@@ -148,8 +188,40 @@ struct Hit {
 pub(super) fn spawn(id: usize, shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(format!("longwire-shard-{id}")).spawn(move || {
+        let _over = Over { id, shared: Arc::clone(&shared) };
         LocalSet::new().block_on(&runtime, async move { Shard::new(id, shared).run().await });
     })
+}
+
+/// However a shard's thread ends, nobody is left waiting for it.
+struct Over {
+    id: usize,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        if let Some(handle) = self.shared.shards.get(self.id) {
+            handle.close();
+        }
+        self.shared.relieved();
+    }
+}
+
+/// However a connection's task ends, its reader goes with it.
+struct Leave {
+    id: usize,
+    conn: Rc<RefCell<Conn>>,
+    shard: Rc<Shard>,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Ok(mut conn) = self.conn.try_borrow_mut() {
+            conn.end(&self.shard);
+        }
+        self.shard.remove(self.id);
+    }
 }
 
 impl Shard {
@@ -168,27 +240,23 @@ impl Shard {
             }),
             waiting: RefCell::default(),
             closing: Cell::new(None),
-            all_gone: Notify::new(),
         })
     }
 
     async fn run(self: Rc<Self>) {
         let Some(handle) = self.shared.shards.get(self.id) else { return };
-        while self.closing.get().is_none() {
+        while self.closing.get().is_none() || !self.readers.borrow().is_empty() {
             handle.wake.notified().await;
             // Cleared before the last look: whatever is flagged from here on wakes the loop again.
             handle.flagged.store(false, Ordering::SeqCst);
             loop {
                 self.read_mail(handle);
                 self.resume_waiting();
-                if !self.deliver(handle) {
+                if self.closing.get().is_some() || !self.deliver(handle) {
                     break;
                 }
                 tokio::task::yield_now().await;
             }
-        }
-        while !self.readers.borrow().is_empty() {
-            self.all_gone.notified().await;
         }
     }
 
@@ -272,14 +340,19 @@ impl Shard {
     }
 
     fn read_mail(self: &Rc<Self>, handle: &ShardHandle) {
-        let mail = mem::take(&mut *handle.mail.lock().unwrap_or_else(PoisonError::into_inner));
-        for letter in mail {
+        let letters = mem::take(&mut handle.mailbox().letters);
+        for letter in letters {
             match letter {
+                late @ (Mail::Adopt(_) | Mail::Watch { .. }) if self.closing.get().is_some() => {
+                    late.turn_away()
+                }
                 Mail::Adopt(adoption) => self.adopt(*adoption),
                 Mail::Watch { watch, filter, position } => self.watch(watch, filter, position),
                 Mail::Unwatch(id) => self.unwatch(id),
                 Mail::Close { retry_after, window } => {
                     self.closing.set(Some((retry_after, window)));
+                    handle.retire();
+                    self.shared.relieved();
                     self.wake_all();
                 }
             }
@@ -296,23 +369,26 @@ impl Shard {
         entry.insert(Reader::new(Sink::Conn(Rc::clone(&conn))));
         drop(readers);
         conn.borrow_mut().begin(self);
-        let shard = Rc::clone(self);
+        let leave = Leave { id, conn, shard: Rc::clone(self) };
         tokio::task::spawn_local(async move {
+            let Leave { conn, shard, .. } = &leave;
             let sleep = tokio::time::sleep_until(shard.started);
             tokio::pin!(sleep);
-            poll_fn(|cx| conn.borrow_mut().turn(cx, &shard, sleep.as_mut())).await;
-            conn.borrow_mut().end(&shard);
-            shard.remove(id);
+            poll_fn(|cx| conn.borrow_mut().turn(cx, shard, sleep.as_mut())).await;
         });
     }
 
     fn remove(&self, id: usize) {
-        self.readers.borrow_mut().try_remove(id);
-        self.all_gone.notify_one();
+        let removed = self.readers.borrow_mut().try_remove(id);
+        drop(removed);
+        // A shard that is closing waits for the last to go.
+        if let (Some(_), Some(handle)) = (self.closing.get(), self.shared.shards.get(self.id)) {
+            handle.flag();
+        }
     }
 
     fn watch(&self, watch: Arc<Watch>, filter: Filter, position: u64) {
-        if self.shared.log.head() > position || self.closing.get().is_some() {
+        if self.shared.log.head() > position {
             watch.hit();
         }
         let id = self
