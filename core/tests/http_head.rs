@@ -286,6 +286,8 @@ fn first_lines_that_are_refused() {
         ("GET * HTTP/1.1", E::Target),
         ("GET ?a HTTP/1.1", E::Target),
         ("GET /a#b HTTP/1.1", E::Target),
+        ("GET /a?b=\"c\" HTTP/1.1", E::Target),
+        ("GET /a?b=<c> HTTP/1.1", E::Target),
         ("GET http:///a HTTP/1.1", E::Target),
         ("GET http://user@host/ HTTP/1.1", E::Target),
         ("GET \"x\"://host/ HTTP/1.1", E::Target),

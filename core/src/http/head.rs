@@ -284,7 +284,7 @@ pub enum HeadError {
     RequestLine,
     /// Not `version SP status SP reason`, or a status outside 100 to 599.
     StatusLine,
-    /// The target has none of the forms of RFC 9112 section 3.2, or holds a fragment.
+    /// The target has none of the forms of RFC 9112 section 3.2, or holds a fragment or a character of no URI.
     Target,
     /// A version of HTTP other than 1.0 and 1.1.
     Version,
@@ -421,7 +421,9 @@ fn is_target(method: &str, target: &str) -> bool {
         (None, "*") => method == "OPTIONS",
         (None, path) => path.starts_with('/'),
     };
-    form && !target.bytes().any(|b| b == b'#')
+    // A fragment is no part of a target; the others stand in no URI at all (RFC 3986 appendix A), and libraries behind
+    // this one disagree about them.
+    form && !target.bytes().any(|b| matches!(b, b'#' | b'"' | b'<' | b'>'))
 }
 
 /// The header fields on which it depends where a message ends and whom it is for.
