@@ -140,6 +140,12 @@ fn version(input: &[u8]) -> IResult<&[u8], Version> {
     preceded(tag("HTTP/1."), minor).parse(input)
 }
 
+/// What may stand in a request target: visible ASCII, but no fragment, and not what stands in no URI at all (RFC 3986
+/// appendix A) and is understood differently by those behind us.
+pub(super) fn is_target_char(b: u8) -> bool {
+    b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>')
+}
+
 /// `method SP request-target SP HTTP-version`, RFC 9112 section 3: the method, the target, the version.
 pub(super) fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], Version)> {
     let method = terminated(run1(is_tchar), tag(" "));

@@ -421,9 +421,7 @@ fn is_target(method: &str, target: &str) -> bool {
         (None, "*") => method == "OPTIONS",
         (None, path) => path.starts_with('/'),
     };
-    // A fragment is no part of a target; the others stand in no URI at all (RFC 3986 appendix A), and libraries behind
-    // this one disagree about them.
-    form && !target.bytes().any(|b| matches!(b, b'#' | b'"' | b'<' | b'>'))
+    form && target.bytes().all(grammar::is_target_char)
 }
 
 /// The header fields on which it depends where a message ends and whom it is for.

@@ -3,7 +3,7 @@
 //! A CR, LF or NUL in a field would let whoever chose the text write header fields of his own (response
 //! splitting): that is an error here and never reaches the buffer.
 
-use super::grammar::{is_field_byte, is_ows, is_token};
+use super::grammar::{is_field_byte, is_ows, is_target_char, is_token};
 use crate::buf::TxBuf;
 
 /// A header field: name and value.
@@ -18,7 +18,7 @@ pub enum WriteError {
     Full,
     /// The method is not a token.
     Method,
-    /// The target is empty, or holds a space, a control byte, `#`, or a character outside ASCII.
+    /// The target is empty, or holds a space, a control byte, `#`, a quote, an angle bracket, or a character outside ASCII.
     Target,
     /// The status is not one of 100 to 599.
     Status,
@@ -233,7 +233,7 @@ impl Out<'_> {
         if !is_token(method.as_bytes()) {
             return Err(WriteError::Method);
         }
-        if target.is_empty() || !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        if target.is_empty() || !target.bytes().all(is_target_char) {
             return Err(WriteError::Target);
         }
         for part in [method, " ", target, " HTTP/1.1\r\n"] {
@@ -360,7 +360,7 @@ mod tests {
         for value in [" a", "a ", "\ta", "a\t", " "] {
             assert_eq!(written(|tx| response(tx, 200, &[("a", value)])), Err(WriteError::Value));
         }
-        for target in ["", "/a b", "/a#b", "/\u{e9}"] {
+        for target in ["", "/a b", "/a#b", "/a\"b", "/<a>", "/\u{e9}"] {
             assert_eq!(written(|tx| request(tx, "GET", target, &[])), Err(WriteError::Target));
         }
         for name in ["Content-Length", "transfer-encoding", "CONNECTION"] {
