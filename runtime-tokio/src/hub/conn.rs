@@ -190,13 +190,16 @@ impl Conn {
             if self.phase != Phase::Open && self.finish(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if progress == Progress::More {
+            let deadline = self.deadline(shard);
+            if progress == Progress::Waiting {
+                sleep.as_mut().reset(deadline);
+                ready!(sleep.as_mut().poll(cx));
+            } else if Instant::now() < deadline {
                 // There is more to do, but others want their turn, too.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            sleep.as_mut().reset(self.deadline(shard));
-            ready!(sleep.as_mut().poll(cx));
+            // Also when there is always more to do: a grant ends in the middle of a flood.
             if self.due(shard) {
                 return Poll::Ready(());
             }

@@ -30,7 +30,7 @@ impl Grant {
 
     /// Whether it allows a subscription.
     pub fn may_subscribe(&self, pattern: Pattern<'_>) -> bool {
-        self.subscribe.patterns().any(|own| Pattern::parse(own).is_ok_and(|own| own.covers(pattern)))
+        self.subscribe.parsed().any(|own| own.covers(pattern))
     }
 
     /// Whether it allows a publication.

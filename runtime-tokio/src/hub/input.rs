@@ -86,10 +86,10 @@ fn work_off(
 ) -> Option<Outcome> {
     let now = shard.now();
     loop {
-        let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: false };
+        let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
         let waits = session.must_wait(cx, shard, &mut reply);
-        if reply.ended {
-            return Some(closed(Step::Closed(CloseCause::Clean)));
+        if let Some(cause) = reply.ended {
+            return Some(closed(Step::Closed(cause)));
         }
         if waits {
             session.acknowledge(&mut reply);
@@ -99,7 +99,7 @@ fn work_off(
             Ok(step) => step,
             Err(error) => return Some(closed(Step::Closed(CloseCause::Failed(error.code())))),
         };
-        let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: false };
+        let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
         match step {
             Step::Event(found) => match (found.event(io.rx.reborrow()), session.form) {
                 (Event::Text(text), Form::WsJson) => session.handle(text.as_bytes(), shard, &mut reply),
@@ -123,8 +123,8 @@ fn work_off(
             }
             over @ Step::Closed(_) => return Some(closed(over)),
         }
-        if reply.ended {
-            return Some(closed(Step::Closed(CloseCause::Clean)));
+        if let Some(cause) = reply.ended {
+            return Some(closed(Step::Closed(cause)));
         }
     }
 }
@@ -140,7 +140,7 @@ pub(super) struct Reply<'a> {
     tx: TxBuf<'a>,
     form: Form,
     now: longwire_core::time::Instant,
-    ended: bool,
+    ended: Option<CloseCause>,
 }
 
 impl Reply<'_> {
@@ -155,7 +155,11 @@ impl Reply<'_> {
 
     /// Closes the connection. Nothing more is taken from it.
     pub(super) fn end(&mut self, end: End) {
-        self.ended = true;
+        self.ended = Some(match end.close {
+            // The peer broke the protocol.
+            CloseCode::POLICY | CloseCode::UNSUPPORTED => CloseCause::Failed(end.close),
+            _ => CloseCause::Clean,
+        });
         if let Some(refusal) = end.refusal {
             self.send(&ServerMessage::Bye { refusal, window: None });
         }

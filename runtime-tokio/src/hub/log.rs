@@ -577,9 +577,12 @@ impl Filter {
 
     /// Whether a topic matches one of them.
     pub fn matches(&self, topic: &str) -> bool {
-        Topic::parse(topic).is_ok_and(|topic| {
-            self.0.iter().any(|text| Pattern::parse(text).is_ok_and(|pattern| pattern.matches(topic)))
-        })
+        Topic::parse(topic).is_ok_and(|topic| self.parsed().any(|pattern| pattern.matches(topic)))
+    }
+
+    /// The patterns. (All are, when they are inserted.)
+    pub(super) fn parsed(&self) -> impl Iterator<Item = Pattern<'_>> {
+        self.0.iter().filter_map(|text| Pattern::parse(text).ok())
     }
 
     /// The patterns' texts.

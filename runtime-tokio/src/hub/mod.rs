@@ -276,8 +276,8 @@ impl Hub {
         data: Data,
     ) -> Result<Cursor, AppendError> {
         self.shared.admitted().await;
-        let seq = self.shared.append(topic, key, data)?;
-        Ok(self.log().cursor(seq))
+        let appended = self.shared.append(topic, key, data);
+        appended.inspect_err(|_| count(&self.shared.counters.refused, 1)).map(|seq| self.log().cursor(seq))
     }
 
     /// Hands a connection over to a shard, which drives it until it ends.
@@ -326,17 +326,10 @@ impl Drop for Hub {
 impl Shared {
     /// Appends and flags the shards.
     fn append(&self, topic: Topic<'_>, key: Option<Key<'_>>, data: Data) -> Result<u64, AppendError> {
-        match self.log.append(topic, key, data) {
-            Ok(seq) => {
-                count(&self.counters.published, 1);
-                self.shards.iter().for_each(ShardHandle::flag);
-                Ok(seq)
-            }
-            Err(error) => {
-                count(&self.counters.refused, 1);
-                Err(error)
-            }
-        }
+        let seq = self.log.append(topic, key, data)?;
+        count(&self.counters.published, 1);
+        self.shards.iter().for_each(ShardHandle::flag);
+        Ok(seq)
     }
 
     /// Whether publishers have to wait. Then [`relieved`](Self::relieved) wakes them.

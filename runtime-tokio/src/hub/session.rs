@@ -6,7 +6,7 @@ use super::outlet::Image;
 use super::shard::Shard;
 use super::{AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, PageSize, count, encode};
 use bytes::BytesMut;
-use longwire_core::log::{Cursor, NameError, Pattern, Since};
+use longwire_core::log::{Cursor, NameError, Since};
 use longwire_core::session::{
     self, ClientMessage, Code, Gap, GapReason, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
 };
@@ -154,6 +154,11 @@ impl Session {
             let Poll::Ready(renewed) = renewing.as_mut().poll(cx) else { return true };
             self.renewing = None;
             match renewed {
+                // Patterns are checked when they are subscribed to, so none may outlive what allowed it.
+                Ok(grant) if !self.reads.filter.parsed().all(|own| grant.may_subscribe(own)) => {
+                    let why = "the new grant does not cover what is subscribed to";
+                    reply.end(End::told(Code::Unauthorized, why, CloseCode::UNAUTHORIZED));
+                }
                 Ok(grant) => {
                     self.grant = grant;
                     let name = self.name(shard);
@@ -179,17 +184,20 @@ impl Session {
             Ok(ClientMessage::Pub { n, topic, key, data }) => self.publish(n, topic, key, data, shard, reply),
             Ok(ClientMessage::Sub { id, since, topics }) => match self.filter(topics, shard) {
                 Ok(filter) => self.begin(shard, filter, since.unwrap_or(Since::Now), id),
-                Err(refusal) => reply.send(&ServerMessage::Error { refusal, id }),
+                Err(refusal) => self.object(refusal, id, reply),
             },
             Ok(ClientMessage::Unsub { id, topics }) => self.unsubscribe(topics, id, shard, reply),
             Ok(ClientMessage::Auth { token }) => self.renew(token, shard, reply),
-            Ok(_) => self.mistake(reply, &unknown()),
+            Ok(_) => self.object(unknown(), None, reply),
             Err(error) if error.code == Code::BadData => {
                 count(&shard.shared.counters.refused, 1);
                 self.settle(error.n, reply);
                 reply.send(&error.answer());
             }
-            Err(error) => self.mistake(reply, &error.answer()),
+            Err(error) => {
+                let refusal = Refusal::new(error.code, error.malformed.reason.as_str());
+                self.object(refusal, error.id, reply);
+            }
         }
     }
 
@@ -213,7 +221,7 @@ impl Session {
 
     /// Takes its subscriptions out of the shard.
     pub(super) fn leave(&mut self, shard: &Shard) {
-        for pattern in self.reads.filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+        for pattern in self.reads.filter.parsed() {
             shard.unsubscribe(self.id, pattern);
         }
         self.reads = Reads { begun: true, ..Reads::default() };
@@ -232,6 +240,7 @@ impl Session {
             Ok(()) => return self.settled = n.or(self.settled),
             Err(refusal) => refusal,
         };
+        count(&shard.shared.counters.refused, 1);
         // What came before it is acknowledged first, so that numbers are settled in their order.
         self.settle(n, reply);
         reply.send(&ServerMessage::Nack { n, refusal: refused });
@@ -291,7 +300,7 @@ impl Session {
         let log = &shard.shared.log;
         let first = !std::mem::replace(&mut self.reads.begun, true);
         let position = self.hold(shard, first);
-        for pattern in filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+        for pattern in filter.parsed() {
             if self.reads.filter.insert(pattern) {
                 shard.subscribe(self.id, pattern);
             }
@@ -335,7 +344,7 @@ impl Session {
         for text in topics.iter() {
             let mut scratch = heapless::String::new();
             if let Err(error) = text.pattern(&mut scratch) {
-                return reply.send(&ServerMessage::Error { refusal: bad_topic(&error), id });
+                return self.object(bad_topic(&error), id, reply);
             }
         }
         let position = self.hold(shard, false);
@@ -365,15 +374,17 @@ impl Session {
     fn renew(&mut self, token: Text<'_>, shard: &Shard, reply: &mut Reply<'_>) {
         let mut credential = String::new();
         if token.write_to(&mut credential).is_err() {
-            return self.mistake(reply, &unknown());
+            return self.object(unknown(), None, reply);
         }
         let authorize: Arc<dyn Authorize> = Arc::clone(&shard.shared.authorize);
         self.renewing = Some(Box::pin(async move { authorize.authorize(Some(&credential)).await }));
     }
 
-    fn mistake(&mut self, reply: &mut Reply<'_>, answer: &ServerMessage<'_>) {
-        self.errors += 1;
-        reply.send(answer);
+    /// Answers a message with what is wrong with it. What is no envelope counts, what cannot be done does not.
+    fn object(&mut self, refusal: Refusal<'_>, id: Option<u32>, reply: &mut Reply<'_>) {
+        let counts = matches!(refusal.code(), Some(Code::BadMessage | Code::UnknownType));
+        self.errors += u32::from(counts);
+        reply.send(&ServerMessage::Error { refusal, id });
         if self.errors > MAX_ERRORS {
             reply.end(End { close: CloseCode::POLICY, refusal: None });
         }
@@ -445,8 +456,8 @@ impl Session {
     /// A piece has begun to leave.
     pub(super) fn begun(&mut self, shard: &Shard, effect: Effect) {
         let counters = &shard.shared.counters;
-        let (reads, past) = (&mut self.reads, 0);
-        match (effect, reads.pasts.get_mut(past)) {
+        let reads = &mut self.reads;
+        match (effect, reads.pasts.front_mut()) {
             (Effect::Event(seq), _) => {
                 reads.position = seq;
                 count(&counters.delivered, 1);
@@ -501,7 +512,6 @@ fn bad_topic(error: &NameError) -> Refusal<'static> {
     Refusal::new(Code::BadTopic, error.as_str())
 }
 
-fn unknown() -> ServerMessage<'static> {
-    let refusal = Refusal::new(Code::UnknownType, "this version does not know that type");
-    ServerMessage::Error { refusal, id: None }
+fn unknown() -> Refusal<'static> {
+    Refusal::new(Code::UnknownType, "this version does not know that type")
 }

@@ -395,7 +395,7 @@ impl Shard {
             .readers
             .borrow_mut()
             .insert(Reader { live: true, ..Reader::new(Sink::Watch(Arc::clone(&watch))) });
-        for pattern in filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+        for pattern in filter.parsed() {
             self.subscribe(id, pattern);
         }
         self.watches.borrow_mut().insert(watch.id, (id, filter));
@@ -403,7 +403,7 @@ impl Shard {
 
     fn unwatch(&self, watch: u64) {
         let Some((id, filter)) = self.watches.borrow_mut().remove(&watch) else { return };
-        for pattern in filter.patterns().filter_map(|text| Pattern::parse(text).ok()) {
+        for pattern in filter.parsed() {
             self.unsubscribe(id, pattern);
         }
         self.remove(id);

@@ -1,0 +1,285 @@
+//! Below the messages: how the wire is cut, silence, floods, and the end of a connection.
+
+use crate::client::*;
+use longwire::hub::{Hub, Protocol, Socket};
+use longwire_core::log::Since;
+use longwire_core::session::ClientMessage;
+use longwire_core::ws::OpCode;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A conversation with one of everything, and what has to come of it whatever the cuts.
+fn conversation(client: &Client<impl Read + Write>) -> Vec<u8> {
+    let message = |text: &str| frame(OpCode::Text, text.as_bytes());
+    let mut fragments = message(r#"{"type":"pub","n":2,"topic":"b","data":{"x":["#);
+    fragments[0] = 0x01;
+    let mut last = message(r#"1,"é"]}}"#);
+    last[0] = 0x80;
+    [
+        message(r#"{"type":"sub","id":1,"topics":["a"]}"#),
+        message(r#"{"type":"pub","n":1,"topic":"b","data":1}"#),
+        fragments,
+        frame(OpCode::Pong, b"!"),
+        last,
+        client.message(&ClientMessage::Unsub { id: Some(2), topics: (&["a"][..]).into() }),
+        message("[]"),
+        message(r#"{"type":"pub","n":3,"topic":"a//","data":1}"#),
+        frame(OpCode::Close, b"\x03\xe8"),
+    ]
+    .concat()
+}
+
+/// Answers may come in another order than the questions: those of subscriptions stand in line with events.
+fn check(client: &mut Client<impl Read + Write>, hub: &Hub, head: &mut u64) {
+    let (seen, end) = client.end();
+    let acks: Vec<u64> =
+        seen.iter().filter_map(|s| if let Seen::Ack(n) = s { Some(*n) } else { None }).collect();
+    assert!(acks.is_sorted() && acks.last() == Some(&2), "{seen:?}");
+    assert!(seen.contains(&Seen::Error("bad_message".into(), None)), "{seen:?}");
+    assert!(seen.contains(&Seen::Nack(Some(3), "bad_topic".into())), "{seen:?}");
+    *head += 2;
+    assert_eq!((end, hub.log().head()), (End::Closed(1000), *head));
+}
+
+#[test]
+fn the_wire_may_be_cut_anywhere() {
+    let hub = hub(|_| {});
+    let mut head = 0;
+    let (stream, _) = tcp();
+    let wire = conversation(&Client::over(stream, &hub, Form::Json));
+    for at in 0..=wire.len() {
+        // What is read behind the request's head comes before all that the socket has.
+        let mut client = Client::with(&hub, Form::Json, |a| a.early = wire[..at].to_vec());
+        client.write(&wire[at..]);
+        check(&mut client, &hub, &mut head);
+    }
+}
+
+#[test]
+fn the_wire_may_come_byte_by_byte() {
+    let hub = hub(|_| {});
+    let mut head = 0;
+    for size in [1, 2, 7, 100] {
+        // The hub can read and write no more than this at once.
+        let (stream, server) = tokio::io::duplex(size);
+        hub.adopt(adoption(Socket::Stream(Box::new(server)), Form::Json));
+        let mut client = Client::over(Blocking::new(stream), &hub, Form::Json);
+        assert_eq!(client.must(), Seen::Hello { lease: false });
+        // In pieces, with a look at the answers in between: neither side can hold more than the pipe.
+        client.sub(1, Since::Now, &["c"]);
+        assert!(matches!(client.must(), Seen::CaughtUp(_, Some(1))));
+        client.publish(1, "c");
+        let mut both = client.take(2);
+        both.sort_by_key(|seen| live(seen).is_some());
+        assert_eq!(both[0], Seen::Ack(1));
+        assert!(live(&both[1]).is_some());
+        head += 1;
+        client.write(&frame(OpCode::Close, b"\x03\xe8"));
+        assert_eq!(client.end(), (vec![], End::Closed(1000)));
+        assert_eq!(hub.log().head(), head);
+    }
+}
+
+#[test]
+fn a_client_that_is_silent_is_given_up_and_one_that_answers_is_not() {
+    let hub = hub(|c| {
+        c.heartbeat = Duration::from_millis(200);
+        c.heartbeat_timeout = Duration::from_millis(200);
+    });
+    for form in FORMS {
+        let mut living = Client::open(&hub, form);
+        let mut silent = Client::open(&hub, form);
+        living.subscribed(&["a"]);
+        silent.lives = false;
+        let silence = std::thread::spawn(move || {
+            let (seen, end) = silent.end();
+            assert!(seen.iter().all(|seen| matches!(seen, Seen::Tick(_))) && !seen.is_empty(), "{seen:?}");
+            (silent.pings, end)
+        });
+        // It answers Pings while it waits for ticks, and so lives for longer than the other.
+        assert!(living.take(4).iter().all(|seen| matches!(seen, Seen::Tick(_))));
+        assert!(living.pings > 0);
+        assert_eq!(silence.join().unwrap(), (1, End::Closed(1001)));
+        living.publish(1, "a");
+        while live(&living.must()).is_none() {}
+    }
+    assert_eq!(hub.counters().timeouts.load(Relaxed), 2);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_given_up() {
+    let hub = hub(|c| {
+        c.heartbeat = Duration::from_millis(200);
+        c.heartbeat_timeout = Duration::from_millis(200);
+    });
+    let mut client = Client::open(&hub, Form::Json);
+    client.subscribed(&["a"]);
+    let body = format!("\"{}\"", "x".repeat(100_000));
+    // More than the kernel holds.
+    for _ in 0..200 {
+        publish(&hub, "a", &body);
+    }
+    wait_until(|| hub.counters().websockets.load(Relaxed) == 0);
+    assert_eq!(hub.counters().timeouts.load(Relaxed), 1);
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn rules_of_the_websocket_are_kept() {
+    let hub = hub(|_| {});
+    for (wire, code) in [
+        (&b"\x81\x02{}"[..], 1002),                                  // not masked
+        (b"\xc1\x80\0\0\0\0", 1002),                                 // a reserved bit
+        (b"\x81\x81\0\0\0\0\xff", 1007),                             // not UTF-8
+        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 1009), // 2^63 - 1 bytes
+        (b"\x88\x82\0\0\0\0\x03\xe8", 1000),
+        (b"\x88\x80\0\0\0\0", 1005),
+    ] {
+        let mut client = Client::open(&hub, Form::Json);
+        client.write(wire);
+        assert_eq!(client.end(), (vec![], End::Closed(code)), "{wire:?}");
+    }
+    // The end of the stream without a Close: what was sent before it counts.
+    let mut client = Client::open(&hub, Form::Json);
+    client.publish(1, "a");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.end(), (vec![Seen::Ack(1)], End::Cut));
+    assert_eq!(hub.log().head(), 1);
+    wait_until(|| hub.counters().websockets.load(Relaxed) == 0);
+    assert_eq!(hub.counters().protocol_errors.load(Relaxed), 4);
+}
+
+#[test]
+fn what_an_sse_client_sends_is_thrown_away() {
+    let hub = hub(|_| {});
+    let (mut client, server) = tcp();
+    let mut adoption = adoption(Socket::Tcp(server), Form::Json);
+    adoption.protocol = Protocol::Sse;
+    adoption.subscription = Some((filter(&["a"]), Since::Now));
+    hub.adopt(adoption);
+    client.write_all(&vec![b'x'; 10 << 20]).unwrap();
+    publish(&hub, "a", "\"it lives\"");
+    let mut got = String::new();
+    while !got.contains("it lives") {
+        let mut piece = [0; 1024];
+        let n = client.read(&mut piece).unwrap();
+        assert_ne!(n, 0);
+        got.push_str(std::str::from_utf8(&piece[..n]).unwrap());
+    }
+    assert!(hub.counters().received_bytes.load(Relaxed) <= 10 << 20);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0; 1024]).unwrap(), 0);
+    wait_until(|| hub.counters().sse.load(Relaxed) == 0);
+}
+
+#[test]
+fn a_peer_that_sends_and_never_reads_stalls_itself() {
+    let hub = hub(|c| c.heartbeat = Duration::from_secs(600));
+    let mut client = Client::open(&hub, Form::Json);
+    let pings = frame(OpCode::Ping, &[b'p'; 125]).repeat(500);
+    client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut taken = 0usize;
+    while let Ok(n) = client.stream.write(&pings) {
+        taken += n;
+        assert!(taken < 1 << 30, "a gigabyte of unanswered pings was taken");
+    }
+    // It reads again, and everything is there: every Pong, whole, and an answer to what follows.
+    let mut reader = client.other_half();
+    let mut pongs = 0;
+    let mut got = Vec::new();
+    let total = taken / (6 + 125);
+    while pongs < total {
+        let mut piece = [0; 1 << 16];
+        let n = reader.stream.read(&mut piece).unwrap();
+        assert_ne!(n, 0);
+        got.extend_from_slice(&piece[..n]);
+        pongs = got.len() / 127;
+    }
+    assert!(got.chunks_exact(127).all(|pong| pong[..2] == [0x8a, 125] && pong[2..] == [b'p'; 125]));
+}
+
+#[test]
+fn a_hub_closes_whatever_its_connections_do() {
+    let hub = hub(|c| (c.shards, c.log) = (2, tail(64)));
+    let body = format!("\"{}\"", "x".repeat(100_000));
+    let mut polite: Vec<_> = (0..4).map(|_| Client::open(&hub, Form::Json)).collect();
+    polite.iter_mut().for_each(|client| client.subscribed(&["quiet"]));
+    // Never read.
+    let mut deaf: Vec<_> = (0..4).map(|_| Client::open(&hub, Form::Json)).collect();
+    deaf.iter_mut().for_each(|client| client.subscribed(&["a"]));
+    for _ in 0..100 {
+        publish(&hub, "a", &body);
+    }
+    // Never stops to send, Close or not.
+    let mut loud = Client::open(&hub, Form::Json);
+    let wire = loud.publication(1, "q").repeat(1000);
+    let mut sink = loud.other_half();
+    let noise = std::thread::spawn(move || while loud.stream.write_all(&wire).is_ok() {});
+    let listening =
+        std::thread::spawn(move || while sink.stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
+    // Nor do publishers within the program, and readers wait.
+    let over = Arc::new(AtomicBool::new(false));
+    let publisher = {
+        let (hub, over) = (Arc::clone(&hub), Arc::clone(&over));
+        std::thread::spawn(move || {
+            while !over.load(Relaxed) {
+                publish(&hub, "a", "1");
+            }
+            // Far more than the tail: nobody holds it up any more.
+            (0..1000).for_each(|_| assert!(publish(&hub, "a", "1") > 0));
+        })
+    };
+    let waiting = {
+        let mut reader = hub.reader(filter(&["never"]), 0);
+        std::thread::spawn(move || {
+            let size = longwire::hub::PageSize { events: 1, bytes: 1 };
+            block_on(async { reader.next(size).await.records.len() })
+        })
+    };
+    wait_until(|| hub.counters().waiting.load(Relaxed) == 1);
+    let closing = Arc::clone(&hub);
+    ends("the hub", move || closing.close(Duration::from_secs(1), Duration::from_secs(5)));
+    for client in &mut polite {
+        let (seen, end) = client.end();
+        assert_eq!((seen.last(), end), (Some(&Seen::Bye("draining".into())), End::Closed(1001)));
+    }
+    assert_eq!(hub.counters().websockets.load(Relaxed), 0);
+    // A reader outside of the shards is told by an empty page.
+    assert_eq!(ends("the reader", move || waiting.join().unwrap()), 0);
+    ends("the listener", move || listening.join().unwrap());
+    ends("the noise", move || noise.join().unwrap());
+    over.store(true, Relaxed);
+    ends("the publisher", move || publisher.join().unwrap());
+    // What comes too late is turned away: the socket is closed, the permit is given back.
+    let (mut late, server) = tcp();
+    let permit = Arc::new(());
+    let mut adoption = adoption(Socket::Tcp(server), Form::Json);
+    adoption.permit = Box::new(Arc::clone(&permit));
+    hub.adopt(adoption);
+    assert_eq!(late.read(&mut [0; 16]).unwrap(), 0);
+    assert_eq!(Arc::strong_count(&permit), 1);
+}
+
+#[test]
+fn a_hub_that_is_dropped_takes_its_connections_along() {
+    let hub = hub(|_| {});
+    let mut client = Client::open(&hub, Form::Json);
+    // Even by one of its own connections.
+    let (stream, server) = tcp();
+    let mut last = adoption(Socket::Tcp(server), Form::Json);
+    last.permit = Box::new(Arc::clone(&hub));
+    hub.adopt(last);
+    drop(hub);
+    drop(stream);
+    assert_eq!(client.end(), (vec![Seen::Bye("draining".into())], End::Closed(1001)));
+}
