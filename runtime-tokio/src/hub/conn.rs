@@ -47,6 +47,8 @@ pub(super) struct Conn {
     tx_at: TxCursor,
     /// When something was last written.
     sent: Instant,
+    /// When a message that moves the reader on was last written. Pings do not count: a browser does not see them.
+    told: Instant,
     phase: Phase,
     waker: Option<Waker>,
     gauge: fn(&super::Counters) -> &AtomicU64,
@@ -95,6 +97,7 @@ impl Conn {
             tx: Vec::new(),
             tx_at: TxCursor::default(),
             sent: Instant::now(),
+            told: Instant::now(),
             phase: Phase::Open,
             waker: None,
             gauge,
@@ -128,7 +131,6 @@ impl Conn {
     /// Writes what the shard has for a live reader; false when the reader is no longer live: then it goes on from
     /// `before`, or from the last piece that was begun, in its own turn.
     pub(super) fn deliver(&mut self, shard: &Shard, image: &Image<u64>, before: u64) -> bool {
-        let counters = &shard.shared.counters;
         let idle =
             self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send();
         if !idle || !self.stream.is_direct() {
@@ -144,9 +146,11 @@ impl Conn {
                 return false;
             }
         };
-        count(&counters.writes, 1);
-        count(&counters.sent_bytes, written as u64);
-        self.sent = Instant::now();
+        let counters = &shard.shared.counters;
+        if written > 0 {
+            self.wrote(shard, written);
+            self.told = self.sent;
+        }
         if written == image.bytes().len() {
             count(&counters.delivered, image.pieces());
             return true;
@@ -235,29 +239,30 @@ impl Conn {
 
     /// Writes what has to go out.
     fn flush(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Poll<()>> {
-        let counters = &shard.shared.counters;
         while !self.rest.is_empty() {
             let Poll::Ready(n) = self.stream.poll_write(cx, self.rest.as_slice())? else {
                 return Ok(Poll::Pending);
             };
-            not_zero(n)?;
-            count(&counters.sent_bytes, n as u64);
+            self.wrote(shard, not_zero(n)?);
             self.rest.consume(n);
-            self.sent = Instant::now();
         }
         while !self.tx_at.is_idle() {
             let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
             let Poll::Ready(n) = self.stream.poll_write(cx, tx.pending())? else { return Ok(Poll::Pending) };
-            not_zero(n)?;
-            count(&counters.sent_bytes, n as u64);
-            tx.consume(n);
-            self.sent = Instant::now();
+            tx.consume(not_zero(n)?);
+            self.wrote(shard, n);
         }
         self.tx = Vec::new();
         Ok(match self.stream.poll_flush(cx)? {
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => Poll::Pending,
         })
+    }
+
+    fn wrote(&mut self, shard: &Shard, n: usize) {
+        count(&shard.shared.counters.writes, 1);
+        count(&shard.shared.counters.sent_bytes, n as u64);
+        self.sent = Instant::now();
     }
 
     /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
@@ -273,14 +278,13 @@ impl Conn {
             while written < image.bytes().len() {
                 let piece = image.bytes().get(written..).unwrap_or_default();
                 match self.stream.poll_write(cx, piece)? {
-                    Poll::Ready(n) => written += not_zero(n)?,
+                    Poll::Ready(n) => {
+                        written += not_zero(n)?;
+                        self.wrote(shard, n);
+                        self.told = self.sent;
+                    }
                     Poll::Pending => break,
                 }
-            }
-            if written > 0 {
-                self.sent = Instant::now();
-                count(&shard.shared.counters.writes, 1);
-                count(&shard.shared.counters.sent_bytes, written as u64);
             }
             let session = &mut self.session;
             self.rest.set(image.written(written, |effect| session.begun(shard, effect)));
@@ -388,7 +392,7 @@ impl Conn {
             return until;
         }
         let heartbeat = shard.shared.config.heartbeat;
-        let tick = self.sent + heartbeat;
+        let tick = self.told + heartbeat;
         let stuck = self.sent + heartbeat + shard.shared.config.heartbeat_timeout;
         // While something waits to go out there is nothing to tick for, only somebody to give up.
         let own = if self.is_busy() { stuck } else { tick };
@@ -431,8 +435,8 @@ impl Conn {
                 return false;
             }
         }
-        if !busy && now >= self.sent + config.heartbeat {
-            self.sent = now;
+        if !busy && now >= self.told + config.heartbeat {
+            self.told = now;
             if let Some(tick) = self.session.tick(shard) {
                 self.say(&tick);
             }

@@ -60,9 +60,9 @@ pub struct HubConfig {
     /// (Publications are acknowledged in the turn that reads them, and a connection whose turn cannot end is not read.)
     pub max_inflight: u64,
     /// A reader is sent a `tick` when nothing else was sent for this long, and a client that is silent for as long
-    /// is asked whether it lives. Default 15 s.
+    /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
-    /// How long a client may take to answer before it is given up. Default 10 s.
+    /// How long a client may take to answer before it is given up. Default 10 s; as above.
     pub heartbeat_timeout: Duration,
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
@@ -216,7 +216,11 @@ impl Hub {
     ///
     /// # Errors
     /// A thread or its runtime could not be started, or the system has no randomness for the log's epoch.
-    pub fn start(config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<Arc<Self>> {
+    pub fn start(mut config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<Arc<Self>> {
+        // Zero would be a loop, and more than the clock can say a panic.
+        for time in [&mut config.heartbeat, &mut config.heartbeat_timeout] {
+            *time = (*time).clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
+        }
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
         let shards = (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect();
