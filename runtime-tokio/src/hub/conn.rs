@@ -29,6 +29,9 @@ use tokio::time::{Instant, Sleep};
 
 /// Pages that a lagging reader is served in one turn.
 const PAGES: usize = 8;
+/// Bytes held of the input that are moved into the thread's buffer for a read: the beginning of a message, as a burst
+/// leaves it behind.
+const MAX_MOVED: usize = 1024;
 /// Reads in one turn.
 const READS: usize = 4;
 /// How long our last words may take to go out, and the peer to end the stream after them. What it sends meanwhile is
@@ -306,8 +309,12 @@ impl Conn {
         let mut tx_at = TxCursor::default();
         let (received, answers) = {
             let Scratch { read, reply } = &mut *shard.scratch.borrow_mut();
-            // When nothing is held, the thread's buffer will do.
-            let shared = own.is_empty();
+            // When little or nothing is held the thread's buffer will do, which takes more at once.
+            let mut held = RxBuf::new(&mut own, &mut ws.rx_at);
+            let shared = held.held() <= MAX_MOVED;
+            if shared {
+                read.iter_mut().zip(held.compact()).for_each(|(to, from)| *to = *from);
+            }
             let buf = if shared { &mut read[..] } else { &mut own[..] };
             let outcome =
                 receive(buf, cx, shard, &mut self.session, ws, &mut self.stream, reply, &mut tx_at)?;
@@ -315,12 +322,8 @@ impl Conn {
             if rx.held() == 0 {
                 own = Vec::new();
             } else if shared || outcome.space.is_some() {
-                let held = rx.compact();
-                let mut grown =
-                    vec![0; outcome.space.unwrap_or(0).max(held.len().saturating_mul(2)).max(512)];
-                for (to, from) in grown.iter_mut().zip(held) {
-                    *to = *from;
-                }
+                let mut grown = rx.compact().to_vec();
+                grown.resize(outcome.space.unwrap_or(0).max(grown.len()), 0);
                 own = grown;
             }
             (outcome, TxBuf::new(reply, &mut tx_at).pending().to_vec())

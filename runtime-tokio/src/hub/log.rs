@@ -108,7 +108,7 @@ pub struct PageSize {
     pub bytes: usize,
 }
 
-/// Events looked at for one page, matching or not.
+/// Patterns compared for one page, matching or not: it bounds the time that the log is locked.
 const MAX_SCAN: usize = 8192;
 
 /// A log in memory: one order of positions over all topics.
@@ -259,7 +259,7 @@ impl Log {
         let inner = self.lock();
         let until = until.min(self.head());
         match inner.tail.front().map(|first| first.event.seq) {
-            Some(first) if after + 1 >= first => inner.read_tail(filter, after, until, size),
+            Some(first) if after.saturating_add(1) >= first => inner.read_tail(filter, after, until, size),
             _ if after >= until => Page { next: after.max(until), ..Page::default() },
             Some(first) => {
                 inner.read_history(filter, after, until.min(first - 1), told, size, self.config.history_age)
@@ -278,7 +278,7 @@ impl Log {
         let inner = self.lock();
         let mut bytes = 0;
         for (scanned, event) in inner.latest.range(after + 1..=until).map(|(_, event)| event).enumerate() {
-            if scanned == MAX_SCAN {
+            if scanned == filter.scan() {
                 return page;
             }
             if filter.matches(&event.topic) {
@@ -295,18 +295,23 @@ impl Log {
         page
     }
 
-    /// What the tail holds after `after`, all topics, at most `max` records; `None` when the tail no longer reaches
-    /// back that far.
-    pub(super) fn tail(&self, after: u64, max: usize, into: &mut Vec<Record>) -> Option<()> {
+    /// What the tail holds after `after`, all topics, as far as one window takes; `None` when the tail no longer
+    /// reaches back that far.
+    pub(super) fn tail(&self, after: u64, size: PageSize, into: &mut Vec<Record>) -> Option<()> {
         let inner = self.lock();
-        match inner.tail.front() {
-            Some(first) if after + 1 >= first.event.seq => {
-                into.extend(inner.tail.range(inner.after(after)..).take(max).cloned());
-                Some(())
-            }
-            Some(_) => None,
-            None => Some(()),
+        let Some(first) = inner.tail.front() else { return Some(()) };
+        if after.saturating_add(1) < first.event.seq {
+            return None;
         }
+        let mut bytes = 0;
+        for record in inner.tail.range(inner.after(after)..).take(size.events) {
+            bytes += record.event.data.len();
+            if bytes > size.bytes && !into.is_empty() {
+                break;
+            }
+            into.push(record.clone());
+        }
+        Some(())
     }
 
     /// Drops from the histories what is older than [`LogConfig::history_age`]. To be called every now and then.
@@ -478,7 +483,7 @@ impl Inner {
             let matches = filter.matches(&record.event.topic);
             bytes += if matches { record.event.data.len() } else { 0 };
             let full = page.records.len() >= size.events || (bytes > size.bytes && !page.records.is_empty());
-            if scanned == MAX_SCAN || (matches && full) {
+            if scanned == filter.scan() || (matches && full) {
                 page.next = seq - 1;
                 break;
             }
@@ -506,12 +511,14 @@ impl Inner {
             let mut from = topic.history.partition_point(|event| event.seq <= after);
             // What is too old counts as gone, whether it was swept yet or not.
             while let Some(event) = topic.history.get(from)
+                && event.seq <= until
                 && now.duration_since(event.born) > max_age
             {
-                lost = lost.max(event.seq.min(until));
+                lost = lost.max(event.seq);
                 from += 1;
             }
-            lost = lost.max(topic.lost);
+            // What was lost behind `until` is told by whoever reads on from there.
+            lost = lost.max(topic.lost.min(until));
             if let Some(first) = topic.history.get(from).filter(|event| event.seq <= until) {
                 heads.insert(first.seq, (topic, from));
             }
@@ -578,6 +585,11 @@ impl Filter {
     /// Whether a topic matches one of them.
     pub fn matches(&self, topic: &str) -> bool {
         Topic::parse(topic).is_ok_and(|topic| self.parsed().any(|pattern| pattern.matches(topic)))
+    }
+
+    /// Events looked at for one page.
+    fn scan(&self) -> usize {
+        (MAX_SCAN / self.len().max(1)).max(1)
     }
 
     /// The patterns. (All are, when they are inserted.)
@@ -689,6 +701,37 @@ mod tests {
         assert_eq!((got.len(), told), (10, None));
         let (got, told) = read_all(&log, &filter(&["noisy"]), 0);
         assert!(got.len() > 50 && told.is_some(), "{} {told:?}", got.len());
+    }
+
+    #[test]
+    fn a_gap_ends_where_the_reading_does() {
+        let log = Log::new(LogConfig { tail_events: 1, history_events: 2, ..LogConfig::default() }, 1);
+        for _ in 0..10 {
+            publish(&log, "a", None, 1).unwrap();
+        }
+        let page = log.read(&filter(&["a"]), 2, 5, 0, SIZE);
+        assert_eq!((page.gap, page.next), (Some(Gap { from: 2, to: 5 }), 5));
+        let page = log.read(&filter(&["a"]), 5, u64::MAX, 0, SIZE);
+        assert_eq!((page.gap, page.next), (Some(Gap { from: 5, to: 8 }), 9));
+        assert_eq!(log.read(&filter(&["a"]), u64::MAX, u64::MAX, 0, SIZE).next, u64::MAX);
+    }
+
+    #[test]
+    fn a_window_has_its_end_in_events_and_in_bytes() {
+        let log = Log::new(LogConfig::default(), 1);
+        for len in [10, 10, 10, 50, 10, 10] {
+            publish(&log, "a", None, len).unwrap();
+        }
+        let window = |after, events, bytes| {
+            let mut records = Vec::new();
+            log.tail(after, PageSize { events, bytes }, &mut records).unwrap();
+            records.iter().map(|record| record.event.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(window(0, 2, 100), [1, 2]);
+        assert_eq!(window(0, 9, 35), [1, 2, 3]);
+        assert_eq!(window(3, 9, 35), [4]);
+        assert_eq!(window(4, 9, 35), [5, 6]);
+        assert!(window(6, 9, 35).is_empty());
     }
 
     #[test]

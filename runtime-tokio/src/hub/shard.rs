@@ -14,7 +14,7 @@ use super::event::Form;
 use super::outlet::Image;
 use super::reader::Watch;
 use super::trie::Trie;
-use super::{Adoption, Filter, Record, Shared, count};
+use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use longwire_core::log::{Pattern, Topic};
 use longwire_core::time;
 use slab::Slab;
@@ -32,8 +32,8 @@ use tokio::time::Instant;
 
 /// Readers served before the other tasks of the thread get a turn.
 const BUDGET: usize = 64;
-/// Events taken from the tail at once.
-const WINDOW: usize = 64;
+/// What is taken from the tail at once: it bounds the memory of an image.
+const WINDOW: PageSize = PageSize { events: 64, bytes: 256 << 10 };
 /// Bytes that a connection's turn reads at most at once.
 pub(super) const READ_SIZE: usize = 64 << 10;
 /// Bytes of answers that a connection's turn can write without waiting.

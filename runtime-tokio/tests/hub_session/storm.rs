@@ -152,7 +152,7 @@ fn a_reader_that_subscribes_at_random_gets_exactly_what_it_subscribed_to() {
         let hub = hub(|c| c.log = tail(1 << 14));
         let crowd = crowd(&hub);
         let client = Client::open(&hub, form);
-        at_random(&hub, client, &mut rng, 150);
+        at_random(&hub, client, &mut rng, 80);
         drop(crowd);
     }
 }

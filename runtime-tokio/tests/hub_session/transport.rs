@@ -110,6 +110,25 @@ fn a_client_that_is_silent_is_given_up_and_one_that_answers_is_not() {
 }
 
 #[test]
+fn answers_to_pings_do_not_put_off_the_tick() {
+    let hub = hub(|c| c.heartbeat = Duration::from_millis(200));
+    let mut client = Client::open(&hub, Form::Json);
+    client.subscribed(&["a"]);
+    publish(&hub, "b", "1");
+    let mut pinger = client.other_half();
+    // More often than any heartbeat, for as long as there is a connection.
+    let pinging = std::thread::spawn(move || {
+        while pinger.stream.write_all(&frame(OpCode::Ping, b"?")).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert_eq!(client.must(), Seen::Tick(1));
+    assert!(client.pongs > 1);
+    client.stream.shutdown(Shutdown::Both).unwrap();
+    pinging.join().unwrap();
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_given_up() {
     let hub = hub(|c| {
         c.heartbeat = Duration::from_millis(200);
