@@ -78,7 +78,7 @@ fn at_random(
     let mut holds: BTreeMap<&str, u64> = BTreeMap::new();
     // Pattern, after, until.
     let mut held: Vec<(&str, u64, u64)> = Vec::new();
-    let (mut got, mut past): (Vec<(u64, String)>, Vec<(u64, String)>) = Default::default();
+    let (mut got, mut past) = (Vec::new(), Vec::new());
     let mut id = 0;
     for round in 0..=rounds {
         // Some questions at once, then their answers; at last everything goes.
@@ -121,6 +121,13 @@ fn at_random(
     over.store(true, Relaxed);
     let published = publishing.join().unwrap();
     assert!(holds.is_empty());
+    println!("{} live events, {} past, {} subscriptions", got.len(), past.len(), held.len());
+    assert!(past.iter().all(|(seq, topic)| published.get(seq) == Some(&topic.as_str())));
+    check(&published, &held, got);
+}
+
+/// Whether what was live is what the subscriptions held for, in order, each once.
+fn check(published: &Published, held: &[(&str, u64, u64)], got: Vec<(u64, String)>) {
     let matches = |pattern: &str, topic: &str| {
         longwire_core::log::Pattern::parse(pattern).unwrap().matches(Topic::parse(topic).unwrap())
     };
@@ -141,8 +148,6 @@ fn at_random(
         held.len()
     );
     assert_eq!(got.difference(&want).next(), None, "nobody subscribed to that");
-    assert!(past.iter().all(|(seq, topic)| published.get(seq) == Some(&topic.as_str())));
-    println!("{} live events, {} past, {} subscriptions", got.len(), past.len(), held.len());
 }
 
 #[test]
