@@ -3,17 +3,17 @@
 use longwire::gateway::GatewayConfig;
 use longwire::gateway::limits::{Bytes, Time};
 use longwire::hub::{HubConfig, LogConfig};
-use std::str::FromStr as _;
+use std::str::FromStr;
 
 /// All limits: `longwire::gateway::limits` says what happens beyond them.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// Connections at a time
-    #[arg(long, value_name = "N", default_value_t = gateway().max_connections, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = gateway().max_connections, value_parser = at_least_one::<u32>)]
     max_connections: u32,
     /// Bytes of a request's head; half of it for the target
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(gateway().max_head))]
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(gateway().max_head), value_parser = a_head)]
     max_head: Bytes,
     /// Time for a request's head, and between two requests
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().handshake_timeout), value_parser = some_time)]
@@ -25,10 +25,10 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().drain))]
     drain: Time,
     /// Bytes of a message or body
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(usize::try_from(hub().max_message).unwrap_or(usize::MAX)))]
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(usize::try_from(hub().max_message).unwrap_or(usize::MAX)), value_parser = some_bytes)]
     max_message: Bytes,
     /// Patterns on one connection
-    #[arg(long, value_name = "N", default_value_t = hub().max_topics)]
+    #[arg(long, value_name = "N", default_value_t = hub().max_topics, value_parser = at_least_one::<usize>)]
     max_topics: usize,
     /// Silence before a `tick`, and before a client is asked whether it lives
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat), value_parser = some_time)]
@@ -37,16 +37,16 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat_timeout), value_parser = some_time)]
     heartbeat_timeout: Time,
     /// Topics
-    #[arg(long, value_name = "N", default_value_t = log().max_topics)]
+    #[arg(long, value_name = "N", default_value_t = log().max_topics, value_parser = at_least_one::<usize>)]
     max_topic_table: usize,
     /// Topics and keys
-    #[arg(long, value_name = "N", default_value_t = log().max_keys)]
+    #[arg(long, value_name = "N", default_value_t = log().max_keys, value_parser = at_least_one::<usize>)]
     max_keys: usize,
     /// Bytes of the latest events of all topics and keys
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(log().latest_bytes))]
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(log().latest_bytes), value_parser = some_bytes)]
     latest_bytes: Bytes,
     /// Newest events, which live readers are served from
-    #[arg(long, value_name = "N", default_value_t = log().tail_events)]
+    #[arg(long, value_name = "N", default_value_t = log().tail_events, value_parser = at_least_one::<usize>)]
     tail_events: usize,
     /// Bytes of those, and of their encoded forms
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(log().tail_bytes))]
@@ -74,8 +74,19 @@ fn log() -> LogConfig {
     LogConfig::default()
 }
 
-fn at_least_one(text: &str) -> Result<u32, &'static str> {
-    text.parse().ok().filter(|n| *n > 0).ok_or("a whole number, at least 1")
+fn at_least_one<N: FromStr + Default + PartialOrd>(text: &str) -> Result<N, &'static str> {
+    text.parse().ok().filter(|n| *n > N::default()).ok_or("a whole number, at least 1")
+}
+
+fn some_bytes(text: &str) -> Result<Bytes, &'static str> {
+    let bytes = Bytes::from_str(text)?;
+    if bytes.0 == 0 { Err("at least one byte, or nothing is taken") } else { Ok(bytes) }
+}
+
+/// A request that any browser or library sends has to fit.
+fn a_head(text: &str) -> Result<Bytes, &'static str> {
+    let bytes = Bytes::from_str(text)?;
+    if bytes.0 < 512 { Err("at least 512 bytes, or no request is taken") } else { Ok(bytes) }
 }
 
 /// A timeout of nothing would end everything at once, and a heartbeat of nothing never rests.
@@ -148,7 +159,7 @@ mod tests {
         let untouched = parse(&[]);
         assert_eq!(untouched, format!("{:?} {:?}", gateway(), hub()));
         for row in limits::all() {
-            let changed = parse(&[format!("--{}", row.flag), "7".to_owned()]);
+            let changed = parse(&[format!("--{}", row.flag), "777".to_owned()]);
             assert_ne!(changed, untouched, "{}", row.flag);
         }
     }

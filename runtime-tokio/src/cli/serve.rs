@@ -96,7 +96,12 @@ impl Server {
         hub: HubConfig,
     ) -> Result<Self, Failure> {
         let wrong = |error: io::Error| Failure::usage(format_args!("cannot listen on {listen}: {error}"));
-        let addresses: Vec<_> = tokio::net::lookup_host(listen).await.map_err(wrong)?.collect();
+        let no_address = |error: io::Error| {
+            Failure::usage(format_args!(
+                "{listen} is no HOST:PORT such as 127.0.0.1:8080 to listen on: {error}"
+            ))
+        };
+        let addresses: Vec<_> = tokio::net::lookup_host(listen).await.map_err(no_address)?.collect();
         if matches!(access, Access::ThisMachine)
             && !addresses.iter().all(|address| address.ip().is_loopback())
         {

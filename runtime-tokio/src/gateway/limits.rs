@@ -150,7 +150,7 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "history-age",
             Time(log.history_age).to_string(),
             "time that an event stays in a history",
-            "it leaves; the latest of each topic and key stays",
+            "it leaves; the tail and the latest of each topic and key do not ask for age",
             "log_evicted",
         ),
     ])
