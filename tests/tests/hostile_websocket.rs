@@ -12,6 +12,7 @@ fn bad_messages_are_answered_and_the_connection_goes_on() {
     let mut bystander = Bystander::of(&gateway);
     let deep = format!("{}{}", "[".repeat(33), "]".repeat(33));
     let long = "k".repeat(129);
+    let longer = "k".repeat(256);
     let many: Vec<_> = (0..65).map(|number| number.to_string()).collect();
     let error = |code: &str| json!({"type": "error", "code": code, "permanent": true});
     let error_of = |code: &str, id: u32| json!({"type": "error", "code": code, "permanent": true, "id": id});
@@ -49,6 +50,11 @@ fn bad_messages_are_answered_and_the_connection_goes_on() {
         (r#"{"type":"pub","n":1,"topic":"a","data":[1,]}"#.to_owned(), nack("bad_data")),
         (format!(r#"{{"type":"pub","n":1,"topic":"a","data":{deep}}}"#), nack("bad_data")),
         (r#"{"type":"pub","n":1,"topic":"a","bytes":"!!"}"#.to_owned(), nack("bad_data")),
+        (
+            r#"{"type":"pub","n":1,"topic":"a","content_type":"a\r\nb: c","bytes":""}"#.to_owned(),
+            nack("bad_data"),
+        ),
+        (format!(r#"{{"type":"pub","n":1,"topic":"a","content_type":"{longer}","bytes":""}}"#), nack("bad_data")),
     ];
     for (message, expected) in cases {
         let mut socket = Socket::open(gateway.address, "/v1/stream", &[]).expect("101");

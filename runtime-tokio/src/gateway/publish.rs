@@ -6,7 +6,7 @@ use super::refused::Refused;
 use super::routes::other_method;
 use super::selection::{decode, once};
 use super::{Gateway, RETRY_AFTER};
-use crate::hub::Data;
+use crate::hub::{Data, MAX_CONTENT_TYPE};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -120,6 +120,9 @@ fn data(request: &view::Request<'_>, body: Bytes) -> Result<Data, Refused> {
     match &*media {
         "application/cbor" => Data::cbor(&body).map_err(bad),
         _ if media == "application/json" || media.ends_with("+json") => Data::json(&body).map_err(bad),
+        _ if text.len() > MAX_CONTENT_TYPE => {
+            Err(Refused::new(Code::BadData, "a content type has up to 255 bytes"))
+        }
         _ => Ok(Data::opaque(text, body)),
     }
 }

@@ -400,7 +400,7 @@ impl Conn {
         // While something waits to go out there is nothing to tick for, only somebody to give up.
         let own = if self.is_busy() { stuck } else { tick };
         let ws = self.ws.as_ref().and_then(|ws| ws.connection.poll_timeout()).map(|at| shard.at(at));
-        [Some(own), ws, self.session.grant.expires].into_iter().flatten().min().unwrap_or(own)
+        self.session.deadlines().chain(ws).chain([own]).min().unwrap_or(own)
     }
 
     /// Step 4 of a turn; true when the connection is over.
@@ -420,6 +420,9 @@ impl Conn {
             let refusal = Refusal::new(Code::Unauthorized, "the grant has ended");
             self.bye(shard, refusal, None, CloseCode::UNAUTHORIZED);
             return false;
+        }
+        if let Some(renew) = self.session.renewal(now) {
+            self.say(&renew);
         }
         if let Some(ws) = &mut self.ws {
             let (mut rx, mut tx_at) = ([], self.tx_at);

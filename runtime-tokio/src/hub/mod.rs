@@ -31,6 +31,7 @@ pub use event::{Event, Position, Record};
 pub use grant::{Authorize, Authorizing, Denied, Grant, Open};
 pub use log::{AppendError, Filter, Gap, Log, LogConfig, LogStats, Page, PageSize};
 pub use reader::Reader;
+pub(crate) use session::MAX_CONTENT_TYPE;
 pub use socket::{AsyncStream, Socket};
 
 use longwire_core::log::{Cursor, Key, Since, Topic};

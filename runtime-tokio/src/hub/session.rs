@@ -14,6 +14,7 @@ use longwire_core::ws::CloseCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Bytes that the answers to one message may take.
@@ -22,6 +23,10 @@ pub(super) const REPLY_ROOM: usize = 2048;
 const PAGE: PageSize = PageSize { events: 64, bytes: 64 << 10 };
 /// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further.
 const MAX_PASTS: usize = 64;
+/// How long before the end of a grant its renewal is asked for.
+const RENEW: Duration = Duration::from_secs(30);
+/// Bytes of the longest content type.
+pub(crate) const MAX_CONTENT_TYPE: usize = 255;
 /// Messages that make no sense, before a connection is closed with 1008.
 const MAX_ERRORS: u32 = 16;
 
@@ -37,6 +42,8 @@ pub(super) struct Session {
     settled: Option<u64>,
     errors: u32,
     renewing: Option<Authorizing<'static>>,
+    /// When to ask for a new credential.
+    renew_at: Option<Instant>,
 }
 
 /// What a connection reads, and how far it is.
@@ -104,6 +111,7 @@ impl Session {
         grant: Grant,
         subscription: Option<(Filter, Since)>,
     ) -> Self {
+        let renew_at = if form == Form::Sse { None } else { renewal(&grant) };
         Self {
             id,
             number,
@@ -114,6 +122,7 @@ impl Session {
             settled: None,
             errors: 0,
             renewing: None,
+            renew_at,
         }
     }
 
@@ -160,6 +169,7 @@ impl Session {
                     reply.end(End::told(Code::Unauthorized, why, CloseCode::UNAUTHORIZED));
                 }
                 Ok(grant) => {
+                    self.renew_at = renewal(&grant);
                     self.grant = grant;
                     let name = self.name(shard);
                     reply.send(&self.hello(shard, &name));
@@ -206,6 +216,18 @@ impl Session {
         if let Some(n) = self.settled.take() {
             reply.send(&ServerMessage::Ack { n, level: Level::Ring });
         }
+    }
+
+    /// When [`renew`](Self::renewal) is due, and when the grant ends.
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        self.renew_at.into_iter().chain(self.grant.expires)
+    }
+
+    /// A `renew`, once for each grant, when it is about to end.
+    pub(super) fn renewal(&mut self, now: Instant) -> Option<ServerMessage<'static>> {
+        self.renew_at.take_if(|at| *at <= now)?;
+        let within = self.grant.expires?.saturating_duration_since(now);
+        Some(ServerMessage::Renew { within })
     }
 
     /// A `tick`, unless it would move the cursor over something that is still on its way.
@@ -264,6 +286,15 @@ impl Session {
         let key = key.map(|key| key.key(&mut key_text)).transpose().map_err(|e| bad_topic(&e))?;
         if !self.grant.may_publish(topic) {
             return Err(Refusal::new(Code::Forbidden, "the grant does not allow to publish to this topic"));
+        }
+        if let session::Data::Bytes { content_type: Some(text), .. } = data
+            && (text.len() > MAX_CONTENT_TYPE || text.chars().any(char::is_control))
+        {
+            // It may end up in a header of somebody's response.
+            return Err(Refusal::new(
+                Code::BadData,
+                "a content type has up to 255 bytes without control characters",
+            ));
         }
         let data = Data::try_from(data).map_err(|e| Refusal::new(Code::BadData, e.reason.as_str()))?;
         shard.shared.append(topic, key, data).map(drop).map_err(|error| error.refusal())
@@ -506,6 +537,13 @@ impl AppendError {
     pub fn refusal(&self) -> Refusal<'static> {
         Refusal::new(Code::TopicsFull, self.as_str())
     }
+}
+
+/// When to ask for the renewal of a grant that begins now: half a minute before its end, or after half of its time.
+fn renewal(grant: &Grant) -> Option<Instant> {
+    let end = grant.expires?;
+    let left = end.saturating_duration_since(Instant::now());
+    end.checked_sub(RENEW.min(left / 2))
 }
 
 fn bad_topic(error: &NameError) -> Refusal<'static> {

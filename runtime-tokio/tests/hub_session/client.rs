@@ -25,6 +25,7 @@ pub(crate) enum Seen {
     Nack(Option<u64>, String),
     Gap(u64, u64, GapReason),
     Tick(u64),
+    Renew,
     Bye(String),
     Error(String, Option<u32>),
 }
@@ -340,6 +341,10 @@ impl<S: Read + Write> Client<S> {
             ServerMessage::Nack { n, refusal } => Seen::Nack(n, text(refusal.code)),
             ServerMessage::Gap(gap) => Seen::Gap(gap.from.seq, seq(gap.to), gap.reason),
             ServerMessage::Tick { at } => Seen::Tick(seq(at)),
+            ServerMessage::Renew { within } => {
+                assert!(!within.is_zero(), "too late to renew");
+                Seen::Renew
+            }
             ServerMessage::Bye { refusal, .. } => Seen::Bye(text(refusal.code)),
             ServerMessage::Error { refusal, id } => Seen::Error(text(refusal.code), id),
             other => panic!("{other:?}"),
