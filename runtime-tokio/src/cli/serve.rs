@@ -106,7 +106,7 @@ impl Server {
             && !addresses.iter().all(|address| address.ip().is_loopback())
         {
             return Err(Failure::usage(format_args!(
-                "{listen} can be reached from other machines: say who may come in with --token-file FILE, or let \
+                "{listen} can be reached from other machines: say who may come in with `serve --token-file FILE`, or let \
                  everybody in with --insecure"
             )));
         }
