@@ -110,6 +110,14 @@ pub(crate) fn ends<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Sen
     }
 }
 
+pub(crate) fn wait_until(condition: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
 pub(crate) fn filter(patterns: &[&str]) -> Filter {
     patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect()
 }

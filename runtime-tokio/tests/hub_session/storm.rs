@@ -6,7 +6,7 @@ use longwire_core::log::{Since, Topic};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -334,4 +334,34 @@ fn a_reader_that_waits_is_woken_by_every_event() {
         publish(&hub, "a", "1");
         reading.join().unwrap();
     }
+}
+
+/// Each reader leaves word with a shard when its event comes: that may be before, while, or after the shard reads it.
+#[test]
+fn a_reader_misses_nothing_while_it_begins_to_wait() {
+    let hub = hub(|c| c.shards = 2);
+    let begun = Arc::new(AtomicU64::new(0));
+    let reading = {
+        let (hub, begun) = (Arc::clone(&hub), Arc::clone(&begun));
+        thread::spawn(move || {
+            for seq in 0..3000 {
+                let mut reader = hub.reader(filter(&["a"]), seq);
+                let page = block_on(async {
+                    let mut next = std::pin::pin!(reader.next(PAGE));
+                    tokio::select! {
+                        biased;
+                        _ = &mut next => panic!("nothing was published"),
+                        () = std::future::ready(()) => begun.store(seq + 1, Relaxed),
+                    }
+                    next.await
+                });
+                assert_eq!(page.next, seq + 1);
+            }
+        })
+    };
+    for seq in 1..=3000 {
+        wait_until(|| begun.load(Relaxed) == seq || reading.is_finished());
+        publish(&hub, "a", "1");
+    }
+    ends("the reader", move || reading.join().unwrap());
 }

@@ -145,14 +145,6 @@ fn a_client_that_takes_nothing_is_given_up() {
     assert_eq!(hub.counters().timeouts.load(Relaxed), 1);
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "it does not come");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn rules_of_the_websocket_are_kept() {
     let hub = hub(|_| {});
