@@ -107,6 +107,9 @@ const GAUGES: &[Row<Counters>] = &[
     ("websockets", "WebSocket connections.", |c| get(&c.websockets)),
     ("sse", "SSE connections.", |c| get(&c.sse)),
     ("waiting", "Long polls that wait.", |c| get(&c.waiting)),
+    ("subscriptions", "Patterns that readers have subscribed to, on connections and long polls.", |c| {
+        get(&c.subscriptions)
+    }),
 ];
 
 const SIZES: &[Row<LogStats>] = &[
