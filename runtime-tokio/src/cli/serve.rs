@@ -98,7 +98,7 @@ impl Server {
         let wrong = |error: io::Error| Failure::usage(format_args!("cannot listen on {listen}: {error}"));
         let no_address = |error: io::Error| {
             Failure::usage(format_args!(
-                "{listen} is no HOST:PORT such as 127.0.0.1:8080 to listen on: {error}"
+                "cannot listen on {listen}, for it is no HOST:PORT such as 127.0.0.1:8080 ({error})"
             ))
         };
         let addresses: Vec<_> = tokio::net::lookup_host(listen).await.map_err(no_address)?.collect();

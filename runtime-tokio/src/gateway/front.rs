@@ -158,8 +158,6 @@ async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, 
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
-        // A client that has said all it has to say may end its direction, and still gets its answer.
-        .half_close(true)
         // Also how long a connection may be idle.
         .header_read_timeout(config.handshake_timeout)
         .max_headers(config.head_limits().max_headers)
