@@ -1,8 +1,8 @@
 //! The log: what was published, bounded in every direction, and how it is read.
 
 use super::event::{Budget, Forms};
-use super::{Data, Event, Record};
-use longwire_core::log::{Cursor, Key, Pattern, Topic};
+use super::{Data, Event, Filter, Record};
+use longwire_core::log::{Cursor, Key, Topic};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -278,7 +278,7 @@ impl Log {
         let inner = self.lock();
         let mut bytes = 0;
         for (scanned, event) in inner.latest.range(after + 1..=until).map(|(_, event)| event).enumerate() {
-            if scanned == filter.scan() {
+            if scanned == scan(filter) {
                 return page;
             }
             if filter.matches(&event.topic) {
@@ -483,7 +483,7 @@ impl Inner {
             let matches = filter.matches(&record.event.topic);
             bytes += if matches { record.event.data.len() } else { 0 };
             let full = page.records.len() >= size.events || (bytes > size.bytes && !page.records.is_empty());
-            if scanned == filter.scan() || (matches && full) {
+            if scanned == scan(filter) || (matches && full) {
                 page.next = seq - 1;
                 break;
             }
@@ -552,70 +552,15 @@ impl Inner {
     }
 }
 
-/// The topics that a reader wants: a set of patterns, bounded by whoever makes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter(BTreeSet<Arc<str>>);
-
-impl Filter {
-    /// Adds a pattern; false when it is there already.
-    pub fn insert(&mut self, pattern: Pattern<'_>) -> bool {
-        self.0.insert(pattern.as_str().into())
-    }
-
-    /// Takes a pattern away, by its text; false when it is not there.
-    pub fn remove(&mut self, pattern: Pattern<'_>) -> bool {
-        self.0.remove(pattern.as_str())
-    }
-
-    /// Whether it has that pattern, by its text.
-    pub fn contains(&self, pattern: Pattern<'_>) -> bool {
-        self.0.contains(pattern.as_str())
-    }
-
-    /// How many patterns there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether nothing matches.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether a topic matches one of them.
-    pub fn matches(&self, topic: &str) -> bool {
-        Topic::parse(topic).is_ok_and(|topic| self.parsed().any(|pattern| pattern.matches(topic)))
-    }
-
-    /// Events looked at for one page.
-    fn scan(&self) -> usize {
-        (MAX_SCAN / self.len().max(1)).max(1)
-    }
-
-    /// The patterns. (All are, when they are inserted.)
-    pub(super) fn parsed(&self) -> impl Iterator<Item = Pattern<'_>> {
-        self.0.iter().filter_map(|text| Pattern::parse(text).ok())
-    }
-
-    /// The patterns' texts.
-    pub fn patterns(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|text| &**text)
-    }
-
-    fn is_literal(&self) -> bool {
-        !self.0.iter().any(|text| text.contains('*'))
-    }
-}
-
-impl<'p> FromIterator<Pattern<'p>> for Filter {
-    fn from_iter<I: IntoIterator<Item = Pattern<'p>>>(patterns: I) -> Self {
-        Self(patterns.into_iter().map(|pattern| pattern.as_str().into()).collect())
-    }
+/// Events looked at for one page.
+fn scan(filter: &Filter) -> usize {
+    (MAX_SCAN / filter.len().max(1)).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use longwire_core::log::Pattern;
     use proptest::prelude::*;
 
     const SIZE: PageSize = PageSize { events: 3, bytes: 1 << 20 };

@@ -16,6 +16,7 @@ mod conn;
 mod data;
 mod encode;
 mod event;
+mod filter;
 mod grant;
 mod input;
 mod log;
@@ -28,8 +29,9 @@ mod trie;
 
 pub use data::Data;
 pub use event::{Event, Position, Record};
+pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Open};
-pub use log::{AppendError, Filter, Gap, Log, LogConfig, LogStats, Page, PageSize};
+pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
 pub use reader::Reader;
 pub(crate) use session::MAX_CONTENT_TYPE;
 pub use socket::{AsyncStream, Socket};
