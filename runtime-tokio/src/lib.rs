@@ -8,6 +8,7 @@
 //! | [`gateway`] | who serves the hub over HTTP, on its own or within an axum service |
 
 pub mod client;
+mod clock;
 pub mod gateway;
 pub mod hub;
 pub mod net;

@@ -6,7 +6,7 @@ use super::refused::Refused;
 use super::routes::other_method;
 use super::selection::{decode, once};
 use super::{Gateway, RETRY_AFTER};
-use crate::hub::{Data, MAX_CONTENT_TYPE};
+use crate::hub::{BadData, Data};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use longwire_core::http::query::segments;
 use longwire_core::http::view;
 use longwire_core::log::{Key, Topic};
-use longwire_core::session::{Code, Malformed};
+use longwire_core::session::Code;
 use tokio::time::timeout;
 
 /// What is before the topic in the path; what follows begins with a slash that is not the topic's.
@@ -116,14 +116,13 @@ fn data(request: &view::Request<'_>, body: Bytes) -> Result<Data, Refused> {
         Some(Err(_)) => return Err(Refused::bad_request("Content-Type is not text")),
     };
     let media = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let bad = |error: Malformed| Refused::new(Code::BadData, error.to_string());
+    let bad = |error: BadData| Refused::new(Code::BadData, error.to_string());
     match &*media {
-        "application/cbor" => Data::cbor(&body).map_err(bad),
-        _ if media == "application/json" || media.ends_with("+json") => Data::json(&body).map_err(bad),
-        _ if text.len() > MAX_CONTENT_TYPE => {
-            Err(Refused::new(Code::BadData, "a content type has up to 255 bytes"))
+        "application/cbor" => Data::cbor(&body).map_err(|e| bad(e.into())),
+        _ if media == "application/json" || media.ends_with("+json") => {
+            Data::json(&body).map_err(|e| bad(e.into()))
         }
-        _ => Ok(Data::opaque(text, body)),
+        _ => Data::opaque(text, body).map_err(bad),
     }
 }
 

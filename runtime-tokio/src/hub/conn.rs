@@ -9,7 +9,7 @@
 use super::event::Form;
 use super::input::{Outcome, Received, WebSocket, receive};
 use super::outlet::{Image, Rest};
-use super::session::Session;
+use super::session::{Session, close_code};
 use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
 use super::{Adoption, Protocol, count, encode};
@@ -78,13 +78,12 @@ impl Conn {
         };
         let ws = (form != Form::Sse).then(|| {
             let config = Arc::clone(&shard.shared.websocket);
-            let end = u32::try_from(early.len()).unwrap_or(u32::MAX);
             let mut ws = WebSocket {
-                connection: ws::Connection::new(ws::Server, config, shard.now()),
+                connection: ws::Connection::new(ws::Server, config, shard.clock.now()),
                 rx: vec![0; early.len()],
                 rx_at: RxCursor::default(),
             };
-            RxBuf::new(&mut ws.rx, &mut ws.rx_at).fill(early.get(..end as usize).unwrap_or_default());
+            RxBuf::new(&mut ws.rx, &mut ws.rx_at).fill(&early);
             ws
         });
         let mut rest = Rest::default();
@@ -399,7 +398,7 @@ impl Conn {
         let stuck = self.sent + heartbeat + shard.shared.config.heartbeat_timeout;
         // While something waits to go out there is nothing to tick for, only somebody to give up.
         let own = if self.is_busy() { stuck } else { tick };
-        let ws = self.ws.as_ref().and_then(|ws| ws.connection.poll_timeout()).map(|at| shard.at(at));
+        let ws = self.ws.as_ref().and_then(|ws| ws.connection.poll_timeout()).map(|at| shard.clock.at(at));
         self.session.deadlines().chain(ws).chain([own]).min().unwrap_or(own)
     }
 
@@ -418,7 +417,7 @@ impl Conn {
         }
         if !self.session.grant.holds(now) {
             let refusal = Refusal::new(Code::Unauthorized, "the grant has ended");
-            self.bye(shard, refusal, None, CloseCode::UNAUTHORIZED);
+            self.bye(shard, refusal, None);
             return false;
         }
         if let Some(renew) = self.session.renewal(now) {
@@ -431,7 +430,7 @@ impl Conn {
                 self.tx = vec![0; REPLY_SIZE];
             }
             let mut io = Io::new(RxBuf::new(&mut rx, &mut none), TxBuf::new(&mut self.tx, &mut tx_at));
-            let step = ws.connection.handle_timeout(shard.now(), &mut io);
+            let step = ws.connection.handle_timeout(shard.clock.now(), &mut io);
             self.tx_at = tx_at;
             if let Step::Closed(cause) = step {
                 if cause == CloseCause::Timeout {
@@ -454,18 +453,19 @@ impl Conn {
         if self.phase == Phase::Open {
             let refusal =
                 Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
-            self.bye(shard, refusal, Some(window), CloseCode::GOING_AWAY);
+            self.bye(shard, refusal, Some(window));
         }
     }
 
     /// Tells the peer to go.
-    fn bye(&mut self, shard: &Shard, refusal: Refusal<'_>, window: Option<Duration>, code: CloseCode) {
+    fn bye(&mut self, shard: &Shard, refusal: Refusal<'_>, window: Option<Duration>) {
         self.session.leave(shard);
+        let code = refusal.code().map_or(CloseCode::INTERNAL, close_code);
         self.say(&ServerMessage::Bye { refusal, window });
         if let Some(ws) = &mut self.ws {
             let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
             // Closing already: then the peer knows.
-            let _ = ws.connection.close(shard.now(), &mut tx, code, "");
+            let _ = ws.connection.close(shard.clock.now(), &mut tx, code, "");
         }
         self.phase = Phase::Ending(Instant::now() + LINGER);
     }

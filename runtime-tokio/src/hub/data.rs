@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 use longwire_core::session::{self, Full, Length, Malformed, WriteError, cbor, json, transcode};
+use std::fmt;
 use std::sync::Arc;
+
+/// Bytes of the longest content type.
+const MAX_CONTENT_TYPE: usize = 255;
 
 /// The value of an event. Whoever appends has checked that it is well-formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +69,15 @@ impl Data {
     }
 
     /// Anything, with its content type.
-    pub fn opaque(content_type: &str, bytes: Bytes) -> Self {
-        Self::Bytes { content_type: content_type.into(), bytes }
+    ///
+    /// # Errors
+    /// [`BadData::ContentType`].
+    pub fn opaque(content_type: &str, bytes: Bytes) -> Result<Self, BadData> {
+        // It may end up in a header of somebody's response.
+        if content_type.len() > MAX_CONTENT_TYPE || content_type.contains(char::is_control) {
+            return Err(BadData::ContentType);
+        }
+        Ok(Self::Bytes { content_type: content_type.into(), bytes })
     }
 }
 
@@ -86,19 +97,55 @@ impl Data {
 
 /// What a message carries, kept.
 impl TryFrom<session::Data<'_>> for Data {
-    type Error = Malformed;
+    type Error = BadData;
 
-    fn try_from(data: session::Data<'_>) -> Result<Self, Malformed> {
+    fn try_from(data: session::Data<'_>) -> Result<Self, BadData> {
         match data {
-            session::Data::Json(text) => Self::json(text),
-            session::Data::Cbor(item) => Self::cbor(item),
+            session::Data::Json(text) => Ok(Self::json(text)?),
+            session::Data::Cbor(item) => Ok(Self::cbor(item)?),
             session::Data::Bytes { content_type, bytes } => {
                 let mut kind = String::new();
                 // Writing into a `String` cannot fail.
                 let _ = content_type.map(|text| text.write_to(&mut kind));
                 let kind = if kind.is_empty() { "application/octet-stream" } else { &kind };
-                Ok(Self::opaque(kind, bytes.iter().collect()))
+                Self::opaque(kind, bytes.iter().collect())
             }
         }
     }
 }
+
+/// A value that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadData {
+    /// It is not what it should be.
+    Malformed(Malformed),
+    /// Its content type has more than 255 bytes, or control characters.
+    ContentType,
+}
+
+impl BadData {
+    /// What is wrong, in words.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Malformed(malformed) => malformed.reason.as_str(),
+            Self::ContentType => "a content type has up to 255 bytes without control characters",
+        }
+    }
+}
+
+impl From<Malformed> for BadData {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl fmt::Display for BadData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(malformed) => malformed.fmt(f),
+            Self::ContentType => f.write_str(self.as_str()),
+        }
+    }
+}
+
+impl std::error::Error for BadData {}

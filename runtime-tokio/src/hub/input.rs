@@ -84,7 +84,7 @@ fn work_off(
     session: &mut Session,
     connection: &mut ws::Connection<ws::Server, Arc<ws::Config>>,
 ) -> Option<Outcome> {
-    let now = shard.now();
+    let now = shard.clock.now();
     loop {
         let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
         let waits = session.must_wait(cx, shard, &mut reply);

@@ -566,7 +566,7 @@ mod tests {
     const SIZE: PageSize = PageSize { events: 3, bytes: 1 << 20 };
 
     fn publish(log: &Log, topic: &str, key: Option<&str>, len: usize) -> Result<u64, AppendError> {
-        let data = Data::opaque("", vec![0; len].into());
+        let data = Data::opaque("", vec![0; len].into()).unwrap();
         log.append(Topic::parse(topic).unwrap(), key.map(|key| Key::parse(key).unwrap()), data)
     }
 

@@ -27,13 +27,12 @@ mod shard;
 mod socket;
 mod trie;
 
-pub use data::Data;
+pub use data::{BadData, Data};
 pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Open};
 pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
 pub use reader::Reader;
-pub(crate) use session::MAX_CONTENT_TYPE;
 pub use socket::{AsyncStream, Socket};
 
 use longwire_core::log::{Cursor, Key, Since, Topic};

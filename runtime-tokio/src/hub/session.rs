@@ -25,8 +25,6 @@ const PAGE: PageSize = PageSize { events: 64, bytes: 64 << 10 };
 const MAX_PASTS: usize = 64;
 /// How long before the end of a grant its renewal is asked for.
 const RENEW: Duration = Duration::from_secs(30);
-/// Bytes of the longest content type.
-pub(crate) const MAX_CONTENT_TYPE: usize = 255;
 /// Messages that make no sense, before a connection is closed with 1008.
 const MAX_ERRORS: u32 = 16;
 
@@ -111,7 +109,7 @@ impl Session {
         grant: Grant,
         subscription: Option<(Filter, Since)>,
     ) -> Self {
-        let renew_at = if form == Form::Sse { None } else { renewal(&grant) };
+        let renew_at = if form == Form::Sse { None } else { when_to_renew(&grant) };
         Self {
             id,
             number,
@@ -166,15 +164,15 @@ impl Session {
                 // Patterns are checked when they are subscribed to, so none may outlive what allowed it.
                 Ok(grant) if !self.reads.filter.parsed().all(|own| grant.may_subscribe(own)) => {
                     let why = "the new grant does not cover what is subscribed to";
-                    reply.end(End::told(Code::Unauthorized, why, CloseCode::UNAUTHORIZED));
+                    reply.end(End::told(Code::Unauthorized, why));
                 }
                 Ok(grant) => {
-                    self.renew_at = renewal(&grant);
+                    self.renew_at = when_to_renew(&grant);
                     self.grant = grant;
                     let name = self.name(shard);
                     reply.send(&self.hello(shard, &name));
                 }
-                Err(Denied(why)) => reply.end(End::told(Code::Unauthorized, why, CloseCode::UNAUTHORIZED)),
+                Err(Denied(why)) => reply.end(End::told(Code::Unauthorized, why)),
             }
         }
         if shard.shared.is_congested() {
@@ -287,16 +285,7 @@ impl Session {
         if !self.grant.may_publish(topic) {
             return Err(Refusal::new(Code::Forbidden, "the grant does not allow to publish to this topic"));
         }
-        if let session::Data::Bytes { content_type: Some(text), .. } = data
-            && (text.len() > MAX_CONTENT_TYPE || text.chars().any(char::is_control))
-        {
-            // It may end up in a header of somebody's response.
-            return Err(Refusal::new(
-                Code::BadData,
-                "a content type has up to 255 bytes without control characters",
-            ));
-        }
-        let data = Data::try_from(data).map_err(|e| Refusal::new(Code::BadData, e.reason.as_str()))?;
+        let data = Data::try_from(data).map_err(|e| Refusal::new(Code::BadData, e.as_str()))?;
         shard.shared.append(topic, key, data).map(drop).map_err(|error| error.refusal())
     }
 
@@ -336,16 +325,8 @@ impl Session {
                 shard.subscribe(self.id, pattern);
             }
         }
-        let mut past = Past {
-            filter,
-            state: false,
-            after: position,
-            until: position,
-            told: 0,
-            reset: None,
-            position: if first { Position::At } else { Position::Past },
-            id,
-        };
+        let named = if first { Position::At } else { Position::Past };
+        let mut past = Past::new(filter, position, named, id);
         match since {
             Since::Now => {}
             Since::Latest => past.read_state(),
@@ -390,16 +371,7 @@ impl Session {
             });
         }
         // The answer stands in line, behind what was asked for before.
-        self.reads.pasts.push_back(Past {
-            filter: Filter::default(),
-            state: false,
-            after: position,
-            until: position,
-            told: 0,
-            reset: None,
-            position: Position::Past,
-            id,
-        });
+        self.reads.pasts.push_back(Past::new(Filter::default(), position, Position::Past, id));
     }
 
     fn renew(&mut self, token: Text<'_>, shard: &Shard, reply: &mut Reply<'_>) {
@@ -518,6 +490,11 @@ impl Session {
 }
 
 impl Past {
+    /// Nothing yet: it ends where the connection is, and begins there, too.
+    fn new(filter: Filter, end: u64, position: Position, id: Option<u32>) -> Self {
+        Self { filter, state: false, after: end, until: end, told: 0, reset: None, position, id }
+    }
+
     fn read_state(&mut self) {
         self.state = true;
         self.after = 0;
@@ -526,10 +503,15 @@ impl Past {
 }
 
 impl End {
-    /// With a `bye` that says why.
-    fn told(code: Code, why: &'static str, close: CloseCode) -> Self {
-        Self { close, refusal: Some(Refusal::new(code, why)) }
+    /// With a `bye` that says why, and the close code that goes with it.
+    fn told(code: Code, why: &'static str) -> Self {
+        Self { close: close_code(code), refusal: Some(Refusal::new(code, why)) }
     }
+}
+
+/// The close code that follows a refusal (`PROTOCOL.md` section 9).
+pub(super) fn close_code(code: Code) -> CloseCode {
+    code.close_code().and_then(CloseCode::new).unwrap_or(CloseCode::INTERNAL)
 }
 
 impl AppendError {
@@ -540,7 +522,7 @@ impl AppendError {
 }
 
 /// When to ask for the renewal of a grant that begins now: half a minute before its end, or after half of its time.
-fn renewal(grant: &Grant) -> Option<Instant> {
+fn when_to_renew(grant: &Grant) -> Option<Instant> {
     let end = grant.expires?;
     let left = end.saturating_duration_since(Instant::now());
     end.checked_sub(RENEW.min(left / 2))

@@ -15,8 +15,8 @@ use super::outlet::Image;
 use super::reader::Watch;
 use super::trie::Trie;
 use super::{Adoption, Filter, PageSize, Record, Shared, count};
+use crate::clock::Clock;
 use longwire_core::log::{Pattern, Topic};
-use longwire_core::time;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -28,7 +28,6 @@ use std::time::Duration;
 use std::{io, mem, thread};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
-use tokio::time::Instant;
 
 /// Readers served before the other tasks of the thread get a turn.
 const BUDGET: usize = 64;
@@ -128,7 +127,7 @@ impl ShardHandle {
 pub(super) struct Shard {
     pub(super) shared: Arc<Shared>,
     id: usize,
-    started: Instant,
+    pub(super) clock: Clock,
     readers: RefCell<Slab<Reader>>,
     trie: RefCell<Trie<usize>>,
     watches: RefCell<HashMap<u64, (usize, Filter)>>,
@@ -229,7 +228,7 @@ impl Shard {
         Rc::new(Self {
             shared,
             id,
-            started: Instant::now(),
+            clock: Clock::start(),
             readers: RefCell::default(),
             trie: RefCell::default(),
             watches: RefCell::default(),
@@ -258,23 +257,6 @@ impl Shard {
                 tokio::task::yield_now().await;
             }
         }
-    }
-
-    /// The core's clock.
-    pub(super) fn now(&self) -> time::Instant {
-        self.instant(Instant::now())
-    }
-
-    /// A moment on the core's clock.
-    pub(super) fn instant(&self, at: Instant) -> time::Instant {
-        let millis = at.saturating_duration_since(self.started).as_millis();
-        time::Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-    }
-
-    /// A moment of the core's on the runtime's clock.
-    pub(super) fn at(&self, at: time::Instant) -> Instant {
-        let after = Duration::from_millis(at.as_millis());
-        self.started.checked_add(after).unwrap_or_else(|| self.started + Duration::from_secs(86_400 * 365))
     }
 
     /// Whether the shard is ending, and what its connections tell their peers then.
@@ -372,7 +354,7 @@ impl Shard {
         let leave = Leave { id, conn, shard: Rc::clone(self) };
         tokio::task::spawn_local(async move {
             let Leave { conn, shard, .. } = &leave;
-            let sleep = tokio::time::sleep_until(shard.started);
+            let sleep = tokio::time::sleep(Duration::ZERO);
             tokio::pin!(sleep);
             poll_fn(|cx| conn.borrow_mut().turn(cx, shard, sleep.as_mut())).await;
         });

@@ -8,6 +8,7 @@ use super::buffers::{Rx, Tx};
 use super::config::{Config, Rules};
 use super::endpoint::{Endpoint, Role};
 use super::{Error, Message, Timeout};
+use crate::clock::Clock;
 use bytes::{Buf, Bytes};
 use longwire_core::buf::Io;
 use longwire_core::time::Instant;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant as TokioInstant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
 /// Pieces of a message that is larger than the send buffer.
 const PIECE: usize = 64 << 10;
@@ -79,23 +80,6 @@ enum State {
     Over(CloseCause),
 }
 
-/// The core's time: milliseconds since the connection began.
-#[derive(Clone, Copy, Debug)]
-struct Clock(TokioInstant);
-
-impl Clock {
-    fn now(self) -> Instant {
-        let millis = self.0.elapsed().as_millis();
-        Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-    }
-
-    fn at(self, moment: Instant) -> TokioInstant {
-        let since = moment.since(Instant::default());
-        // A moment beyond the end of time: far enough away.
-        self.0.checked_add(since).unwrap_or_else(|| self.0 + std::time::Duration::from_secs(1 << 30))
-    }
-}
-
 impl<S> fmt::Debug for Driver<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").field("role", &self.endpoint.role()).field("state", &self.state).finish()
@@ -104,7 +88,7 @@ impl<S> fmt::Debug for Driver<S> {
 
 impl<S> Driver<S> {
     pub(super) fn new(stream: S, role: Role, config: Arc<Config>) -> Self {
-        let clock = Clock(TokioInstant::now());
+        let clock = Clock::start();
         Self {
             stream,
             endpoint: Endpoint::new(role, Rules(config.clone()), clock.now()),

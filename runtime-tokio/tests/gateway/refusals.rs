@@ -135,6 +135,7 @@ async fn polls_and_other_paths_are_refused() {
 async fn publications_are_refused() {
     let served = small().await;
     let (json, cbor) = ("application/json", "application/cbor");
+    let (longest, too_long) = (format!("a/{}", "b".repeat(253)), format!("a/{}", "b".repeat(254)));
     let rows: Vec<(&str, &str, &[u8], u16, &str)> = vec![
         ("/v1/topics/a*", json, b"1", 400, "bad_topic"),
         ("/v1/topics/a//b", json, b"1", 400, "bad_topic"),
@@ -150,6 +151,8 @@ async fn publications_are_refused() {
         ("/v1/topics/full/1", "application/problem+json; charset=utf-8", b"nope", 400, "bad_data"),
         ("/v1/topics/full/1", cbor, b"\x82\x01", 400, "bad_data"),
         ("/v1/topics/full/1", cbor, b"\xa1\xf4\x01", 400, "bad_data"),
+        ("/v1/topics/full/1", "a/b;\tc=d", b"1", 400, "bad_data"),
+        ("/v1/topics/full/1", &too_long, b"1", 400, "bad_data"),
         ("/v1/topics/full/3", json, b"1", 507, "topics_full"),
     ];
     for (target, content_type, body, status, code) in rows {
@@ -157,6 +160,7 @@ async fn publications_are_refused() {
         expect(&served, &served.request("POST", target, &headers, body), status, code, None).await;
     }
     assert_eq!(served.post("/v1/topics/full/1", json, b"3").await.status, 200);
+    assert_eq!(served.post("/v1/topics/full/1", &longest, b"3").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
