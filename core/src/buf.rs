@@ -2,7 +2,7 @@
 //!
 //! A protocol machine owns no payload byte. For each call it is lent an [`RxBuf`], which holds what came in and
 //! is not yet done with, and a [`TxBuf`], which holds what has to go out. Between two calls only the cursors
-//! ([`RxCursor`], [`TxCursor`]: 16 and 8 bytes) and the bytes themselves have to survive, and an idle connection
+//! ([`RxCursor`], [`TxCursor`]: 20 and 8 bytes) and the bytes themselves have to survive, and an idle connection
 //! holds no bytes at all: then any buffer will do for the next call, for instance one that a whole thread shares.
 //!
 //! ```text
@@ -17,6 +17,8 @@
 //! up side by side without a second buffer, and a message in one piece is never moved.
 
 use crate::work;
+use crate::ws::deflate::Inflate;
+use core::fmt;
 use core::ops::Range;
 
 /// Where things lie in a receive buffer. The default is an empty buffer.
@@ -26,12 +28,14 @@ pub struct RxCursor {
     kept_end: u32,
     read: u32,
     end: u32,
+    /// Half of the free room stays free, for what is unread to expand into.
+    expands: bool,
 }
 
 impl RxCursor {
     /// An empty buffer's, as a constant for static memory.
     pub const fn new() -> Self {
-        Self { start: 0, kept_end: 0, read: 0, end: 0 }
+        Self { start: 0, kept_end: 0, read: 0, end: 0, expands: false }
     }
 
     /// Whether nothing is held, so that the next call may be lent any other buffer.
@@ -59,20 +63,33 @@ impl TxCursor {
     }
 }
 
-/// Both buffers, lent for one call.
-#[derive(Debug)]
+/// What is lent for one call.
 #[non_exhaustive]
 pub struct Io<'a> {
     /// What came in.
     pub rx: RxBuf<'a>,
     /// What goes out.
     pub tx: TxBuf<'a>,
+    /// What turns compressed messages back, where permessage-deflate was agreed on.
+    pub inflate: Option<&'a mut dyn Inflate>,
 }
 
 impl<'a> Io<'a> {
     /// Lends both buffers.
     pub fn new(rx: RxBuf<'a>, tx: TxBuf<'a>) -> Self {
-        Self { rx, tx }
+        Self { rx, tx, inflate: None }
+    }
+
+    /// Lends a decompressor, too.
+    #[must_use]
+    pub fn with_inflate(self, inflate: &'a mut dyn Inflate) -> Self {
+        Self { inflate: Some(inflate), ..self }
+    }
+}
+
+impl fmt::Debug for Io<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io").field("rx", &self.rx).field("tx", &self.tx).finish_non_exhaustive()
     }
 }
 
@@ -139,6 +156,9 @@ impl<'a> RxBuf<'a> {
     /// The free end of the buffer, for the next read from the socket. Empty only when the buffer
     /// [is full](Self::is_full): a read into an empty slice would look like the end of the stream.
     ///
+    /// On a connection with permessage-deflate it is half of what is free: the rest is for what is read to expand
+    /// into.
+    ///
     /// Moves what is held to the front when there is no free end left, or when that costs no more than it wins;
     /// so the work stays linear in the bytes received.
     pub fn spare_mut(&mut self) -> &mut [u8] {
@@ -149,8 +169,9 @@ impl<'a> RxBuf<'a> {
         if wasted > 0 && (spare == 0 || moved <= wasted) {
             self.compact();
         }
-        let end = self.at.end as usize;
-        self.bytes.get_mut(end..).unwrap_or_default()
+        let free = self.bytes.get_mut(self.at.end as usize..).unwrap_or_default();
+        let len = if self.at.expands { free.len().div_ceil(2) } else { free.len() };
+        free.get_mut(..len).unwrap_or_default()
     }
 
     /// Says that the first `n` bytes of [`spare_mut`](Self::spare_mut) were filled. More than there is room for
@@ -178,7 +199,7 @@ impl<'a> RxBuf<'a> {
         slide(self.bytes, self.at.start as usize..self.at.kept_end as usize, 0);
         slide(self.bytes, self.at.read as usize..self.at.end as usize, kept);
         let (kept, end) = (offset(kept), offset(kept + unread));
-        *self.at = RxCursor { start: 0, kept_end: kept, read: kept, end };
+        *self.at = RxCursor { start: 0, kept_end: kept, read: kept, end, ..*self.at };
         self.bytes.get(..end as usize).unwrap_or_default()
     }
 
@@ -235,6 +256,34 @@ impl<'a> RxBuf<'a> {
         self.tidy();
     }
 
+    /// From now on half of what is free stays free for [`expand`](Self::expand).
+    pub(crate) fn reserve_for_expansion(&mut self) {
+        self.at.expands = true;
+    }
+
+    /// Lends what is unread, and the room between it and what is kept, for what expands on its way from the one
+    /// to the other. What is unread moves to the end of the buffer for that: once for each byte that is read.
+    pub(crate) fn expand(&mut self) -> (&[u8], &mut [u8]) {
+        let (kept, unread) = (self.kept().len(), self.unread().len());
+        slide(self.bytes, self.kept_range(), 0);
+        let read = self.capacity().saturating_sub(unread);
+        slide(self.bytes, self.unread_range(), read);
+        let (kept, read, end) = (offset(kept), offset(read), offset(self.capacity()));
+        *self.at = RxCursor { start: 0, kept_end: kept, read, end, ..*self.at };
+        match self.bytes.split_at_mut_checked(read as usize) {
+            Some((front, unread)) => (unread, front.get_mut(kept as usize..).unwrap_or_default()),
+            None => (&[], &mut []),
+        }
+    }
+
+    /// Says that the first `read` unread bytes became `written` bytes behind what is kept.
+    pub(crate) fn expanded(&mut self, read: usize, written: usize) {
+        let read = (self.at.read as usize).saturating_add(read.min(self.unread().len()));
+        let kept_end = (self.at.kept_end as usize).saturating_add(written).min(read);
+        self.at.read = offset(read);
+        self.at.kept_end = offset(kept_end);
+    }
+
     /// What is kept and what is unread, for as long as the buffer is lent.
     pub fn into_parts(self) -> (&'a [u8], &'a [u8]) {
         let (kept, unread) = (self.kept_range(), self.unread_range());
@@ -253,7 +302,7 @@ impl<'a> RxBuf<'a> {
     /// An idle buffer starts again at the front, where the most room is.
     fn tidy(&mut self) {
         if self.at.is_idle() {
-            *self.at = RxCursor::default();
+            *self.at = RxCursor { expands: self.at.expands, ..RxCursor::new() };
         }
     }
 }
@@ -327,6 +376,11 @@ impl<'a> TxBuf<'a> {
         let Some(space) = self.append(len) else { return false };
         copy_parts(space, parts);
         true
+    }
+
+    /// Takes back the last `n` bytes that were appended.
+    pub(crate) fn retract(&mut self, n: usize) {
+        self.at.end = offset((self.at.end as usize).saturating_sub(n)).max(self.at.start);
     }
 
     /// Appends `len` bytes and returns them to be filled in; `None` when there is no [room](Self::room).
@@ -423,7 +477,7 @@ mod tests {
 
     #[test]
     fn misuse_loses_bytes_but_never_reads_out_of_place() {
-        let mut cursor = RxCursor { start: 1, kept_end: 2, read: 3, end: 9 };
+        let mut cursor = RxCursor { start: 1, kept_end: 2, read: 3, end: 9, expands: false };
         let rx = RxBuf::new(&mut [0; 8], &mut cursor).held();
         assert_eq!((rx, cursor), (0, RxCursor::default()));
         let mut tx = TxCursor { start: 3, end: 9 };

@@ -39,6 +39,11 @@ pub enum ProtocolError {
     MessageTooBig,
     /// A message in more pieces than [`Config::max_fragments`](super::Config::max_fragments).
     TooManyFragments,
+    /// A compressed message that is not DEFLATE (RFC 7692 section 7.2.2).
+    Corrupt,
+    /// Not the peer's fault: a compressed message came, permessage-deflate was agreed on, and no
+    /// [`Inflate`](super::deflate::Inflate) is lent.
+    NoInflate,
     /// Not the peer's fault: the lent send buffer is smaller than [`MIN_TX`](super::MIN_TX), so that a Ping can
     /// never be answered.
     SendBufferTooSmall,
@@ -48,10 +53,10 @@ impl ProtocolError {
     /// The code of the Close frame that was sent because of it.
     pub const fn code(self) -> CloseCode {
         match self {
-            Self::NotUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::NotUtf8 | Self::Corrupt => CloseCode::INVALID_PAYLOAD,
             Self::MessageTooBig => CloseCode::TOO_BIG,
             Self::TooManyFragments => CloseCode::POLICY,
-            Self::SendBufferTooSmall => CloseCode::INTERNAL,
+            Self::SendBufferTooSmall | Self::NoInflate => CloseCode::INTERNAL,
             _ => CloseCode::PROTOCOL,
         }
     }
@@ -74,6 +79,8 @@ impl ProtocolError {
             Self::NotUtf8 => "text is not UTF-8",
             Self::MessageTooBig => "message above max_message",
             Self::TooManyFragments => "message above max_fragments",
+            Self::Corrupt => "compressed data is malformed",
+            Self::NoInflate => "no decompressor",
             Self::SendBufferTooSmall => "send buffer too small",
         }
     }
@@ -103,6 +110,8 @@ pub enum SendError {
     NoMessage,
     /// The payload of a Ping or Pong is above 125 bytes.
     ControlTooLong,
+    /// permessage-deflate was not agreed on ([`Connection::with_deflate`](super::Connection::with_deflate)).
+    NotAgreed,
 }
 
 impl fmt::Display for SendError {
@@ -113,6 +122,7 @@ impl fmt::Display for SendError {
             Self::InMessage => "a message is begun and not finished",
             Self::NoMessage => "no message is begun",
             Self::ControlTooLong => "control payload above 125 bytes",
+            Self::NotAgreed => "permessage-deflate was not agreed on",
         })
     }
 }

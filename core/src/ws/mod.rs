@@ -12,6 +12,7 @@
 mod close;
 mod config;
 mod connection;
+pub mod deflate;
 mod error;
 mod event;
 mod frame;

@@ -1,12 +1,13 @@
 //! One end of a connection, driven as its calling contract says.
 
-use super::{Sent, frames};
+use super::{Miniz, Sent, frames};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::rand_core::TryRng;
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate::Agreed;
 use longwire_core::ws::{
     Chunk, Client, CloseCause, CloseCode, Config, Connection, Delivery, Event, Kind, MIN_RX, ProtocolError,
-    Role, Server, Step,
+    Role, SendError, Server, Step,
 };
 use std::convert::Infallible;
 use std::mem;
@@ -107,6 +108,8 @@ pub struct Endpoint<R> {
     /// How often the step was [`Step::NeedFlush`].
     pub flushes: usize,
     pub closed: Option<CloseCause>,
+    /// Lent if permessage-deflate was agreed on.
+    pub codec: Miniz,
     joined: Option<(Kind, Vec<u8>)>,
 }
 
@@ -132,15 +135,33 @@ impl<R: End> Endpoint<R> {
             asked: Vec::new(),
             flushes: 0,
             closed: None,
+            codec: Miniz::default(),
             joined: None,
         }
+    }
+
+    /// With permessage-deflate.
+    pub fn deflate(mut self, agreed: Agreed) -> Self {
+        self.connection = Connection::new(R::end(), Box::new(self.connection.config().clone()), self.now)
+            .with_deflate(agreed);
+        self
     }
 
     /// Lends both buffers to a call.
     pub fn lend<T>(&mut self, call: impl FnOnce(&mut Connection<R, Box<Config>>, &mut Io<'_>) -> T) -> T {
         let rx = RxBuf::new(&mut self.rx, &mut self.rx_at);
         let tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
-        call(&mut self.connection, &mut Io::new(rx, tx))
+        let mut io = Io::new(rx, tx);
+        if self.connection.deflate().is_some() {
+            io = io.with_inflate(&mut self.codec);
+        }
+        call(&mut self.connection, &mut io)
+    }
+
+    /// Sends a message compressed.
+    pub fn send_deflated(&mut self, kind: Kind, data: &[u8]) -> Result<(), SendError> {
+        let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
+        self.connection.send_deflated(&mut tx, kind, data, &mut self.codec)
     }
 
     /// Appends to what was received as much as fits, and does nothing with it yet.
@@ -282,7 +303,10 @@ impl<R: End> Endpoint<R> {
         assert!(wanted > self.rx.len(), "asked for {wanted} of {}", self.rx.len());
         assert!(wanted <= 2 * self.rx.len() + MIN_RX, "asked for {wanted} of {}", self.rx.len());
         let config = self.connection.config();
-        assert!(wanted as u64 <= config.max_message.saturating_add(MIN_RX as u64), "asked for {wanted}");
+        // What is compressed lies beside what comes of it.
+        let beside = if self.connection.deflate().is_some() { self.rx.len() as u64 } else { 0 };
+        let most = config.max_message.saturating_add(MIN_RX as u64).saturating_add(beside);
+        assert!(wanted as u64 <= most, "asked for {wanted}");
         assert!(config.delivery == Delivery::Whole || self.rx.len() < MIN_RX, "pieces need no space");
         self.asked.push(wanted);
         let mut rx = vec![0xa5; wanted];

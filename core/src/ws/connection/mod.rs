@@ -1,10 +1,12 @@
 //! One WebSocket connection after the opening handshake.
 
+mod inflate;
 mod receive;
 mod send;
 #[cfg(test)]
 mod tests;
 
+use super::deflate::Agreed;
 use super::event::Finding;
 use super::{
     CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Server, Step,
@@ -78,7 +80,11 @@ pub struct Connection<R, C = &'static Config> {
     remaining: u64,
     /// Payload of the current message that did.
     message_len: u64,
+    /// Of a compressed message: payload that arrived, before it was inflated.
+    compressed_len: u64,
     fragments: u32,
+    /// How much of what is unread is compressed payload, unmasked already.
+    unmasked: u32,
     /// How much was unread when the last poll returned: more than that is new.
     seen: u32,
     /// The masking key, turned so that its first byte is for the next byte of payload.
@@ -89,8 +95,11 @@ pub struct Connection<R, C = &'static Config> {
     message: Option<Kind>,
     /// Under `Delivery::Chunks`: whether a piece of this message was handed out.
     begun: bool,
-    /// A message of ours that goes out in pieces.
-    sending: Option<OpCode>,
+    /// permessage-deflate, if it was agreed on.
+    deflate: Option<Agreed>,
+    inflating: Inflating,
+    /// A message of ours that goes out in pieces: the next frame's opcode, and its RSV1.
+    sending: Option<(OpCode, bool)>,
     phase: Phase,
     finding: Option<Finding>,
 }
@@ -99,6 +108,17 @@ pub struct Connection<R, C = &'static Config> {
 enum Receiving {
     Header,
     Payload { fin: bool },
+}
+
+/// How the current message is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inflating {
+    /// As it is.
+    No,
+    /// Compressed; so much of the tail that its sender left out was put back.
+    Yes { tail: u8 },
+    /// It was compressed, and all of it is inflated.
+    Done,
 }
 
 /// RFC 6455 section 7.1.
@@ -122,17 +142,39 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             deadline: None,
             remaining: 0,
             message_len: 0,
+            compressed_len: 0,
             fragments: 0,
+            unmasked: 0,
             seen: 0,
             mask: [0; 4],
             tail: 0,
             receiving: Receiving::Header,
             message: None,
             begun: false,
+            deflate: None,
+            inflating: Inflating::No,
             sending: None,
             phase: Phase::Open,
             finding: None,
         }
+    }
+
+    /// The same connection with permessage-deflate, as the opening handshake agreed on it
+    /// ([`deflate::Config`](super::deflate::Config)).
+    ///
+    /// Then each [`Io`] lends an [`Inflate`](super::deflate::Inflate): always the same one while a message is
+    /// being received, and if the peer's window is taken over. What is inflated lies in the same receive buffer
+    /// as what it came from: one that cannot grow has to be twice as large as the largest message, and
+    /// [`MIN_RX`] more.
+    #[must_use]
+    pub const fn with_deflate(mut self, agreed: Agreed) -> Self {
+        self.deflate = Some(agreed);
+        self
+    }
+
+    /// What was agreed on with [`with_deflate`](Self::with_deflate).
+    pub const fn deflate(&self) -> Option<Agreed> {
+        self.deflate
     }
 
     /// Works off what was received, up to the next event. The event that the last poll found is dropped.
@@ -148,6 +190,9 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             }
         }
         self.drop_event(&mut io.rx);
+        if self.deflate.is_some() {
+            io.rx.reserve_for_expansion();
+        }
         let step = self.advance(now, io);
         self.seen = u32::try_from(io.rx.unread().len()).unwrap_or(u32::MAX);
         step.map_err(|error| self.fail(error, &mut io.tx))
@@ -187,7 +232,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         {
             // When there is no room for the Ping, what is pending asks the same question: the peer has to read.
             if io.tx.room() >= MIN_TX {
-                self.put_frame(&mut io.tx, OpCode::Ping, true, &[&[]]);
+                self.put_frame(&mut io.tx, OpCode::Ping, &[&[]]);
             }
             self.deadline = Some(now.after(timeout));
         }
@@ -280,6 +325,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     fn end_message(&mut self) {
         self.message = None;
         self.receiving = Receiving::Header;
+        self.inflating = Inflating::No;
         self.begun = false;
     }
 }

@@ -5,7 +5,7 @@ use super::super::{
     CloseCause, CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step,
     unmask, utf8,
 };
-use super::{CLOSE_ROOM, Connection, MIN_RX, MIN_TX, Phase, Receiving};
+use super::{CLOSE_ROOM, Connection, Inflating, MIN_RX, MIN_TX, Phase, Receiving};
 use crate::buf::{Io, RxBuf, TxBuf};
 use crate::time::Instant;
 use core::ops::Deref;
@@ -47,7 +47,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             _ => {}
         }
         // RFC 6455 5.2: "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values".
-        if header.rsv1 {
+        // RFC 7692 6.1: RSV1 stands on the first frame of a compressed message, and on no other.
+        let may_be_compressed =
+            self.deflate.is_some() && matches!(header.opcode, OpCode::Text | OpCode::Binary);
+        if header.rsv1 && !may_be_compressed {
             return Err(ProtocolError::ReservedBits);
         }
         if header.opcode.is_control() {
@@ -69,10 +72,16 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         };
         if self.message.is_none() {
             self.message_len = 0;
+            self.compressed_len = 0;
             self.fragments = 0;
             self.tail = 0;
+            self.inflating = if header.rsv1 { Inflating::Yes { tail: 0 } } else { Inflating::No };
         }
-        if self.message_len.saturating_add(header.len) > self.max_message() {
+        let (len, most) = match self.inflating {
+            Inflating::No => (self.message_len, self.max_message()),
+            _ => (self.compressed_len, self.max_compressed()),
+        };
+        if len.saturating_add(header.len) > most {
             return Err(ProtocolError::MessageTooBig);
         }
         if self.fragments >= self.config.max_fragments {
@@ -87,7 +96,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     }
 
     fn payload(&mut self, fin: bool, io: &mut Io<'_>) -> Result<Option<Step>, ProtocolError> {
-        self.take_payload(&mut io.rx)?;
+        if self.inflating == Inflating::No {
+            self.take_payload(&mut io.rx)?;
+        } else if let Some(step) = self.inflate_payload(fin, io)? {
+            return Ok(Some(step));
+        }
         if self.remaining > 0 {
             return Ok(Some(self.need_input(io)));
         }
@@ -109,18 +122,31 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// Unmasks, checks and keeps what arrived of the current frame: each byte once.
     fn take_payload(&mut self, rx: &mut RxBuf<'_>) -> Result<(), ProtocolError> {
-        let n = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(rx.unread().len());
+        let n = self.unmask_payload(rx, 0);
         if n == 0 {
             return Ok(());
         }
+        rx.keep(n);
+        self.message_len += n as u64;
+        self.check_text(rx, n)
+    }
+
+    /// Unmasks what arrived of the current frame behind `from` bytes of it that are unmasked already, and says
+    /// how much that was.
+    pub(super) fn unmask_payload(&mut self, rx: &mut RxBuf<'_>, from: usize) -> usize {
+        let bytes = rx.unread_mut().get_mut(from..).unwrap_or_default();
+        let n = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len());
         if !R::IS_CLIENT
-            && let Some(bytes) = rx.unread_mut().get_mut(..n)
+            && let Some(bytes) = bytes.get_mut(..n)
         {
             self.mask = unmask(bytes, self.mask);
         }
-        rx.keep(n);
         self.remaining -= n as u64;
-        self.message_len += n as u64;
+        n
+    }
+
+    /// Checks the last `n` bytes of what is kept, if they are text.
+    pub(super) fn check_text(&mut self, rx: &RxBuf<'_>, n: usize) -> Result<(), ProtocolError> {
         if self.message == Some(Kind::Text) {
             let kept = rx.kept();
             let fresh = kept.len().saturating_sub(n + usize::from(self.tail));
@@ -162,7 +188,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         let finding = match header.opcode {
             OpCode::Ping => {
                 // RFC 6455 5.5.3: "identical 'Application data'".
-                self.put_frame(&mut io.tx, OpCode::Pong, true, &[payload]);
+                self.put_frame(&mut io.tx, OpCode::Pong, &[payload]);
                 Finding::Ping(place)
             }
             OpCode::Pong => Finding::Pong(place),
@@ -183,33 +209,44 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     }
 
     /// There is nothing more to parse. Under `Delivery::Chunks` what is there of a message goes out first.
-    fn need_input(&mut self, io: &mut Io<'_>) -> Step {
+    pub(super) fn need_input(&mut self, io: &mut Io<'_>) -> Step {
+        self.hand_out_piece(io).unwrap_or_else(|| {
+            if io.rx.is_full() { Step::NeedSpace(self.space(&io.rx)) } else { Step::NeedInput }
+        })
+    }
+
+    /// Under `Delivery::Chunks`: what is there of a message, unless that is nothing.
+    fn hand_out_piece(&mut self, io: &mut Io<'_>) -> Option<Step> {
         let whole = io.rx.kept().len().saturating_sub(usize::from(self.tail));
-        if let (Delivery::Chunks, Some(kind), 1..) = (self.config.delivery, self.message, whole) {
-            let finding = Finding::Chunk { kind, first: !self.begun, last: false, tail: self.tail };
-            return self.hand_out(finding, &io.tx);
-        }
-        if io.rx.is_full() {
-            return Step::NeedSpace(self.space(&io.rx));
-        }
-        Step::NeedInput
+        let (Delivery::Chunks, Some(kind), 1..) = (self.config.delivery, self.message, whole) else {
+            return None;
+        };
+        let finding = Finding::Chunk { kind, first: !self.begun, last: false, tail: self.tail };
+        Some(self.hand_out(finding, &io.tx))
+    }
+
+    /// What is inflated has filled the room between what is kept and what is unread.
+    pub(super) fn need_room(&mut self, io: &mut Io<'_>) -> Step {
+        self.hand_out_piece(io).unwrap_or_else(|| Step::NeedSpace(self.space(&io.rx)))
     }
 
     /// What the message may still need, but no more than twice of what is held: an announced length reserves
     /// nothing, and as the buffer at least doubles until then, growing it costs linear work.
     fn space(&self, rx: &RxBuf<'_>) -> usize {
-        let rest = match (self.receiving, self.message) {
-            (_, None) => 0,
-            (Receiving::Payload { fin: true }, _) => self.remaining,
+        let rest = match (self.receiving, self.message, self.inflating) {
+            (_, None, _) => 0,
+            (Receiving::Payload { fin: true }, _, Inflating::No) => self.remaining,
             _ => self.max_message().saturating_sub(self.message_len),
         };
         let rest = usize::try_from(rest).unwrap_or(usize::MAX);
-        let most = rx.kept().len().saturating_add(rest);
+        // What is compressed stays beside what comes of it.
+        let compressed = if self.inflating == Inflating::No { 0 } else { rx.unread().len() };
+        let most = rx.kept().len().saturating_add(compressed).saturating_add(rest);
         most.min(rx.held().saturating_mul(2)).saturating_add(MIN_RX)
     }
 
     /// A whole message has to fit into a buffer, of which no more than `u32::MAX` bytes are used.
-    fn max_message(&self) -> u64 {
+    pub(super) fn max_message(&self) -> u64 {
         match self.config.delivery {
             Delivery::Whole => self.config.max_message.min(u64::from(u32::MAX) - MIN_RX as u64),
             Delivery::Chunks => self.config.max_message,

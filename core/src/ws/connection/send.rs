@@ -1,11 +1,12 @@
 //! What goes out (RFC 6455 section 6.1).
 
 use super::super::close::fit;
+use super::super::deflate::{Deflate, Window};
 use super::super::{
     CloseCode, Config, EncodedHeader, FrameHeader, Kind, OpCode, Role, SendError, Server, unmask,
 };
 use super::{Connection, MIN_TX};
-use crate::buf::{TxBuf, copy_parts};
+use crate::buf::{TxBuf, copy_parts, slide};
 use core::ops::Deref;
 
 impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
@@ -32,7 +33,53 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// See [`SendError`]. Nothing is written then.
     pub fn send_message(&mut self, tx: &mut TxBuf<'_>, kind: Kind, data: &[u8]) -> Result<(), SendError> {
         self.may_begin()?;
-        self.send_frame(tx, opcode(kind), true, data)
+        self.send_frame(tx, first(kind), data)
+    }
+
+    /// Sends a message compressed, if that makes it shorter and permessage-deflate was agreed on; otherwise as
+    /// [`send_message`](Self::send_message), which also serves better for messages that are too short to gain.
+    /// It wants the same room in `tx`, and compresses into that.
+    ///
+    /// # Errors
+    /// See [`SendError`]. Nothing is written then, and nothing was compressed.
+    pub fn send_deflated(
+        &mut self,
+        tx: &mut TxBuf<'_>,
+        kind: Kind,
+        data: &[u8],
+        codec: &mut dyn Deflate,
+    ) -> Result<(), SendError> {
+        self.may_begin()?;
+        self.check_room(tx, data.len())?;
+        let Some(window) = self.send_window() else { return self.send_message(tx, kind, data) };
+        // The header is written last, when the length is known. There is room for the longest that it can be.
+        let header_room = FrameHeader::size(data.len() as u64, R::IS_CLIENT);
+        // One byte less than the message: what does not shrink is not sent so.
+        let Some(space) = tx.append(header_room.saturating_add(data.len()).saturating_sub(1)) else {
+            return self.send_message(tx, kind, data);
+        };
+        let appended = space.len();
+        let payload = space.get_mut(header_room..).unwrap_or_default();
+        let Some(len) = codec.deflate_message(window, data, payload).filter(|len| *len <= payload.len())
+        else {
+            tx.retract(appended);
+            return self.send_message(tx, kind, data);
+        };
+        let mask = self.role.next_mask();
+        if let (Some(mask), Some(payload)) = (mask, payload.get_mut(..len)) {
+            unmask(payload, mask);
+        }
+        let header = FrameHeader { rsv1: true, mask, len: len as u64, ..first(kind) }.encode();
+        let size = header.as_ref().len();
+        slide(space, header_room..header_room.saturating_add(len), size);
+        copy_parts(space, &[header.as_ref()]);
+        tx.retract(appended.saturating_sub(size.saturating_add(len)));
+        Ok(())
+    }
+
+    /// How this end may compress what it sends, if it may.
+    pub fn send_window(&self) -> Option<Window> {
+        self.deflate.map(|agreed| if R::IS_CLIENT { agreed.client } else { agreed.server })
     }
 
     /// Sends a message of `len` bytes that `fill` writes where they go out from (as zeros, before), so that an
@@ -63,7 +110,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     ) -> Result<(), SendError> {
         self.may_begin()?;
         self.check_room(tx, len)?;
-        self.put_frame_with(tx, opcode(kind), true, len, |payload| {
+        self.put_frame_with(tx, first(kind), len, |payload| {
             payload.fill(0);
             fill(payload);
         });
@@ -94,7 +141,20 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// [`SendError::Closing`], [`SendError::InMessage`].
     pub fn start(&mut self, kind: Kind) -> Result<(), SendError> {
         self.may_begin()?;
-        self.sending = Some(opcode(kind));
+        self.sending = Some((opcode(kind), false));
+        Ok(())
+    }
+
+    /// Begins a message whose pieces are compressed already: they are what a
+    /// [`Deflate`](super::super::deflate::Deflate) made of it, for this connection's
+    /// [`send_window`](Self::send_window).
+    ///
+    /// # Errors
+    /// [`SendError::Closing`], [`SendError::InMessage`], [`SendError::NotAgreed`].
+    pub fn start_deflated(&mut self, kind: Kind) -> Result<(), SendError> {
+        self.may_begin()?;
+        self.send_window().ok_or(SendError::NotAgreed)?;
+        self.sending = Some((opcode(kind), true));
         Ok(())
     }
 
@@ -104,14 +164,14 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// # Errors
     /// [`SendError::Closing`], [`SendError::NoMessage`].
     pub fn write(&mut self, tx: &mut TxBuf<'_>, data: &[u8]) -> Result<usize, SendError> {
-        let opcode = self.begun()?;
+        let header = self.begun()?;
         let room = tx.room().saturating_sub(MIN_TX);
         // A header for all of the room is never shorter than the one that is needed.
         let room = room.saturating_sub(FrameHeader::size(room as u64, R::IS_CLIENT));
         let (piece, _) = data.split_at_checked(room).unwrap_or((data, &[]));
         if !piece.is_empty() {
-            self.send_frame(tx, opcode, false, piece)?;
-            self.sending = Some(OpCode::Continuation);
+            self.send_frame(tx, FrameHeader { fin: false, ..header }, piece)?;
+            self.sending = Some((OpCode::Continuation, false));
         }
         Ok(piece.len())
     }
@@ -121,8 +181,8 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// # Errors
     /// [`SendError::Full`]: flush and try again. [`SendError::Closing`], [`SendError::NoMessage`].
     pub fn finish(&mut self, tx: &mut TxBuf<'_>) -> Result<(), SendError> {
-        let opcode = self.begun()?;
-        self.send_frame(tx, opcode, true, &[])?;
+        let header = self.begun()?;
+        self.send_frame(tx, header, &[])?;
         self.sending = None;
         Ok(())
     }
@@ -135,8 +195,13 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         }
     }
 
-    fn begun(&self) -> Result<OpCode, SendError> {
-        if self.is_open() { self.sending.ok_or(SendError::NoMessage) } else { Err(SendError::Closing) }
+    /// The header of the next frame of a begun message.
+    fn begun(&self) -> Result<FrameHeader, SendError> {
+        if !self.is_open() {
+            return Err(SendError::Closing);
+        }
+        let (opcode, rsv1) = self.sending.ok_or(SendError::NoMessage)?;
+        Ok(FrameHeader { rsv1, ..frame(opcode) })
     }
 
     fn send_control(&mut self, tx: &mut TxBuf<'_>, opcode: OpCode, payload: &[u8]) -> Result<(), SendError> {
@@ -146,19 +211,13 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         if payload.len() > 125 {
             return Err(SendError::ControlTooLong);
         }
-        self.send_frame(tx, opcode, true, payload)
+        self.send_frame(tx, frame(opcode), payload)
     }
 
     /// A frame of the application: it leaves the reserve for control frames alone.
-    fn send_frame(
-        &mut self,
-        tx: &mut TxBuf<'_>,
-        opcode: OpCode,
-        fin: bool,
-        data: &[u8],
-    ) -> Result<(), SendError> {
+    fn send_frame(&mut self, tx: &mut TxBuf<'_>, header: FrameHeader, data: &[u8]) -> Result<(), SendError> {
         self.check_room(tx, data.len())?;
-        self.put_frame(tx, opcode, fin, &[data]);
+        self.put_frame_with(tx, header, data.len(), |payload| copy_parts(payload, &[data]));
         Ok(())
     }
 
@@ -172,29 +231,23 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     pub(super) fn put_close(&mut self, tx: &mut TxBuf<'_>, code: Option<CloseCode>, reason: &str) {
         let code = code.map(|code| code.get().to_be_bytes());
         let code: &[u8] = code.as_ref().map_or(&[], |code| code);
-        if !self.put_frame(tx, OpCode::Close, true, &[code, fit(reason).as_bytes()]) {
-            self.put_frame(tx, OpCode::Close, true, &[code]);
+        if !self.put_frame(tx, OpCode::Close, &[code, fit(reason).as_bytes()]) {
+            self.put_frame(tx, OpCode::Close, &[code]);
         }
     }
 
     /// Writes a whole frame, or nothing: false when there is no room.
-    pub(super) fn put_frame(
-        &mut self,
-        tx: &mut TxBuf<'_>,
-        opcode: OpCode,
-        fin: bool,
-        parts: &[&[u8]],
-    ) -> bool {
+    pub(super) fn put_frame(&mut self, tx: &mut TxBuf<'_>, opcode: OpCode, parts: &[&[u8]]) -> bool {
         let len = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
-        self.put_frame_with(tx, opcode, fin, len, |payload| copy_parts(payload, parts))
+        self.put_frame_with(tx, frame(opcode), len, |payload| copy_parts(payload, parts))
     }
 
-    /// Writes a whole frame, whose payload `fill` writes, or nothing: false when there is no room.
+    /// Writes a whole frame, whose payload `fill` writes, or nothing: false when there is no room. The header is
+    /// completed with the mask and the length.
     fn put_frame_with(
         &mut self,
         tx: &mut TxBuf<'_>,
-        opcode: OpCode,
-        fin: bool,
+        header: FrameHeader,
         len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> bool {
@@ -202,7 +255,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         let Some(space) = tx.append(size) else { return false };
         // RFC 6455 5.3: a fresh key for each frame, derived from a strong source of entropy.
         let mask = self.role.next_mask();
-        let header = FrameHeader { fin, rsv1: false, opcode, mask, len: len as u64 }.encode();
+        let header = FrameHeader { mask, len: len as u64, ..header }.encode();
         let header = header.as_ref();
         let Some((head, payload)) = space.split_at_mut_checked(header.len()) else { return false };
         copy_parts(head, &[header]);
@@ -223,8 +276,28 @@ impl<C: Deref<Target = Config>> Connection<Server, C> {
     /// [`SendError::Closing`], [`SendError::InMessage`].
     pub fn begin_shared(&mut self, kind: Kind, len: u64) -> Result<EncodedHeader, SendError> {
         self.may_begin()?;
-        Ok(FrameHeader { fin: true, rsv1: false, opcode: opcode(kind), mask: None, len }.encode())
+        Ok(FrameHeader { len, ..first(kind) }.encode())
     }
+
+    /// As [`begin_shared`](Self::begin_shared), of a message that is compressed already, without referring to any
+    /// other. If this connection's own compressor takes its window over, it has to forget that now.
+    ///
+    /// # Errors
+    /// [`SendError::Closing`], [`SendError::InMessage`], [`SendError::NotAgreed`].
+    pub fn begin_shared_deflated(&mut self, kind: Kind, len: u64) -> Result<EncodedHeader, SendError> {
+        self.may_begin()?;
+        self.send_window().ok_or(SendError::NotAgreed)?;
+        Ok(FrameHeader { rsv1: true, len, ..first(kind) }.encode())
+    }
+}
+
+/// The header of a message in one frame.
+fn first(kind: Kind) -> FrameHeader {
+    frame(opcode(kind))
+}
+
+fn frame(opcode: OpCode) -> FrameHeader {
+    FrameHeader { fin: true, rsv1: false, opcode, mask: None, len: 0 }
 }
 
 fn opcode(kind: Kind) -> OpCode {

@@ -1,0 +1,96 @@
+//! Compressed messages that come in (RFC 7692 section 6.2).
+
+use super::super::deflate::{Inflated, TAIL};
+use super::super::{Config, ProtocolError, Role, Step};
+use super::{Connection, Inflating};
+use crate::buf::Io;
+use core::ops::Deref;
+
+impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
+    /// Inflates what arrived of the current frame, behind what is kept. `Some`: the room for it is used up.
+    ///
+    /// The payload limit holds for what comes out, and one byte more than it is never inflated. What goes in is
+    /// bounded, too ([`max_compressed`](Self::max_compressed)): blocks that yield nothing cost work all the same.
+    pub(super) fn inflate_payload(
+        &mut self,
+        fin: bool,
+        io: &mut Io<'_>,
+    ) -> Result<Option<Step>, ProtocolError> {
+        let n = self.unmask_payload(&mut io.rx, self.unmasked as usize);
+        self.unmasked = self.unmasked.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+        self.compressed_len = self.compressed_len.saturating_add(n as u64);
+        loop {
+            let tail = match self.inflating {
+                Inflating::Yes { tail } => tail,
+                Inflating::No | Inflating::Done => return Ok(None),
+            };
+            let ends = fin && self.remaining == 0 && self.unmasked == 0;
+            let left = self.max_message().saturating_sub(self.message_len).saturating_add(1);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            let codec = io.inflate.as_deref_mut().ok_or(ProtocolError::NoInflate)?;
+
+            let (unread, room) = io.rx.expand();
+            let input = match ends {
+                // RFC 7692 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload".
+                true => TAIL.get(usize::from(tail)..).unwrap_or_default(),
+                false => unread.get(..self.unmasked as usize).unwrap_or_default(),
+            };
+            let len = room.len().min(left);
+            let room = room.get_mut(..len).unwrap_or_default();
+            if room.is_empty() {
+                return Ok(Some(self.need_room(io)));
+            }
+            let Inflated { read, written } =
+                codec.inflate(input, room).map_err(|_| ProtocolError::Corrupt)?;
+            let (all, full) = (read >= input.len(), written >= len);
+            if !all && !full {
+                // Neither is there more to write, nor does it want what comes next.
+                return Err(ProtocolError::Corrupt);
+            }
+            self.take_inflated(ends, Inflated { read, written: written.min(len) }, io)?;
+            match (ends, all && !full) {
+                (true, true) => self.end_inflating(io),
+                // The tail comes next, if this was all of the message.
+                (false, true) if !fin || self.remaining > 0 => return Ok(None),
+                _ => {}
+            }
+        }
+    }
+
+    /// Keeps what was inflated.
+    fn take_inflated(
+        &mut self,
+        ends: bool,
+        Inflated { read, written }: Inflated,
+        io: &mut Io<'_>,
+    ) -> Result<(), ProtocolError> {
+        if ends {
+            if let Inflating::Yes { tail } = &mut self.inflating {
+                *tail = tail.saturating_add(u8::try_from(read).unwrap_or(u8::MAX));
+            }
+            io.rx.expanded(0, written);
+        } else {
+            self.unmasked = self.unmasked.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
+            io.rx.expanded(read, written);
+        }
+        self.message_len = self.message_len.saturating_add(written as u64);
+        if self.message_len > self.max_message() {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        self.check_text(&io.rx, written)
+    }
+
+    fn end_inflating(&mut self, io: &mut Io<'_>) {
+        self.inflating = Inflating::Done;
+        if let (Some(codec), Some(agreed)) = (&mut io.inflate, self.deflate) {
+            codec.end_message(if R::IS_CLIENT { agreed.server } else { agreed.client });
+        }
+    }
+
+    /// Most payload of a compressed message: what a compressor makes of incompressible data is a little more than
+    /// that (RFC 1951 section 3.2.4: five bytes a block), never an eighth.
+    pub(super) fn max_compressed(&self) -> u64 {
+        let most = self.max_message();
+        most.saturating_add(most / 8).saturating_add(64)
+    }
+}
