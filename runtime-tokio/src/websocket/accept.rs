@@ -5,6 +5,7 @@ use super::{Config, Error, HandshakeError, Role, Timeout, WebSocket};
 use longwire_core::http::head::{HeadReader, RequestHead, Step};
 use longwire_core::http::upgrade::{self, Upgrade};
 use longwire_core::http::write::{self, WriteError};
+use longwire_core::ws::deflate::Agreed;
 use std::future::poll_fn;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -100,7 +101,7 @@ where
     let (mut rx, mut tx) = (Rx::default(), Tx::default());
     let answer = match read_head(&mut stream, &mut rx, &config).await? {
         Ok(head) => {
-            let answer = answer(&head, &mut rx, &mut tx, decide);
+            let answer = answer(&head, &mut rx, &mut tx, &config, decide);
             head.release(&mut rx.lend());
             answer?
         }
@@ -114,12 +115,15 @@ where
         stream.flush().await
     };
     match answer {
-        Ok(subprotocol) => {
+        Ok(Opened { subprotocol, deflate }) => {
             written.await?;
             let mut socket = WebSocket::from_parts(stream, Role::Server, &[], config);
             socket.rx = rx;
             socket.subprotocol = subprotocol.map(String::into_boxed_str);
-            Ok(socket)
+            Ok(match deflate {
+                Some(agreed) => socket.with_deflate(agreed),
+                None => socket,
+            })
         }
         Err(error) => {
             // The refusal is what the caller wants to know, whether or not the client still hears it.
@@ -152,13 +156,20 @@ async fn read_head<S: AsyncRead + Unpin>(
     }
 }
 
+/// What was agreed on.
+struct Opened {
+    subprotocol: Option<String>,
+    deflate: Option<Agreed>,
+}
+
 /// Writes the answer: `Ok(Ok(_))` opens the connection, `Ok(Err(_))` refuses it.
 fn answer<F>(
     head: &RequestHead,
     rx: &mut Rx,
     tx: &mut Tx,
+    config: &Config,
     decide: F,
-) -> Result<Result<Option<String>, HandshakeError>, Error>
+) -> Result<Result<Opened, HandshakeError>, Error>
 where
     F: FnOnce(&Upgrade<'_>) -> Result<Acceptance, Rejection>,
 {
@@ -173,8 +184,10 @@ where
     match decide(&upgrade) {
         Ok(Acceptance { subprotocol, headers }) => {
             let fields = fields(&headers);
-            write_all(tx, |tx| upgrade.write_response(tx, subprotocol.as_deref(), None, &fields))?;
-            Ok(Ok(subprotocol))
+            let deflate = config.deflate.and_then(|deflate| deflate.windows.accept(upgrade.extensions()));
+            let extensions = deflate.as_ref().map(|(_, answer)| answer.as_str());
+            write_all(tx, |tx| upgrade.write_response(tx, subprotocol.as_deref(), extensions, &fields))?;
+            Ok(Ok(Opened { subprotocol, deflate: deflate.map(|(agreed, _)| agreed) }))
         }
         Err(Rejection { status, body, headers }) => {
             let fields = fields(&headers);

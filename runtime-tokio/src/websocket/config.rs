@@ -1,5 +1,6 @@
 //! What an endpoint allows, expects and holds.
 
+use super::Deflate;
 use longwire_core::http::head::Limits;
 use longwire_core::ws;
 use std::ops::Deref;
@@ -32,6 +33,9 @@ pub struct Config {
     /// How long the opening handshake may take, for a client from the look-up of the name on. Default 10 s.
     pub handshake_timeout: Duration,
 
+    /// permessage-deflate (RFC 7692): `None` neither offers nor accepts it. Default: as [`Deflate`] has it.
+    pub deflate: Option<Deflate>,
+
     /// What the head of the peer's opening handshake may cost.
     pub head_limits: Limits,
 }
@@ -44,6 +48,7 @@ impl Default for Config {
             max_read: 64 << 10,
             write_timeout: Some(Duration::from_secs(30)),
             handshake_timeout: Duration::from_secs(10),
+            deflate: Some(Deflate::default()),
             head_limits: Limits::DEFAULT,
         }
     }

@@ -6,8 +6,9 @@ use super::{Config, Error, HandshakeError, Refused, Role, ThreadRng, Timeout, We
 use crate::net::{NetStream, Target, WEBSOCKET, rustls::ClientConfig};
 use longwire_core::http::body::{BodyReader, BodyStep, Framing};
 use longwire_core::http::head::{HeadReader, ResponseHead, Step};
-use longwire_core::http::upgrade::{ClientUpgrade, Offer, ResponseError};
+use longwire_core::http::upgrade::{self, ClientUpgrade, Offer, ResponseError};
 use longwire_core::http::view::Response;
+use longwire_core::ws::deflate::Agreed;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +110,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let subprotocols: Vec<&str> = options.subprotocols.iter().map(String::as_str).collect();
+    let extensions = options.config.deflate.map(|deflate| deflate.windows.offer());
     let offer = Offer {
+        extensions: extensions.as_deref(),
         origin: options.origin.as_deref(),
         subprotocols: &subprotocols,
         fields: &fields(&options.headers),
@@ -123,8 +126,8 @@ where
 
     let head = read_head(&mut stream, &mut rx, &options.config).await?;
     let response = head.view(rx.lend());
-    let subprotocol = match upgrade.check(&offer, &response) {
-        Ok(agreed) => agreed.subprotocol().map(Box::from),
+    let (subprotocol, deflate) = match upgrade.check(&offer, &response) {
+        Ok(agreed) => (agreed.subprotocol().map(Box::from), check_deflate(options, &agreed)?),
         Err(ResponseError::Status(_)) => {
             let (mut refused, framing) = (refused(&response), Framing::of_response(&response, "GET"));
             head.release(&mut rx.lend());
@@ -138,7 +141,21 @@ where
     head.release(&mut rx.lend());
     let mut socket = WebSocket::from_parts(stream, Role::Client, &[], options.config.clone());
     (socket.rx, socket.subprotocol) = (rx, subprotocol);
-    Ok(socket)
+    Ok(match deflate {
+        Some(agreed) => socket.with_deflate(agreed),
+        None => socket,
+    })
+}
+
+fn check_deflate(
+    options: &ConnectOptions,
+    answer: &upgrade::Agreed<'_>,
+) -> Result<Option<Agreed>, HandshakeError> {
+    let Some(deflate) = options.config.deflate else { return Ok(None) };
+    deflate
+        .windows
+        .check(answer.extensions())
+        .map_err(|_| HandshakeError::Response(ResponseError::Extensions))
 }
 
 async fn read_head<S: AsyncRead + Unpin>(

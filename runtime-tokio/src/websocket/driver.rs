@@ -6,12 +6,14 @@
 
 use super::buffers::{Rx, Tx};
 use super::config::{Config, Rules};
+use super::deflate::Codec;
 use super::endpoint::{Endpoint, Role};
 use super::{Error, Message, Timeout};
 use crate::clock::Clock;
 use bytes::{Buf, Bytes};
 use longwire_core::buf::Io;
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate::{Agreed, Deflate as _};
 use longwire_core::ws::{CloseCause, CloseCode, Event, Found, Kind, MIN_TX, ProtocolError, SendError, Step};
 use std::future::Future as _;
 use std::pin::Pin;
@@ -40,6 +42,7 @@ pub(super) struct Driver<S> {
     stream: S,
     endpoint: Endpoint,
     config: Arc<Config>,
+    codec: Codec,
     tx: Tx,
     /// A message that was taken, as far as it is not in `tx` yet.
     outgoing: Option<Outgoing>,
@@ -93,6 +96,7 @@ impl<S> Driver<S> {
             stream,
             endpoint: Endpoint::new(role, Rules(config.clone()), clock.now()),
             config,
+            codec: Codec::default(),
             tx: Tx::default(),
             outgoing: None,
             close_next: None,
@@ -104,6 +108,17 @@ impl<S> Driver<S> {
             clock,
             timer: None,
         }
+    }
+
+    /// Before the first frame: permessage-deflate was agreed on.
+    pub(super) fn set_deflate(&mut self, agreed: Agreed) {
+        let rules = Rules(self.config.clone());
+        self.endpoint = Endpoint::new(self.role(), rules, self.clock.now()).with_deflate(agreed);
+        self.codec = Codec::new(Some(agreed));
+    }
+
+    pub(super) fn deflate(&self) -> Option<Agreed> {
+        self.endpoint.deflate()
     }
 
     pub(super) fn role(&self) -> Role {
@@ -149,13 +164,24 @@ impl<S> Driver<S> {
             return Err(Error::NotReady);
         }
         self.reserve(data.len().saturating_add(CLOSE_ROOM));
-        match self.endpoint.send(&mut self.tx.lend(), kind, data) {
+        match self.send(kind, data) {
             Ok(()) => Ok(()),
             Err(SendError::Full) => {
                 self.outgoing = Some(Outgoing { kind, data: own(), begun: false });
                 Ok(())
             }
             Err(_) => Err(Error::Closing),
+        }
+    }
+
+    /// Puts a whole message into the send buffer, compressed if that was agreed on and it is long enough.
+    fn send(&mut self, kind: Kind, data: &[u8]) -> Result<(), SendError> {
+        let tx = &mut self.tx.lend();
+        match self.config.deflate {
+            Some(deflate) if data.len() >= deflate.threshold => {
+                self.endpoint.send_deflated(tx, kind, data, &mut self.codec.deflater(deflate.level))
+            }
+            _ => self.endpoint.send(tx, kind, data),
         }
     }
 
@@ -217,13 +243,12 @@ impl<S> Driver<S> {
         let max = self.config.max_send_buffer.saturating_add(CLOSE_ROOM);
         if !out.begun {
             self.tx.reserve(out.data.len().saturating_add(CLOSE_ROOM), max);
-            match self.endpoint.send(&mut self.tx.lend(), out.kind, &out.data) {
+            match self.send(out.kind, &out.data) {
                 // Larger than the whole buffer: in fragments.
                 Err(SendError::Full) if self.tx.is_idle() => {}
                 sent => return sent,
             }
-            self.endpoint.start(out.kind)?;
-            out.begun = true;
+            self.start(out)?;
         }
         self.tx.reserve(PIECE, max);
         let tx = &mut self.tx.lend();
@@ -234,6 +259,27 @@ impl<S> Driver<S> {
             }
         }
         self.endpoint.finish(tx)
+    }
+
+    /// Begins a message that goes out in fragments. Compressed, it is so before that, as a whole.
+    fn start(&mut self, out: &mut Outgoing) -> Result<(), SendError> {
+        let compressed = match (self.config.deflate, self.endpoint.send_window()) {
+            (Some(deflate), Some(window)) if out.data.len() >= deflate.threshold => {
+                let mut space = vec![0; out.data.len()];
+                let len = self.codec.deflater(deflate.level).deflate_message(window, &out.data, &mut space);
+                len.map(|len| Bytes::from(space).slice(..len))
+            }
+            _ => None,
+        };
+        match compressed {
+            Some(compressed) => {
+                self.endpoint.start_deflated(out.kind)?;
+                out.data = compressed;
+            }
+            None => self.endpoint.start(out.kind)?,
+        }
+        out.begun = true;
+        Ok(())
     }
 
     /// The connection is over in the core's eyes.
@@ -296,7 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if !rx.is_idle() {
             self.reserve(MIN_TX.saturating_mul(2).saturating_add(self.config.protocol.reply_room));
         }
-        let mut io = Io::new(rx.lend(), self.tx.lend());
+        let mut io = Io::new(rx.lend(), self.tx.lend()).with_inflate(&mut self.codec);
         self.endpoint.poll(self.clock.now(), &mut io)
     }
 
@@ -355,6 +401,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return false;
         }
         self.reserve(CLOSE_ROOM);
+        self.codec.rest();
         let mut io = Io::new(rx.lend(), self.tx.lend());
         if let Step::Closed(cause) = self.endpoint.handle_timeout(now, &mut io) {
             self.end(cause, None);

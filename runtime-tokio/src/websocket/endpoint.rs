@@ -1,9 +1,11 @@
 //! The core's connection, of either role behind one type.
 
 use super::config::Rules;
+use super::deflate::Deflater;
 use longwire_core::buf::{Io, TxBuf};
 use longwire_core::rand_core::{TryCryptoRng, TryRng};
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate::{Agreed, Window};
 use longwire_core::ws::{Client, CloseCode, Connection, Kind, ProtocolError, SendError, Server, Step};
 use rand::Rng as _;
 use std::convert::Infallible;
@@ -66,6 +68,22 @@ impl Endpoint {
         }
     }
 
+    /// The same, with permessage-deflate.
+    pub(super) fn with_deflate(self, agreed: Agreed) -> Self {
+        match self {
+            Self::Client(c) => Self::Client(c.with_deflate(agreed)),
+            Self::Server(c) => Self::Server(c.with_deflate(agreed)),
+        }
+    }
+
+    pub(super) fn deflate(&self) -> Option<Agreed> {
+        either!(self, c => c.deflate())
+    }
+
+    pub(super) fn send_window(&self) -> Option<Window> {
+        either!(self, c => c.send_window())
+    }
+
     pub(super) fn role(&self) -> Role {
         match self {
             Self::Client(_) => Role::Client,
@@ -97,12 +115,26 @@ impl Endpoint {
         either!(self, c => c.send_message(tx, kind, data))
     }
 
+    pub(super) fn send_deflated(
+        &mut self,
+        tx: &mut TxBuf<'_>,
+        kind: Kind,
+        data: &[u8],
+        codec: &mut Deflater<'_>,
+    ) -> Result<(), SendError> {
+        either!(self, c => c.send_deflated(tx, kind, data, codec))
+    }
+
     pub(super) fn send_ping(&mut self, tx: &mut TxBuf<'_>, payload: &[u8]) -> Result<(), SendError> {
         either!(self, c => c.send_ping(tx, payload))
     }
 
     pub(super) fn start(&mut self, kind: Kind) -> Result<(), SendError> {
         either!(self, c => c.start(kind))
+    }
+
+    pub(super) fn start_deflated(&mut self, kind: Kind) -> Result<(), SendError> {
+        either!(self, c => c.start_deflated(kind))
     }
 
     pub(super) fn write(&mut self, tx: &mut TxBuf<'_>, data: &[u8]) -> Result<usize, SendError> {

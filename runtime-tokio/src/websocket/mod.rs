@@ -38,6 +38,7 @@ mod accept;
 pub(crate) mod buffers;
 mod config;
 mod connect;
+pub(crate) mod deflate;
 mod driver;
 mod endpoint;
 mod error;
@@ -49,6 +50,7 @@ pub use accept::{Acceptance, Rejection, accept, accept_with};
 pub use bytestring::ByteString;
 pub use config::Config;
 pub use connect::{ConnectOptions, connect, connect_over};
+pub use deflate::Deflate;
 pub use endpoint::Role;
 pub(crate) use endpoint::ThreadRng;
 pub use error::{Error, HandshakeError, Refused, Timeout};
@@ -58,6 +60,7 @@ pub use split::{Receiver, Sender};
 
 use buffers::Rx;
 use driver::Driver;
+use longwire_core::ws::deflate::Agreed;
 use std::future::poll_fn;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -90,6 +93,18 @@ impl<S> WebSocket<S> {
     pub fn with_subprotocol(mut self, subprotocol: Option<&str>) -> Self {
         self.subprotocol = subprotocol.map(Box::from);
         self
+    }
+
+    /// Says that permessage-deflate was agreed on elsewhere (RFC 7692), before the first frame.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Agreed) -> Self {
+        self.driver.set_deflate(agreed);
+        self
+    }
+
+    /// What the opening handshake agreed on for permessage-deflate; `None`: messages go as they are.
+    pub fn deflate(&self) -> Option<Agreed> {
+        self.driver.deflate()
     }
 
     /// The subprotocol that the opening handshake agreed on.

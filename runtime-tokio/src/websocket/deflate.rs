@@ -1,0 +1,344 @@
+//! The codecs of permessage-deflate (RFC 7692): flate2 on zlib-rs.
+//!
+//! Without context takeover a connection owns no codec: it borrows its thread's compressor for the call that
+//! compresses a message, and takes a decompressor from its thread's pool for as long as a message is being received.
+//! With takeover it keeps what the rules demand while it is idle: of what it received the last `2^bits` bytes at most,
+//! of what it sent nothing.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use longwire_core::ws::deflate::{self, Agreed, Corrupt, Inflate, Inflated, TAIL, Window};
+use std::cell::RefCell;
+use std::fmt;
+
+/// What an endpoint wants of compression, and when it uses it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Deflate {
+    /// What is offered and accepted. Default: windows of 32 KiB, none kept between messages (no context takeover), so
+    /// that an idle connection holds nothing. Takeover costs a connection up to 32 KiB for each direction that has
+    /// it, and about 300 KiB more while it sends.
+    pub windows: deflate::Config,
+
+    /// Messages shorter than this many bytes are sent as they are: they gain little. Default 512.
+    pub threshold: usize,
+
+    /// How hard to compress, from 1 (fast) to 9 (small). Default 3.
+    pub level: u8,
+}
+
+impl Default for Deflate {
+    fn default() -> Self {
+        Self { windows: deflate::Config::new(), threshold: 512, level: 3 }
+    }
+}
+
+/// Idle decompressors that a thread keeps, of about 40 KiB each. More than these are in use only while as many
+/// messages have come in part.
+const MAX_IDLE: usize = 4;
+
+/// What a thread shares between its connections.
+#[derive(Default)]
+struct Shared {
+    #[expect(
+        clippy::vec_box,
+        reason = "they move between here and a connection, which is small without one"
+    )]
+    decompressors: Vec<Box<Decompress>>,
+    /// One for each size of window and level that is in use, of about 300 KiB each at most.
+    compressors: Vec<(Window, u8, Compress)>,
+}
+
+thread_local! {
+    static SHARED: RefCell<Shared> = RefCell::default();
+}
+
+/// What a connection has of its own.
+#[derive(Default)]
+pub(crate) struct Codec {
+    /// While a message is being received.
+    inflating: Option<Box<Decompress>>,
+    /// A block with BFINAL has ended.
+    ended: bool,
+    takeover: Option<Box<Takeover>>,
+}
+
+#[derive(Default)]
+struct Takeover {
+    /// The end of what was received.
+    received: Vec<u8>,
+    compressor: Option<Compress>,
+    /// It has compressed something since the last [`Codec::rest`].
+    used: bool,
+}
+
+impl fmt::Debug for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Codec")
+            .field("inflating", &self.inflating.is_some())
+            .field("takeover", &self.takeover.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Codec {
+    /// The codec of a connection on which this was agreed.
+    pub(crate) fn new(agreed: Option<Agreed>) -> Self {
+        let takes_over = agreed.is_some_and(|agreed| agreed.server.takeover || agreed.client.takeover);
+        Self { takeover: takes_over.then(Box::default), ..Self::default() }
+    }
+
+    /// Lends a compressor of this level.
+    pub(crate) fn deflater(&mut self, level: u8) -> Deflater<'_> {
+        Deflater { codec: self, level }
+    }
+
+    /// Called from time to time: a compressor that was not used since the last time is given back. The next message
+    /// then refers to nothing before it, which is always allowed.
+    pub(crate) fn rest(&mut self) {
+        if let Some(takeover) = &mut self.takeover
+            && !std::mem::take(&mut takeover.used)
+        {
+            takeover.compressor = None;
+        }
+    }
+
+    /// The decompressor of the current message, as it has to be at its beginning.
+    fn begin(&mut self) -> Box<Decompress> {
+        let taken = SHARED.with_borrow_mut(|shared| shared.decompressors.pop());
+        let mut stream = taken.unwrap_or_else(|| Box::new(Decompress::new(false)));
+        stream.reset(false);
+        if let Some(window) = self.takeover.as_ref().map(|t| t.received.as_slice()).filter(|w| !w.is_empty())
+        {
+            // Of a raw stream at its beginning this cannot fail.
+            let _ = stream.set_dictionary(window);
+        }
+        stream
+    }
+}
+
+impl Inflate for Codec {
+    fn inflate(&mut self, input: &[u8], output: &mut [u8]) -> Result<Inflated, Corrupt> {
+        let mut stream = match self.inflating.take() {
+            Some(stream) => stream,
+            None => self.begin(),
+        };
+        let result = inflate(&mut stream, &mut self.ended, input, output);
+        self.inflating = Some(stream);
+        if let (Ok(done), Some(takeover)) = (&result, &mut self.takeover) {
+            takeover.received.extend_from_slice(output.get(..done.written).unwrap_or_default());
+            takeover.trim(2 * WINDOW, WINDOW);
+        }
+        result
+    }
+
+    fn end_message(&mut self, window: Window) {
+        let ended = std::mem::take(&mut self.ended);
+        if let Some(stream) = self.inflating.take() {
+            SHARED.with_borrow_mut(|shared| {
+                if shared.decompressors.len() < MAX_IDLE {
+                    shared.decompressors.push(stream);
+                }
+            });
+        }
+        if let Some(takeover) = &mut self.takeover {
+            let keep = if window.takeover && !ended { 1 << window.bits.min(15) } else { 0 };
+            takeover.trim(keep, keep);
+            takeover.received.shrink_to(keep);
+        }
+    }
+}
+
+/// The largest window of RFC 1951.
+const WINDOW: usize = 1 << 15;
+
+impl Takeover {
+    /// Forgets what is further back than `keep` bytes, once that is more than `most`: so each byte is moved once.
+    fn trim(&mut self, most: usize, keep: usize) {
+        if self.received.len() > most {
+            self.received.drain(..self.received.len() - keep);
+        }
+    }
+}
+
+/// Inflates as far as input and output go.
+fn inflate(
+    stream: &mut Decompress,
+    ended: &mut bool,
+    input: &[u8],
+    output: &mut [u8],
+) -> Result<Inflated, Corrupt> {
+    let mut done = Inflated::default();
+    loop {
+        let (input, output) =
+            (input.get(done.read..).unwrap_or_default(), output.get_mut(done.written..).unwrap_or_default());
+        if output.is_empty() || (*ended && input.is_empty()) {
+            return Ok(done);
+        }
+        if std::mem::take(ended) {
+            // RFC 7692 7.2.3.4: after a block with BFINAL there may be others, which begin anew.
+            stream.reset(false);
+        }
+        let before = (stream.total_in(), stream.total_out());
+        let status = stream.decompress(input, output, FlushDecompress::None).map_err(|_| Corrupt)?;
+        let read = usize::try_from(stream.total_in() - before.0).map_err(|_| Corrupt)?;
+        let written = usize::try_from(stream.total_out() - before.1).map_err(|_| Corrupt)?;
+        done.read += read;
+        done.written += written;
+        match status {
+            Status::StreamEnd => *ended = true,
+            // Nothing more can be done: the output is full, or the input used up.
+            Status::BufError => return Ok(done),
+            Status::Ok if read + written == 0 => return Ok(done),
+            Status::Ok => {}
+        }
+    }
+}
+
+/// A compressor of some level, lent for the connection whose [`Codec`] it borrows.
+pub(crate) struct Deflater<'a> {
+    codec: &'a mut Codec,
+    level: u8,
+}
+
+impl deflate::Deflate for Deflater<'_> {
+    fn deflate_message(&mut self, window: Window, input: &[u8], output: &mut [u8]) -> Option<usize> {
+        let level = self.level;
+        // zlib has no window of 256 bytes; whatever is not compressed keeps to it.
+        if !(9..=15).contains(&window.bits) {
+            return None;
+        }
+        match &mut self.codec.takeover {
+            Some(takeover) if window.takeover => {
+                takeover.used = true;
+                let mut stream = takeover.compressor.take().unwrap_or_else(|| compressor(window, level));
+                let len = compress(&mut stream, input, output)?;
+                // Kept only if the message goes out: what the peer does not see must not be referred to.
+                takeover.compressor = Some(stream);
+                Some(len)
+            }
+            _ => SHARED.with_borrow_mut(|shared| {
+                let same = |(w, l, _): &(Window, u8, Compress)| (w.bits, *l) == (window.bits, level);
+                let at = shared.compressors.iter().position(same).unwrap_or_else(|| {
+                    // The windows are seven, but levels are the configuration's.
+                    shared.compressors.truncate(MAX_COMPRESSORS - 1);
+                    shared.compressors.insert(0, (window, level, compressor(window, level)));
+                    0
+                });
+                let (_, _, stream) = shared.compressors.get_mut(at)?;
+                stream.reset();
+                compress(stream, input, output)
+            }),
+        }
+    }
+}
+
+/// Compressors that a thread keeps: more kinds than that push each other out.
+const MAX_COMPRESSORS: usize = 8;
+
+fn compressor(window: Window, level: u8) -> Compress {
+    let level = Compression::new(u32::from(level.clamp(1, 9)));
+    Compress::new_with_window_bits(level, false, window.bits.clamp(9, 15))
+}
+
+/// Compresses all of `input`, without the tail; `None` if that does not fit.
+fn compress(stream: &mut Compress, input: &[u8], output: &mut [u8]) -> Option<usize> {
+    let before = (stream.total_in(), stream.total_out());
+    stream.compress(input, output, FlushCompress::Sync).ok()?;
+    let read = usize::try_from(stream.total_in() - before.0).ok()?;
+    let written = usize::try_from(stream.total_out() - before.1).ok()?;
+    // With the output full there may be more to come.
+    if read < input.len() || written >= output.len() {
+        return None;
+    }
+    output.get(..written)?.strip_suffix(&TAIL).map(<[u8]>::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longwire_core::ws::deflate::Deflate as _;
+
+    const PLAIN: Window = Window { bits: 15, takeover: false };
+    const TAKEOVER: Window = Window { bits: 15, takeover: true };
+
+    fn codec(window: Window) -> Codec {
+        Codec::new(Some(Agreed { server: window, client: window }))
+    }
+
+    /// A message through both, in pieces of the output's size.
+    fn pass(codec: &mut Codec, window: Window, data: &[u8], piece: usize) -> (usize, Vec<u8>) {
+        let mut small = vec![0; data.len()];
+        let n = codec.deflater(3).deflate_message(window, data, &mut small).expect("shorter");
+        let mut out = Vec::new();
+        let mut input = [&small[..n], &TAIL].concat();
+        loop {
+            let mut space = vec![0; piece];
+            let done = codec.inflate(&input, &mut space).expect("inflates");
+            out.extend_from_slice(&space[..done.written]);
+            input.drain(..done.read);
+            if done.written < piece {
+                break;
+            }
+        }
+        assert!(input.is_empty());
+        codec.end_message(window);
+        (n, out)
+    }
+
+    #[test]
+    fn what_is_compressed_is_inflated_with_and_without_takeover() {
+        let data: Vec<u8> = (0..100_000u32).flat_map(|n| (n % 1000).to_le_bytes()).collect();
+        for window in
+            [PLAIN, TAKEOVER, Window { bits: 9, takeover: true }, Window { bits: 9, takeover: false }]
+        {
+            let mut codec = codec(window);
+            let mut sizes = Vec::new();
+            for piece in [1 << 20, 1000, 7] {
+                let message = &data[..20_000];
+                let (n, out) = pass(&mut codec, window, message, piece);
+                assert!(out == message);
+                sizes.push(n);
+            }
+            assert_eq!(sizes[1] < sizes[0], window == TAKEOVER, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_holds_nothing_without_takeover_and_a_window_with_it() {
+        let data = vec![b'a'; 200_000];
+        let mut plain = codec(PLAIN);
+        pass(&mut plain, PLAIN, &data, 1 << 18);
+        assert!(plain.inflating.is_none() && plain.takeover.is_none());
+        let mut kept = codec(TAKEOVER);
+        pass(&mut kept, TAKEOVER, &data, 1 << 18);
+        let takeover = kept.takeover.as_mut().unwrap();
+        assert!(takeover.received.len() == WINDOW && takeover.received.capacity() < 2 * WINDOW);
+        assert!(takeover.compressor.is_some());
+        kept.rest();
+        assert!(kept.takeover.as_ref().unwrap().compressor.is_some(), "it was used since the last time");
+        kept.rest();
+        assert!(kept.takeover.as_ref().unwrap().compressor.is_none());
+        // And goes on where it was.
+        let (_, out) = pass(&mut kept, TAKEOVER, b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 100);
+        assert_eq!(out, [b'a'; 37]);
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_forgotten() {
+        let noise: Vec<u8> = rand::RngExt::random_iter::<u8, _>(rand::rng()).take(2000).collect();
+        let mut codec = codec(TAKEOVER);
+        let mut space = vec![0; noise.len()];
+        assert_eq!(codec.deflater(3).deflate_message(TAKEOVER, &noise, &mut space), None);
+        assert!(codec.takeover.as_ref().unwrap().compressor.is_none());
+        // The peer never saw the noise, so what repeats it must not refer to it.
+        let twice = [&noise[..], &noise].concat();
+        let (_, out) = pass(&mut codec, TAKEOVER, &twice, 8000);
+        assert!(out == twice);
+    }
+
+    #[test]
+    fn a_window_of_256_bytes_is_kept_to_by_not_compressing() {
+        let window = Window { bits: 8, takeover: false };
+        assert_eq!(codec(window).deflater(3).deflate_message(window, &[0; 1000], &mut [0; 1000]), None);
+    }
+}
