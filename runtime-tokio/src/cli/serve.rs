@@ -38,6 +38,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<Origin>,
 
+    /// Compress nothing on WebSockets: saves processor time, costs bytes (permessage-deflate, from 512 bytes on)
+    #[arg(long)]
+    no_deflate: bool,
+
     #[command(flatten)]
     limits: Limits,
 }
@@ -63,7 +67,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         None => Access::ThisMachine,
     };
     let gateway = GatewayConfig { allow_origins: args.allow_origin, ..args.limits.gateway() };
-    let server = Server::start(&args.listen, access, gateway, args.limits.hub()).await?;
+    let hub = HubConfig { deflate: !args.no_deflate, ..args.limits.hub() };
+    let server = Server::start(&args.listen, access, gateway, hub).await?;
     server.announce()?;
     server.run().await;
     Ok(())

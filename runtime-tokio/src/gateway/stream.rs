@@ -18,6 +18,7 @@ use longwire_core::http::view::Request;
 use longwire_core::http::write;
 use longwire_core::log::Since;
 use longwire_core::session::Code;
+use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;
 
@@ -59,6 +60,7 @@ pub(super) struct Opening<'b> {
     subscription: Option<(Filter, Since)>,
     grant: Grant,
     upgrade: Option<(Upgrade<'b>, Option<&'static str>)>,
+    deflate: Option<(Agreed, ExtensionText)>,
     fields: Vec<Field>,
 }
 
@@ -93,7 +95,14 @@ impl Gateway {
         if kind == Kind::Sse {
             fields.extend(sse_fields());
         }
+        let deflate = match &upgrade {
+            Some((upgrade, ..)) if self.hub().config().deflate => {
+                deflate::Config::new().accept(upgrade.extensions())
+            }
+            _ => None,
+        };
         Ok(Opening {
+            deflate,
             protocol: upgrade.as_ref().map_or(Protocol::Sse, |(_, protocol, _)| *protocol),
             subscription,
             grant,
@@ -166,7 +175,8 @@ impl Opening<'_> {
         match &self.upgrade {
             Some((upgrade, chosen)) => {
                 let fields: Vec<_> = fields.collect();
-                written(|tx| upgrade.write_response(tx, *chosen, None, &fields))
+                let extensions = self.deflate.as_ref().map(|(_, answer)| answer.as_str());
+                written(|tx| upgrade.write_response(tx, *chosen, extensions, &fields))
             }
             None => stream_head(fields),
         }
@@ -177,9 +187,19 @@ impl Opening<'_> {
         self,
         permit: Option<Arc<Permit>>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) -> Adoption + Send + use<> {
-        let Self { protocol, subscription, grant, .. } = self;
+        let Self { protocol, deflate, subscription, grant, .. } = self;
+        let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
-        move |socket, head, early| Adoption { socket, head, early, protocol, subscription, grant, permit }
+        move |socket, head, early| Adoption {
+            socket,
+            head,
+            early,
+            protocol,
+            deflate,
+            subscription,
+            grant,
+            permit,
+        }
     }
 
     fn upgrade_response(&self) -> Response {
@@ -194,6 +214,9 @@ impl Opening<'_> {
         }
         if let Some(chosen) = chosen {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));
+        }
+        if let Some(Ok(answer)) = self.deflate.as_ref().map(|(_, answer)| HeaderValue::from_str(answer)) {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
         }
         response
     }

@@ -13,6 +13,7 @@ use super::session::{Session, close_code};
 use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
 use super::{Adoption, Protocol, count, encode};
+use crate::websocket::deflate::Codec;
 use bytes::BytesMut;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::session::{Code, Refusal, ServerMessage};
@@ -69,17 +70,25 @@ enum Phase {
 
 impl Conn {
     pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
-        let Adoption { socket, head, early, protocol, subscription, grant, permit } = adoption;
+        let Adoption { socket, head, early, protocol, deflate, subscription, grant, permit } = adoption;
         let stream = Stream::new(socket, shard.shared.config.unsent)?;
+        let deflated = deflate.is_some_and(|agreed| agreed.server.bits >= encode::SHARED_WINDOW.bits);
         let form = match protocol {
+            Protocol::WebSocketJson if deflated => Form::WsJsonDeflated,
             Protocol::WebSocketJson => Form::WsJson,
+            Protocol::WebSocketCbor if deflated => Form::WsCborDeflated,
             Protocol::WebSocketCbor => Form::WsCbor,
             Protocol::Sse => Form::Sse,
         };
         let ws = (form != Form::Sse).then(|| {
             let config = Arc::clone(&shard.shared.websocket);
+            let connection = ws::Connection::new(ws::Server, config, shard.clock.now());
             let mut ws = WebSocket {
-                connection: ws::Connection::new(ws::Server, config, shard.clock.now()),
+                connection: match deflate {
+                    Some(agreed) => connection.with_deflate(agreed),
+                    None => connection,
+                },
+                codec: Codec::new(deflate),
                 rx: vec![0; early.len()],
                 rx_at: RxCursor::default(),
             };

@@ -1,11 +1,17 @@
 //! From messages to the bytes that leave.
 
 use super::event::{Event, Form, Position};
+use crate::websocket::deflate;
 use bytes::{BufMut, Bytes, BytesMut};
 use longwire_core::log::Cursor;
 use longwire_core::session::{self, Full, ServerMessage, WriteError, cbor, json};
 use longwire_core::sse::Fields;
+use longwire_core::ws::deflate::Window;
 use longwire_core::ws::{FrameHeader, Kind, OpCode};
+
+/// How events are compressed: once for all readers, so that each message stands alone. Who wants a smaller window gets
+/// them as they are.
+pub(super) const SHARED_WINDOW: Window = Window { bits: 15, takeover: false };
 
 /// An event, ready to be written to a reader of that form.
 pub(super) fn event(event: &Event, epoch: u64, form: Form, position: Position) -> Bytes {
@@ -30,10 +36,12 @@ pub(super) fn event(event: &Event, epoch: u64, form: Form, position: Position) -
 /// so nothing is left that could fail.
 pub(super) fn write(message: &ServerMessage<'_>, form: Form, out: &mut BytesMut) {
     let payload = payload(message, form);
-    match form {
-        Form::WsJson => frame(OpCode::Text, &payload, out),
-        Form::WsCbor => frame(OpCode::Binary, &payload, out),
-        Form::Sse => sse(message, &payload, out),
+    if form == Form::Sse {
+        return sse(message, &payload, out);
+    }
+    match form.is_deflated().then(|| deflate::message(SHARED_WINDOW, &payload)).flatten() {
+        Some(compressed) => frame(form, true, &compressed, out),
+        None => frame(form, false, &payload, out),
     }
 }
 
@@ -45,8 +53,8 @@ pub(super) fn payload(message: &ServerMessage<'_>, form: Form) -> Vec<u8> {
         Ok(())
     };
     let result: Result<(), WriteError> = match form {
-        Form::WsCbor => cbor::encode_server(message, &mut sink),
-        Form::WsJson | Form::Sse => json::encode_server(message, &mut sink),
+        _ if form.is_cbor() => cbor::encode_server(message, &mut sink),
+        _ => json::encode_server(message, &mut sink),
     };
     debug_assert_eq!(result, Ok(()), "{message:?}");
     payload
@@ -54,15 +62,12 @@ pub(super) fn payload(message: &ServerMessage<'_>, form: Form) -> Vec<u8> {
 
 /// Which frames carry this form.
 pub(super) fn kind(form: Form) -> Kind {
-    match form {
-        Form::WsCbor => Kind::Binary,
-        Form::WsJson | Form::Sse => Kind::Text,
-    }
+    if form.is_cbor() { Kind::Binary } else { Kind::Text }
 }
 
-fn frame(opcode: OpCode, payload: &[u8], out: &mut BytesMut) {
-    let header =
-        FrameHeader { fin: true, rsv1: false, opcode, mask: None, len: payload.len() as u64 }.encode();
+fn frame(form: Form, rsv1: bool, payload: &[u8], out: &mut BytesMut) {
+    let opcode = if form.is_cbor() { OpCode::Binary } else { OpCode::Text };
+    let header = FrameHeader { fin: true, rsv1, opcode, mask: None, len: payload.len() as u64 }.encode();
     out.reserve(header.as_ref().len() + payload.len());
     out.put_slice(header.as_ref());
     out.put_slice(payload);

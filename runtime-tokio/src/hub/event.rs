@@ -46,8 +46,33 @@ pub(super) enum Form {
     WsJson,
     /// A WebSocket binary frame with a CBOR envelope.
     WsCbor,
+    /// As `WsJson`, compressed if it is long enough.
+    WsJsonDeflated,
+    /// As `WsCbor`, compressed if it is long enough.
+    WsCborDeflated,
     /// An SSE event with a JSON envelope.
     Sse,
+}
+
+impl Form {
+    /// How the envelope is encoded.
+    pub(super) fn is_cbor(self) -> bool {
+        matches!(self, Self::WsCbor | Self::WsCborDeflated)
+    }
+
+    /// The same, without compression: what is made for one reader alone is not worth it.
+    pub(super) fn plain(self) -> Self {
+        match self {
+            Self::WsJsonDeflated => Self::WsJson,
+            Self::WsCborDeflated => Self::WsCbor,
+            plain => plain,
+        }
+    }
+
+    /// Whether long frames are compressed.
+    pub(super) fn is_deflated(self) -> bool {
+        matches!(self, Self::WsJsonDeflated | Self::WsCborDeflated)
+    }
 }
 
 /// How an event names its position (`PROTOCOL.md` section 5).
@@ -62,7 +87,7 @@ pub enum Position {
 /// The encoded forms of an event in the tail, made when the first reader needs them and shared by all.
 #[derive(Debug)]
 pub(super) struct Forms {
-    encoded: [OnceLock<Bytes>; 3],
+    encoded: [OnceLock<Bytes>; 5],
     budget: Arc<Budget>,
 }
 
@@ -89,20 +114,22 @@ impl Forms {
         Self { encoded: Default::default(), budget }
     }
 
-    fn get(&self, form: Form, encode: impl Fn() -> Bytes) -> Bytes {
+    fn get(&self, form: Form, encode: impl Fn(Form) -> Bytes) -> Bytes {
         let slot = match form {
             Form::WsJson => &self.encoded[0],
             Form::WsCbor => &self.encoded[1],
             Form::Sse => &self.encoded[2],
+            Form::WsJsonDeflated => &self.encoded[3],
+            Form::WsCborDeflated => &self.encoded[4],
         };
         if let Some(bytes) = slot.get() {
             return bytes.clone();
         }
         if self.budget.used() >= self.budget.max {
-            return encode();
+            return encode(form.plain());
         }
         slot.get_or_init(|| {
-            let bytes = encode();
+            let bytes = encode(form);
             self.budget.used.fetch_add(bytes.len(), Ordering::Relaxed);
             bytes
         })
@@ -132,10 +159,10 @@ impl Record {
 
     /// What is written for it to a live reader of that form.
     pub(super) fn live(&self, epoch: u64, form: Form) -> Bytes {
-        let encode = || super::encode::event(&self.event, epoch, form, Position::At);
+        let encode = |form| super::encode::event(&self.event, epoch, form, Position::At);
         match &self.forms {
             Some(forms) => forms.get(form, encode),
-            None => encode(),
+            None => encode(form.plain()),
         }
     }
 }

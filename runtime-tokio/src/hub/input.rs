@@ -6,6 +6,7 @@ use super::event::Form;
 use super::session::{End, Session};
 use super::shard::Shard;
 use super::socket::Stream;
+use crate::websocket::deflate::Codec;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::session::ServerMessage;
 use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
@@ -16,6 +17,7 @@ use std::task::{Context, Poll};
 /// The WebSocket of a connection, between two turns.
 pub(super) struct WebSocket {
     pub(super) connection: ws::Connection<ws::Server, Arc<ws::Config>>,
+    pub(super) codec: Codec,
     /// What is held of the input between two turns; empty most of the time.
     pub(super) rx: Vec<u8>,
     pub(super) rx_at: RxCursor,
@@ -55,7 +57,8 @@ pub(super) fn receive(
     reply: &mut [u8],
     tx_at: &mut TxCursor,
 ) -> io::Result<Outcome> {
-    let mut io = Io::new(RxBuf::new(buf, &mut ws.rx_at), TxBuf::new(reply, tx_at));
+    let mut io =
+        Io::new(RxBuf::new(buf, &mut ws.rx_at), TxBuf::new(reply, tx_at)).with_inflate(&mut ws.codec);
     for read in [false, true] {
         if read {
             let n = match stream.poll_read(cx, io.rx.spare_mut()) {
@@ -101,9 +104,9 @@ fn work_off(
         };
         let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
         match step {
-            Step::Event(found) => match (found.event(io.rx.reborrow()), session.form) {
-                (Event::Text(text), Form::WsJson) => session.handle(text.as_bytes(), shard, &mut reply),
-                (Event::Binary(bytes), Form::WsCbor) => session.handle(bytes, shard, &mut reply),
+            Step::Event(found) => match (found.event(io.rx.reborrow()), session.form.is_cbor()) {
+                (Event::Text(text), false) => session.handle(text.as_bytes(), shard, &mut reply),
+                (Event::Binary(bytes), true) => session.handle(bytes, shard, &mut reply),
                 (Event::Text(_) | Event::Binary(_), _) => {
                     reply.end(End { close: CloseCode::UNSUPPORTED, refusal: None });
                 }

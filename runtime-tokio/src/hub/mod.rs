@@ -38,6 +38,7 @@ pub use socket::{AsyncStream, Socket};
 use longwire_core::log::{Cursor, Key, Since, Topic};
 use longwire_core::session::Limits;
 use longwire_core::ws;
+use longwire_core::ws::deflate::Agreed;
 use shard::ShardHandle;
 use std::any::Any;
 use std::io;
@@ -69,6 +70,9 @@ pub struct HubConfig {
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
     pub unsent: u32,
+    /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
+    /// and more are then compressed, once for all readers.
+    pub deflate: bool,
     /// Time to tell an SSE client to wait before it reconnects. Default 2 s.
     pub retry: Duration,
 }
@@ -85,6 +89,7 @@ impl Default for HubConfig {
             heartbeat: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(10),
             unsent: 16 << 10,
+            deflate: true,
             retry: Duration::from_secs(2),
         }
     }
@@ -169,6 +174,9 @@ pub struct Adoption {
     pub early: Vec<u8>,
     /// What it speaks.
     pub protocol: Protocol,
+    /// What its opening handshake agreed on for permessage-deflate. Events are compressed once for all readers, with
+    /// a window of 15 bits: who granted less gets them as they are.
+    pub deflate: Option<Agreed>,
     /// What it reads from the start, and where that begins. SSE has nothing else; a WebSocket may subscribe later.
     pub subscription: Option<(Filter, Since)>,
     /// What it may do.

@@ -184,10 +184,8 @@ impl Session {
 
     /// Works off one message.
     pub(super) fn handle(&mut self, message: &[u8], shard: &Shard, reply: &mut Reply<'_>) {
-        let decoded = match self.form {
-            Form::WsCbor => cbor::decode_client(message),
-            Form::WsJson | Form::Sse => json::decode_client(message),
-        };
+        let decoded =
+            if self.form.is_cbor() { cbor::decode_client(message) } else { json::decode_client(message) };
         match decoded {
             Ok(ClientMessage::Pub { n, topic, key, data }) => self.publish(n, topic, key, data, shard, reply),
             Ok(ClientMessage::Sub { id, since, topics }) => match self.filter(topics, shard) {
@@ -444,7 +442,7 @@ impl Session {
         for record in &page.records {
             let bytes = match past.position {
                 Position::At => record.live(log.epoch(), form),
-                Position::Past => encode::event(&record.event, log.epoch(), form, Position::Past),
+                Position::Past => encode::event(&record.event, log.epoch(), form.plain(), Position::Past),
             };
             image.push(Effect::PastEvent(record.event.seq), |out| out.extend_from_slice(&bytes));
         }

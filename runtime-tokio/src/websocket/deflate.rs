@@ -232,6 +232,20 @@ impl deflate::Deflate for Deflater<'_> {
     }
 }
 
+/// A message that many connections get, compressed with the default settings; `None` if it is too short, or does not
+/// shrink.
+pub(crate) fn message(window: Window, data: &[u8]) -> Option<Vec<u8>> {
+    let Deflate { threshold, level, .. } = Deflate::default();
+    if data.len() < threshold {
+        return None;
+    }
+    let mut space = vec![0; data.len()];
+    let len =
+        deflate::Deflate::deflate_message(&mut Codec::default().deflater(level), window, data, &mut space)?;
+    space.truncate(len);
+    Some(space)
+}
+
 /// Compressors that a thread keeps: more kinds than that push each other out.
 const MAX_COMPRESSORS: usize = 8;
 
@@ -325,7 +339,7 @@ mod tests {
 
     #[test]
     fn what_does_not_shrink_is_forgotten() {
-        let noise: Vec<u8> = rand::RngExt::random_iter::<u8, _>(rand::rng()).take(2000).collect();
+        let noise: Vec<u8> = rand::RngExt::random_iter::<u8>(&mut rand::rng()).take(2000).collect();
         let mut codec = codec(TAKEOVER);
         let mut space = vec![0; noise.len()];
         assert_eq!(codec.deflater(3).deflate_message(TAKEOVER, &noise, &mut space), None);

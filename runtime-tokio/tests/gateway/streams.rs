@@ -4,10 +4,13 @@ use crate::support::{Client, Served, within};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use longwire::gateway::GatewayConfig;
+use longwire::hub::{HubConfig, Open};
 use longwire::websocket::{Config, ConnectOptions, Message, Role, WebSocket, connect};
 use longwire_core::session::{ClientMessage, ServerMessage, cbor};
 use longwire_core::ws::FrameHeader;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
@@ -39,6 +42,69 @@ async fn a_websocket_reads_and_publishes() {
     }
     assert_eq!((&event["at"], &event["data"]), (&json!(served.cursor(2)), &json!({"x": 2})));
     assert_eq!(ack, json!({"type": "ack", "n": 1, "level": "ring"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_events_are_compressed_once_for_all_who_agreed_on_it() {
+    let with = ConnectOptions::default();
+    let without = ConnectOptions::default().config({
+        let mut config = Config::default();
+        config.deflate = None;
+        config
+    });
+    // A window that the events are not made for: they come as they are.
+    let small = ConnectOptions::default().config({
+        let mut config = Config::default();
+        if let Some(deflate) = &mut config.deflate {
+            deflate.windows.receive.bits = 10;
+        }
+        config
+    });
+    let value = json!("again and ".repeat(1000));
+    for (options, compressed) in [(&with, true), (&without, false), (&small, false)] {
+        let served = Served::open().await;
+        let url = format!("{}/v1/stream?topic=a", served.url().replace("http", "ws"));
+        let mut reader = within(connect(&url, options)).await.unwrap();
+        assert_eq!(next(&mut reader).await["type"], "hello");
+        assert_eq!(next(&mut reader).await["type"], "caught_up");
+        // The publication comes compressed, too.
+        let mut writer = within(connect(&url.replace("?topic=a", ""), &with)).await.unwrap();
+        let received = || served.gateway.hub().counters().received_bytes.load(Ordering::Relaxed);
+        let sent = || served.gateway.hub().counters().sent_bytes.load(Ordering::Relaxed);
+        let before = (received(), sent());
+        writer.send(format!(r#"{{"type":"pub","n":1,"topic":"a","data":{value}}}"#)).await.unwrap();
+        let event = next(&mut reader).await;
+        assert_eq!(event["data"], value, "{event}");
+        // Bytes are counted once they are written: what is read after another event was counted for sure.
+        writer.send(r#"{"type":"pub","n":2,"topic":"a","data":2}"#).await.unwrap();
+        assert_eq!(next(&mut reader).await["data"], 2);
+        assert!(received() - before.0 < 500, "{}", received() - before.0);
+        assert_eq!(sent() - before.1 < 1000, compressed, "{}", sent() - before.1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compression_is_agreed_on_only_if_it_is_wanted() {
+    const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    for (deflate, offer, answer) in [
+        (true, OFFER, Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover")),
+        (true, "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=16\r\n", None),
+        (true, "", None),
+        (false, OFFER, None),
+    ] {
+        let hub = HubConfig { deflate, ..HubConfig::default() };
+        let served = Served::with(GatewayConfig::default(), hub, Open).await;
+        for behind in [false, true] {
+            let mut client = served.connect().await;
+            if behind {
+                client.send(&served.request("GET", "/healthz", "", b"")).await;
+                assert_eq!(client.answer().await.status, 200);
+            }
+            client.send(&served.handshake("/v1/stream", offer)).await;
+            let head = client.head().await;
+            assert_eq!((head.status, head.field("sec-websocket-extensions")), (101, answer), "{offer}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +272,7 @@ async fn a_client_of_sse_that_goes_away_is_gone() {
     for behind in [false, true] {
         let client = events(&served, "/v1/stream?topic=a", "", behind).await;
         let sse = &served.gateway.hub().counters().sse;
-        let count = || sse.load(std::sync::atomic::Ordering::Relaxed);
+        let count = || sse.load(Ordering::Relaxed);
         within(async {
             while count() != 1 {
                 tokio::task::yield_now().await;

@@ -151,6 +151,7 @@ pub(crate) fn adoption(socket: Socket, form: Form) -> Adoption {
             Form::Json => Protocol::WebSocketJson,
             Form::Cbor => Protocol::WebSocketCbor,
         },
+        deflate: None,
         subscription: None,
         grant: Grant::open(),
         permit: Box::new(()),
