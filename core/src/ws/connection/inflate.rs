@@ -25,6 +25,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                 Inflating::No | Inflating::Done => return Ok(None),
             };
             let ends = fin && self.remaining == 0 && self.unmasked == 0;
+            if ends && self.compressed_len == 0 {
+                // Not even the 0x00 of RFC 7692 7.2.3.6. Compressors that had nothing to flush send that, and the
+                // tail alone would leave the decompressor inside a block.
+                self.end_inflating(io);
+                return Ok(None);
+            }
             let left = self.max_message().saturating_sub(self.message_len).saturating_add(1);
             let left = usize::try_from(left).unwrap_or(usize::MAX);
             let codec = io.inflate.as_deref_mut().ok_or(ProtocolError::NoInflate)?;
@@ -42,12 +48,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             }
             let Inflated { read, written } =
                 codec.inflate(input, room).map_err(|_| ProtocolError::Corrupt)?;
-            let (all, full) = (read >= input.len(), written >= len);
-            if !all && !full {
-                // Neither is there more to write, nor does it want what comes next.
+            let (all, full) = (read == input.len(), written == len);
+            if read > input.len() || written > len || !(all || full) {
+                // More than there was; or neither is there more to write, nor does it want what comes next.
                 return Err(ProtocolError::Corrupt);
             }
-            self.take_inflated(ends, Inflated { read, written: written.min(len) }, io)?;
+            self.take_inflated(ends, Inflated { read, written }, io)?;
             match (ends, all && !full) {
                 (true, true) => self.end_inflating(io),
                 // The tail comes next, if this was all of the message.
@@ -87,10 +93,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         }
     }
 
-    /// Most payload of a compressed message: what a compressor makes of incompressible data is a little more than
-    /// that (RFC 1951 section 3.2.4: five bytes a block), never an eighth.
-    pub(super) fn max_compressed(&self) -> u64 {
+    /// Most payload of a compressed message of so many fragments. What a compressor makes of incompressible data
+    /// is more than that by an eighth at most (RFC 1951 section 3.2.6: nine bits for a byte); and it may flush at
+    /// the end of each fragment (RFC 7692 section 7.2.1), which takes less than eight bytes.
+    pub(super) fn max_compressed(&self, fragments: u32) -> u64 {
         let most = self.max_message();
-        most.saturating_add(most / 8).saturating_add(64)
+        most.saturating_add(most / 8).saturating_add(64).saturating_add(u64::from(fragments) * 8)
     }
 }

@@ -165,7 +165,8 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// Then each [`Io`] lends an [`Inflate`](super::deflate::Inflate): always the same one while a message is
     /// being received, and if the peer's window is taken over. What is inflated lies in the same receive buffer
     /// as what it came from: one that cannot grow has to be twice as large as the largest message, and
-    /// [`MIN_RX`] more.
+    /// [`MIN_RX`] more. The first [`poll`](Self::poll) sets apart what that takes; whoever reads before it calls
+    /// [`RxBuf::reserve_for_expansion`].
     #[must_use]
     pub const fn with_deflate(mut self, agreed: Agreed) -> Self {
         self.deflate = Some(agreed);
@@ -190,9 +191,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             }
         }
         self.drop_event(&mut io.rx);
-        if self.deflate.is_some() {
-            io.rx.reserve_for_expansion();
-        }
+        io.rx.set_expands(self.deflate.is_some());
         let step = self.advance(now, io);
         self.seen = u32::try_from(io.rx.unread().len()).unwrap_or(u32::MAX);
         step.map_err(|error| self.fail(error, &mut io.tx))
