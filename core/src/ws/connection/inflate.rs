@@ -20,15 +20,16 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         self.unmasked = self.unmasked.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
         self.compressed_len = self.compressed_len.saturating_add(n as u64);
         loop {
-            let tail = match self.inflating {
-                Inflating::Yes { tail } => tail,
-                Inflating::No | Inflating::Done => return Ok(None),
-            };
+            let Inflating::Yes { tail, full } = self.inflating else { return Ok(None) };
             let ends = fin && self.remaining == 0 && self.unmasked == 0;
             if ends && self.compressed_len == 0 {
                 // Not even the 0x00 of RFC 7692 7.2.3.6. Compressors that had nothing to flush send that, and the
                 // tail alone would leave the decompressor inside a block.
                 self.end_inflating(io);
+                return Ok(None);
+            }
+            if !ends && self.unmasked == 0 && !full {
+                // There is nothing to go on with.
                 return Ok(None);
             }
             let left = self.max_message().saturating_sub(self.message_len).saturating_add(1);
@@ -53,32 +54,19 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                 // More than there was; or neither is there more to write, nor does it want what comes next.
                 return Err(ProtocolError::Corrupt);
             }
-            self.take_inflated(ends, Inflated { read, written }, io)?;
-            match (ends, all && !full) {
-                (true, true) => self.end_inflating(io),
-                // The tail comes next, if this was all of the message.
-                (false, true) if !fin || self.remaining > 0 => return Ok(None),
-                _ => {}
+            let tail = if ends { tail.saturating_add(u8::try_from(read).unwrap_or(u8::MAX)) } else { tail };
+            self.inflating = Inflating::Yes { tail, full };
+            self.take_inflated(if ends { 0 } else { read }, written, io)?;
+            if ends && all && !full {
+                self.end_inflating(io);
             }
         }
     }
 
-    /// Keeps what was inflated.
-    fn take_inflated(
-        &mut self,
-        ends: bool,
-        Inflated { read, written }: Inflated,
-        io: &mut Io<'_>,
-    ) -> Result<(), ProtocolError> {
-        if ends {
-            if let Inflating::Yes { tail } = &mut self.inflating {
-                *tail = tail.saturating_add(u8::try_from(read).unwrap_or(u8::MAX));
-            }
-            io.rx.expanded(0, written);
-        } else {
-            self.unmasked = self.unmasked.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
-            io.rx.expanded(read, written);
-        }
+    /// Keeps what was inflated of so much of the payload.
+    fn take_inflated(&mut self, read: usize, written: usize, io: &mut Io<'_>) -> Result<(), ProtocolError> {
+        self.unmasked = self.unmasked.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
+        io.rx.expanded(read, written);
         self.message_len = self.message_len.saturating_add(written as u64);
         if self.message_len > self.max_message() {
             return Err(ProtocolError::MessageTooBig);

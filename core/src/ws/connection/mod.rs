@@ -115,8 +115,9 @@ enum Receiving {
 enum Inflating {
     /// As it is.
     No,
-    /// Compressed; so much of the tail that its sender left out was put back.
-    Yes { tail: u8 },
+    /// Compressed; so much of the tail that its sender left out was put back, and whether the last piece of it
+    /// filled the room for it, so that there may be more to come of the same input.
+    Yes { tail: u8, full: bool },
     /// It was compressed, and all of it is inflated.
     Done,
 }

@@ -75,7 +75,8 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             self.compressed_len = 0;
             self.fragments = 0;
             self.tail = 0;
-            self.inflating = if header.rsv1 { Inflating::Yes { tail: 0 } } else { Inflating::No };
+            self.inflating =
+                if header.rsv1 { Inflating::Yes { tail: 0, full: false } } else { Inflating::No };
         }
         let (len, most) = match self.inflating {
             Inflating::No => (self.message_len, self.max_message()),
