@@ -25,6 +25,13 @@ pub struct Miniz {
     pub total: Inflated,
 }
 
+impl Miniz {
+    /// What comes next refers to nothing that was sent before.
+    pub fn forget(&mut self) {
+        self.deflate = None;
+    }
+}
+
 impl Inflate for Miniz {
     fn inflate(&mut self, input: &[u8], output: &mut [u8]) -> Result<Inflated, Corrupt> {
         const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
