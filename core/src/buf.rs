@@ -256,9 +256,18 @@ impl<'a> RxBuf<'a> {
         self.tidy();
     }
 
-    /// From now on half of what is free stays free for [`expand`](Self::expand).
-    pub(crate) fn reserve_for_expansion(&mut self) {
-        self.at.expands = true;
+    /// From now on [`spare_mut`](Self::spare_mut) leaves half of what is free, for what is read to expand into.
+    ///
+    /// A [`Connection`](crate::ws::Connection) with permessage-deflate does so in its first poll. Before it, this is
+    /// for whoever reads the head of an opening handshake that may agree on that, since frames can come in the same
+    /// read: a buffer that they fill and that cannot grow has no room to inflate them.
+    pub fn reserve_for_expansion(&mut self) {
+        self.set_expands(true);
+    }
+
+    /// Whether half of what is free stays free for [`expand`](Self::expand).
+    pub(crate) fn set_expands(&mut self, expands: bool) {
+        self.at.expands = expands;
     }
 
     /// Lends what is unread, and the room between it and what is kept, for what expands on its way from the one

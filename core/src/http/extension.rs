@@ -10,7 +10,7 @@ use nom::multi::{many0_count, many1_count};
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
-use super::grammar::{Fault, ascii, decimal, is_ows, is_tchar, run, run1};
+use super::grammar::{Fault, ascii, is_ows, is_tchar, run, run1};
 
 /// Takes the value of one `Sec-WebSocket-Extensions` header apart.
 ///
@@ -113,7 +113,11 @@ impl<'b> Value<'b> {
 
     /// The token as a decimal number: digits without a leading zero (RFC 7692 section 7.1.2.1), below 2^64.
     pub fn number(self) -> Option<u64> {
-        decimal(self.raw.as_bytes()).filter(|n| *n == 0 && self.raw.len() == 1 || !self.raw.starts_with('0'))
+        let mut digits = self.chars();
+        let first = digits.next().filter(|first| *first != '0' || digits.clone().next().is_none())?;
+        core::iter::once(first)
+            .chain(digits)
+            .try_fold(0u64, |n, digit| n.checked_mul(10)?.checked_add(u64::from(digit.to_digit(10)?)))
     }
 }
 
@@ -242,6 +246,12 @@ mod tests {
             ("0", Some(0)),
             ("7", Some(7)),
             ("15", Some(15)),
+            ("\"15\"", Some(15)),
+            ("\"\\1\\5\"", Some(15)),
+            ("\"\\05\"", None),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("00", None),
             ("08", None),
             ("+8", None),
             ("8x", None),

@@ -143,8 +143,9 @@ impl Config {
         }
         let answer = Params::parse(&answer).ok_or(BadAnswer)?;
         let client_bits = match answer.client_max_window_bits {
-            Some(Some(bits)) => bits,
-            // 7.1.2.2: in an answer it has a value.
+            // 7.1.2.2: more than was offered is no fault, this end sends with no larger window all the same.
+            Some(Some(bits)) => bits.min(self.send.bits()),
+            // And in an answer it has a value.
             Some(None) => return Err(BadAnswer),
             None => self.send.bits(),
         };
@@ -159,9 +160,8 @@ impl Config {
             },
         };
         // What was offered as a limit is one: this end has no memory for more.
-        let within = agreed.server.bits <= self.receive.bits()
-            && agreed.client.bits <= self.send.bits()
-            && (self.receive.takeover || !agreed.server.takeover);
+        let within =
+            agreed.server.bits <= self.receive.bits() && (self.receive.takeover || !agreed.server.takeover);
         if within { Ok(Some(agreed)) } else { Err(BadAnswer) }
     }
 }

@@ -17,16 +17,26 @@ pub struct Miniz {
     /// A block with BFINAL has ended.
     ended: bool,
     deflate: Option<Box<CompressorOxide>>,
-    /// Messages that are complete.
-    pub ends: usize,
+    /// The windows of the messages that are complete.
+    pub ends: Vec<Window>,
+    /// How often it was asked to inflate.
+    pub calls: usize,
     /// Bytes that went into the decompressor, and that came out of it.
     pub total: Inflated,
+}
+
+impl Miniz {
+    /// What comes next refers to nothing that was sent before.
+    pub fn forget(&mut self) {
+        self.deflate = None;
+    }
 }
 
 impl Inflate for Miniz {
     fn inflate(&mut self, input: &[u8], output: &mut [u8]) -> Result<Inflated, Corrupt> {
         const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
         let mut done = Inflated::default();
+        self.calls += 1;
         loop {
             if self.ended && done.read < input.len() {
                 (self.ended, self.inflate) = (false, Box::default());
@@ -62,7 +72,7 @@ impl Inflate for Miniz {
     }
 
     fn end_message(&mut self, window: Window) {
-        self.ends += 1;
+        self.ends.push(window);
         if !window.takeover {
             (self.inflate, self.ended) = (Box::default(), false);
             self.window.clear();
@@ -92,6 +102,17 @@ impl Deflate for Miniz {
 fn raw() -> CompressorOxide {
     // 128 probes, and neither a header nor a checksum.
     CompressorOxide::new(128)
+}
+
+/// Data in stored blocks (RFC 1951 section 3.2.4), which no compressor makes smaller, and the 0x00 that ends them.
+pub fn stored(data: &[u8]) -> Vec<u8> {
+    let block = |block: &[u8]| {
+        let len = (block.len() as u16).to_le_bytes();
+        [&[0, len[0], len[1], !len[0], !len[1]], block].concat()
+    };
+    let mut blocks: Vec<u8> = data.chunks(0xffff).flat_map(block).collect();
+    blocks.push(0);
+    blocks
 }
 
 /// A whole message, compressed without a window of earlier ones.

@@ -4,7 +4,7 @@ use super::{Miniz, Sent, frames};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::rand_core::TryRng;
 use longwire_core::time::Instant;
-use longwire_core::ws::deflate::Agreed;
+use longwire_core::ws::deflate::{Agreed, Inflate};
 use longwire_core::ws::{
     Chunk, Client, CloseCause, CloseCode, Config, Connection, Delivery, Event, Kind, MIN_RX, ProtocolError,
     Role, SendError, Server, Step,
@@ -90,6 +90,14 @@ pub enum Flush {
     ByHand,
 }
 
+/// What is lent to inflate with, if permessage-deflate was agreed on.
+pub enum Lent {
+    /// The endpoint's own [`Miniz`].
+    Codec,
+    Nothing,
+    Other(Box<dyn Inflate>),
+}
+
 /// A connection, its buffers, and what it heard and sent.
 pub struct Endpoint<R> {
     pub connection: Connection<R, Box<Config>>,
@@ -108,8 +116,8 @@ pub struct Endpoint<R> {
     /// How often the step was [`Step::NeedFlush`].
     pub flushes: usize,
     pub closed: Option<CloseCause>,
-    /// Lent if permessage-deflate was agreed on.
     pub codec: Miniz,
+    pub lent: Lent,
     joined: Option<(Kind, Vec<u8>)>,
 }
 
@@ -136,6 +144,7 @@ impl<R: End> Endpoint<R> {
             flushes: 0,
             closed: None,
             codec: Miniz::default(),
+            lent: Lent::Codec,
             joined: None,
         }
     }
@@ -144,6 +153,14 @@ impl<R: End> Endpoint<R> {
     pub fn deflate(mut self, agreed: Agreed) -> Self {
         self.connection = Connection::new(R::end(), Box::new(self.connection.config().clone()), self.now)
             .with_deflate(agreed);
+        // As whoever read the handshake did.
+        self.lend(|_, io| io.rx.reserve_for_expansion());
+        self
+    }
+
+    /// With something else to inflate with.
+    pub fn lent(mut self, lent: Lent) -> Self {
+        self.lent = lent;
         self
     }
 
@@ -153,7 +170,11 @@ impl<R: End> Endpoint<R> {
         let tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
         let mut io = Io::new(rx, tx);
         if self.connection.deflate().is_some() {
-            io = io.with_inflate(&mut self.codec);
+            io = match &mut self.lent {
+                Lent::Codec => io.with_inflate(&mut self.codec),
+                Lent::Other(codec) => io.with_inflate(&mut **codec),
+                Lent::Nothing => io,
+            };
         }
         call(&mut self.connection, &mut io)
     }
@@ -184,8 +205,12 @@ impl<R: End> Endpoint<R> {
 
     /// Polls until there is nothing left to do but to read. False: something has to be written first.
     pub fn turn(&mut self) -> bool {
-        // A round hands out an event, makes room, or is the last.
+        // A round hands out an event, makes room, or is the last. Of compressed bytes come many more pieces.
         let most = 16 + 2 * self.lend(|_, io| io.rx.held());
+        let most = match self.connection.deflate() {
+            Some(_) => most.saturating_add(self.connection.config().max_message as usize / 50),
+            None => most,
+        };
         for _ in 0..most {
             match self.poll() {
                 Ok(Step::Event(_)) => {}

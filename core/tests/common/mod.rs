@@ -23,8 +23,10 @@ mod pair;
 mod split;
 mod wire;
 
-pub use codec::{Miniz, deflate};
-pub use endpoint::{AnyClient, End, Endpoint, Flush, Heard, Keys, Transcript, limits, millis, transcript};
+pub use codec::{Miniz, deflate, stored};
+pub use endpoint::{
+    AnyClient, End, Endpoint, Flush, Heard, Keys, Lent, Transcript, limits, millis, transcript,
+};
 pub use pair::{Dice, Pair};
 pub use split::every_split;
 pub use wire::{Sent, Wire, frames};

@@ -20,11 +20,18 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         self.unmasked = self.unmasked.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
         self.compressed_len = self.compressed_len.saturating_add(n as u64);
         loop {
-            let tail = match self.inflating {
-                Inflating::Yes { tail } => tail,
-                Inflating::No | Inflating::Done => return Ok(None),
-            };
+            let Inflating::Yes { tail, full } = self.inflating else { return Ok(None) };
             let ends = fin && self.remaining == 0 && self.unmasked == 0;
+            if ends && self.compressed_len == 0 {
+                // Not even the 0x00 of RFC 7692 7.2.3.6. Compressors that had nothing to flush send that, and the
+                // tail alone would leave the decompressor inside a block.
+                self.end_inflating(io);
+                return Ok(None);
+            }
+            if !ends && self.unmasked == 0 && !full {
+                // There is nothing to go on with.
+                return Ok(None);
+            }
             let left = self.max_message().saturating_sub(self.message_len).saturating_add(1);
             let left = usize::try_from(left).unwrap_or(usize::MAX);
             let codec = io.inflate.as_deref_mut().ok_or(ProtocolError::NoInflate)?;
@@ -42,37 +49,24 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             }
             let Inflated { read, written } =
                 codec.inflate(input, room).map_err(|_| ProtocolError::Corrupt)?;
-            let (all, full) = (read >= input.len(), written >= len);
-            if !all && !full {
-                // Neither is there more to write, nor does it want what comes next.
+            let (all, full) = (read == input.len(), written == len);
+            if read > input.len() || written > len || !(all || full) {
+                // More than there was; or neither is there more to write, nor does it want what comes next.
                 return Err(ProtocolError::Corrupt);
             }
-            self.take_inflated(ends, Inflated { read, written: written.min(len) }, io)?;
-            match (ends, all && !full) {
-                (true, true) => self.end_inflating(io),
-                // The tail comes next, if this was all of the message.
-                (false, true) if !fin || self.remaining > 0 => return Ok(None),
-                _ => {}
+            let tail = if ends { tail.saturating_add(u8::try_from(read).unwrap_or(u8::MAX)) } else { tail };
+            self.inflating = Inflating::Yes { tail, full };
+            self.take_inflated(if ends { 0 } else { read }, written, io)?;
+            if ends && all && !full {
+                self.end_inflating(io);
             }
         }
     }
 
-    /// Keeps what was inflated.
-    fn take_inflated(
-        &mut self,
-        ends: bool,
-        Inflated { read, written }: Inflated,
-        io: &mut Io<'_>,
-    ) -> Result<(), ProtocolError> {
-        if ends {
-            if let Inflating::Yes { tail } = &mut self.inflating {
-                *tail = tail.saturating_add(u8::try_from(read).unwrap_or(u8::MAX));
-            }
-            io.rx.expanded(0, written);
-        } else {
-            self.unmasked = self.unmasked.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
-            io.rx.expanded(read, written);
-        }
+    /// Keeps what was inflated of so much of the payload.
+    fn take_inflated(&mut self, read: usize, written: usize, io: &mut Io<'_>) -> Result<(), ProtocolError> {
+        self.unmasked = self.unmasked.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
+        io.rx.expanded(read, written);
         self.message_len = self.message_len.saturating_add(written as u64);
         if self.message_len > self.max_message() {
             return Err(ProtocolError::MessageTooBig);
@@ -87,10 +81,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         }
     }
 
-    /// Most payload of a compressed message: what a compressor makes of incompressible data is a little more than
-    /// that (RFC 1951 section 3.2.4: five bytes a block), never an eighth.
-    pub(super) fn max_compressed(&self) -> u64 {
+    /// Most payload of a compressed message of so many fragments. What a compressor makes of incompressible data
+    /// is more than that by an eighth at most (RFC 1951 section 3.2.6: nine bits for a byte); and it may flush at
+    /// the end of each fragment (RFC 7692 section 7.2.1), which takes less than eight bytes.
+    pub(super) fn max_compressed(&self, fragments: u32) -> u64 {
         let most = self.max_message();
-        most.saturating_add(most / 8).saturating_add(64)
+        most.saturating_add(most / 8).saturating_add(64).saturating_add(u64::from(fragments) * 8)
     }
 }

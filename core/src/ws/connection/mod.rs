@@ -115,8 +115,9 @@ enum Receiving {
 enum Inflating {
     /// As it is.
     No,
-    /// Compressed; so much of the tail that its sender left out was put back.
-    Yes { tail: u8 },
+    /// Compressed; so much of the tail that its sender left out was put back, and whether the last piece of it
+    /// filled the room for it, so that there may be more to come of the same input.
+    Yes { tail: u8, full: bool },
     /// It was compressed, and all of it is inflated.
     Done,
 }
@@ -165,7 +166,8 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// Then each [`Io`] lends an [`Inflate`](super::deflate::Inflate): always the same one while a message is
     /// being received, and if the peer's window is taken over. What is inflated lies in the same receive buffer
     /// as what it came from: one that cannot grow has to be twice as large as the largest message, and
-    /// [`MIN_RX`] more.
+    /// [`MIN_RX`] more. The first [`poll`](Self::poll) sets apart what that takes; whoever reads before it calls
+    /// [`RxBuf::reserve_for_expansion`].
     #[must_use]
     pub const fn with_deflate(mut self, agreed: Agreed) -> Self {
         self.deflate = Some(agreed);
@@ -190,9 +192,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             }
         }
         self.drop_event(&mut io.rx);
-        if self.deflate.is_some() {
-            io.rx.reserve_for_expansion();
-        }
+        io.rx.set_expands(self.deflate.is_some());
         let step = self.advance(now, io);
         self.seen = u32::try_from(io.rx.unread().len()).unwrap_or(u32::MAX);
         step.map_err(|error| self.fail(error, &mut io.tx))

@@ -75,11 +75,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             self.compressed_len = 0;
             self.fragments = 0;
             self.tail = 0;
-            self.inflating = if header.rsv1 { Inflating::Yes { tail: 0 } } else { Inflating::No };
+            self.inflating =
+                if header.rsv1 { Inflating::Yes { tail: 0, full: false } } else { Inflating::No };
         }
         let (len, most) = match self.inflating {
             Inflating::No => (self.message_len, self.max_message()),
-            _ => (self.compressed_len, self.max_compressed()),
+            _ => (self.compressed_len, self.max_compressed(self.fragments)),
         };
         if len.saturating_add(header.len) > most {
             return Err(ProtocolError::MessageTooBig);
@@ -245,11 +246,14 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         most.min(rx.held().saturating_mul(2)).saturating_add(MIN_RX)
     }
 
-    /// A whole message has to fit into a buffer, of which no more than `u32::MAX` bytes are used.
+    /// A whole message has to fit into a buffer, of which no more than `u32::MAX` bytes are used; a compressed one
+    /// into half of that.
     pub(super) fn max_message(&self) -> u64 {
-        match self.config.delivery {
-            Delivery::Whole => self.config.max_message.min(u64::from(u32::MAX) - MIN_RX as u64),
-            Delivery::Chunks => self.config.max_message,
+        let buffer = u64::from(u32::MAX) - MIN_RX as u64;
+        match (self.config.delivery, self.deflate) {
+            (Delivery::Chunks, _) => self.config.max_message,
+            (Delivery::Whole, None) => self.config.max_message.min(buffer),
+            (Delivery::Whole, Some(_)) => self.config.max_message.min(buffer / 2),
         }
     }
 

@@ -51,7 +51,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     ) -> Result<(), SendError> {
         self.may_begin()?;
         self.check_room(tx, data.len())?;
-        let Some(window) = self.send_window() else { return self.send_message(tx, kind, data) };
+        // Nothing can become shorter than nothing.
+        let Some(window) = self.send_window().filter(|_| !data.is_empty()) else {
+            return self.send_message(tx, kind, data);
+        };
         // The header is written last, when the length is known. There is room for the longest that it can be.
         let header_room = FrameHeader::size(data.len() as u64, R::IS_CLIENT);
         // One byte less than the message: what does not shrink is not sent so.
@@ -181,7 +184,9 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// # Errors
     /// [`SendError::Full`]: flush and try again. [`SendError::Closing`], [`SendError::NoMessage`].
     pub fn finish(&mut self, tx: &mut TxBuf<'_>) -> Result<(), SendError> {
-        let header = self.begun()?;
+        // RSV1 is left only if nothing was written. Then the message is empty, and no empty block: RFC 7692 7.2.3.6
+        // has a byte for that.
+        let header = FrameHeader { rsv1: false, ..self.begun()? };
         self.send_frame(tx, header, &[])?;
         self.sending = None;
         Ok(())
