@@ -328,6 +328,16 @@ fn first_lines_that_are_refused() {
 }
 
 #[test]
+fn rfc9112_3_2_the_host_of_a_response_has_no_meaning() {
+    let judge = |fields: &str| {
+        let wire = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        judge(Kind::Response, wire.as_bytes(), &Limits::DEFAULT).swap_remove(0)
+    };
+    assert_eq!(judge("Host: a/b\r\n"), "Http11 200 \"OK\" [(\"Host\", \"a/b\")]");
+    assert_eq!(judge("Host: \r\nHost: ?\r\n"), "Http11 200 \"OK\" [(\"Host\", \"\"), (\"Host\", \"?\")]");
+}
+
+#[test]
 fn host_and_http_1_0() {
     let say = |wire: &str| judge(Kind::Request, wire.as_bytes(), &Limits::DEFAULT).swap_remove(0);
     assert_eq!(say("GET / HTTP/1.1\r\n\r\n"), "HostMissing");

@@ -298,7 +298,7 @@ pub enum HeadError {
     HostMissing,
     /// More than one `Host`.
     HostRepeated,
-    /// `Host` with a character that no host has.
+    /// `Host` of a request with a character that no host has.
     Host,
     /// `Content-Length` that is not digits, or 2^64 and more.
     ContentLength,
@@ -380,6 +380,10 @@ fn judge_request(head: &[u8], limits: &Limits) -> Result<(), HeadError> {
         return Err(HeadError::Target);
     }
     let seen = Seen::in_section(section, limits)?;
+    // RFC 9112 section 3.2 judges the `Host` of requests; in a response the field has no meaning.
+    if seen.bad_host {
+        return Err(HeadError::Host);
+    }
     match seen.hosts {
         0 if version == Version::Http11 => return Err(HeadError::HostMissing),
         0 | 1 => {}
@@ -428,6 +432,7 @@ fn is_target(method: &str, target: &str) -> bool {
 #[derive(Default)]
 struct Seen {
     hosts: usize,
+    bad_host: bool,
     lengths: usize,
     codings: usize,
 }
@@ -439,9 +444,7 @@ impl Seen {
             let (name, value) = judge_field(line, limits)?;
             if name.eq_ignore_ascii_case(b"host") {
                 seen.hosts += 1;
-                if !is_host(value) {
-                    return Err(HeadError::Host);
-                }
+                seen.bad_host |= !is_host(value);
             } else if name.eq_ignore_ascii_case(b"content-length") {
                 seen.lengths += 1;
                 if decimal(value).is_none() {
