@@ -10,7 +10,7 @@ use nom::multi::{many0_count, many1_count};
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
-use super::grammar::{Fault, ascii, decimal, is_ows, is_tchar, run, run1};
+use super::grammar::{Fault, ascii, is_ows, is_tchar, run, run1};
 
 /// Takes the value of one `Sec-WebSocket-Extensions` header apart.
 ///
@@ -113,7 +113,10 @@ impl<'b> Value<'b> {
 
     /// The token as a decimal number: digits without a leading zero (RFC 7692 section 7.1.2.1), below 2^64.
     pub fn number(self) -> Option<u64> {
-        decimal(self.raw.as_bytes()).filter(|n| *n == 0 && self.raw.len() == 1 || !self.raw.starts_with('0'))
+        let number = self.chars().try_fold(0u64, |number, digit| {
+            number.checked_mul(10)?.checked_add(digit.to_digit(10)?.into())
+        });
+        number.filter(|_| self.is("0") || self.chars().next() != Some('0'))
     }
 }
 
@@ -242,6 +245,13 @@ mod tests {
             ("0", Some(0)),
             ("7", Some(7)),
             ("15", Some(15)),
+            ("\"15\"", Some(15)),
+            // RFC 6455 section 9.1: the value is what the quoted string says once it is unescaped.
+            ("\"1\\5\"", Some(15)),
+            ("\"\\0\"", Some(0)),
+            ("\"\\08\"", None),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
             ("08", None),
             ("+8", None),
             ("8x", None),
