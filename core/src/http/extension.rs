@@ -113,9 +113,9 @@ impl<'b> Value<'b> {
 
     /// The token as a decimal number: digits without a leading zero (RFC 7692 section 7.1.2.1), below 2^64.
     pub fn number(self) -> Option<u64> {
-        let number = self.chars().try_fold(0u64, |number, digit| {
-            number.checked_mul(10)?.checked_add(digit.to_digit(10)?.into())
-        });
+        let number = self
+            .chars()
+            .try_fold(0u64, |number, digit| number.checked_mul(10)?.checked_add(digit.to_digit(10)?.into()));
         number.filter(|_| self.is("0") || self.chars().next() != Some('0'))
     }
 }
