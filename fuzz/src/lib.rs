@@ -15,21 +15,36 @@
 /// The endpoint, its transcript, and the dice are those of the core's own tests.
 #[path = "../../core/tests/common/mod.rs"]
 mod common;
+
+mod choices;
 mod cuts;
 mod http_head;
+mod session;
 mod sse;
+mod upgrade;
 mod ws_connection;
+mod ws_pair;
 
 pub use http_head::http_head;
+pub use session::{session_cbor, session_json};
 pub use sse::sse;
+pub use upgrade::upgrade;
 pub use ws_connection::ws_connection;
+pub use ws_pair::ws_pair;
 
 /// A property of any bytes: it panics where it does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 3] =
-    [("ws_connection", ws_connection), ("http_head", http_head), ("sse", sse)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("http_head", http_head),
+    ("session_cbor", session_cbor),
+    ("session_json", session_json),
+    ("sse", sse),
+    ("upgrade", upgrade),
+    ("ws_connection", ws_connection),
+    ("ws_pair", ws_pair),
+];
 
 /// Runs a target over the files that the command line names.
 pub fn replay(target: Target) {

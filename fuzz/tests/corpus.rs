@@ -32,7 +32,7 @@ fn every_target_is_replayed() {
         .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     files.sort();
-    let mut names = TARGETS.map(|(name, _)| name);
+    let mut names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     assert_eq!(files, names);
 }
