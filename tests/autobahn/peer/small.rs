@@ -232,12 +232,14 @@ impl<R: Role> Link<R> {
                 Ok(Step::NeedFlush) => self.wire.flush().map(|()| None)?,
                 Ok(Step::Closed(cause)) => Some(cause),
                 Err(error) => {
-                    self.end()?;
+                    // The peer's mistake is the news, whether or not it still hears of it.
+                    let _ = self.end();
                     return Err(error.into());
                 }
             };
             if let Some(cause) = cause {
-                self.end()?;
+                // The peer may be gone already.
+                let _ = self.end();
                 return if cause == CloseCause::Clean { Ok(()) } else { Err(format!("{cause:?}").into()) };
             }
         }
@@ -256,18 +258,22 @@ impl<R: Role> Link<R> {
                 let now = self.now();
                 self.connection.handle_timeout(now, &mut self.wire.buffers.lend())
             }
-            Err(error) => return Err(error.into()),
+            // After both Close frames it does not matter how the stream ends: this suite resets it.
+            Err(error) => match self.connection.handle_eof() {
+                closed @ Step::Closed(CloseCause::Clean) => closed,
+                _ => return Err(error.into()),
+            },
         };
         Ok(if let Step::Closed(cause) = step { Some(cause) } else { None })
     }
 
     /// Writes the last words, ends the stream, and reads until the peer has ended its direction: a socket that is closed
     /// with unread input resets the connection, and the Close could be lost.
-    fn end(mut self) -> Result<(), Error> {
+    fn end(mut self) -> std::io::Result<()> {
         self.wire.flush()?;
         self.wire.stream.shutdown(Shutdown::Write)?;
-        let deadline = std::time::Instant::now() + PATIENCE;
         self.wire.stream.set_read_timeout(Some(PATIENCE))?;
+        let deadline = std::time::Instant::now() + PATIENCE;
         while std::time::Instant::now() < deadline && self.wire.stream.read(&mut [0; 1024])? > 0 {}
         Ok(())
     }
