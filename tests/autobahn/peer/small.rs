@@ -1,6 +1,6 @@
 //! The core by hand, over a blocking socket and with buffers as small as it allows: a receive buffer that begins with
 //! [`MIN_RX`] bytes and grows only when it is asked for, a send buffer with a few bytes beside what is reserved for
-//! control frames, and reads of a few bytes.
+//! control frames, and reads of a few bytes, so that everything is cut everywhere.
 
 use crate::{Error, MAX_MESSAGE};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Room in the send buffer beside the reserve for control frames: a header and a few bytes.
-const TX: usize = MIN_TX + 24;
-/// Most bytes of a read: less than a header.
-const READ: usize = 7;
+const TX: usize = MIN_TX + 64;
+/// Most bytes of one read after the other, over and over; fewer than [`MIN_RX`].
+const READS: [usize; 10] = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
 /// How long the peer may take no byte, and how long it may go on sending after the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -139,6 +139,7 @@ impl Buffers {
 struct Wire {
     stream: TcpStream,
     buffers: Buffers,
+    reads: std::iter::Cycle<std::array::IntoIter<usize, 10>>,
 }
 
 impl Wire {
@@ -147,7 +148,7 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffers: Buffers::new(0, 1024) })
+        Ok(Self { stream, buffers: Buffers::new(0, 1024), reads: READS.into_iter().cycle() })
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -158,7 +159,7 @@ impl Wire {
     fn read(&mut self) -> std::io::Result<usize> {
         let mut rx = self.buffers.lend().rx;
         let spare = rx.spare_mut();
-        let few = spare.len().min(READ);
+        let few = spare.len().min(self.reads.next().unwrap_or(1));
         let n = self.stream.read(&mut spare[..few])?;
         rx.commit(n);
         Ok(n)
@@ -196,7 +197,7 @@ struct Link<R> {
 
 impl<R: Role> Link<R> {
     fn open(mut wire: Wire, role: R, config: Arc<Config>) -> Self {
-        // The buffers of the handshake were larger. Fewer bytes than a read's were read beyond its end.
+        // The buffers of the handshake were larger. What was read beyond its end is less than a read.
         let beyond = wire.buffers.lend().rx.unread().to_vec();
         wire.buffers = Buffers::new(MIN_RX, TX);
         wire.buffers.lend().rx.fill(&beyond);
