@@ -442,6 +442,13 @@ impl core::error::Error for SseError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn an_error_says_which_limit_it_was() {
+        assert!(SseError::EventTooLarge.to_string().contains("larger than max_event"));
+        assert!(SseError::IdTooLong.to_string().contains("an id longer"));
+    }
 
     #[test]
     fn the_state_is_small() {
