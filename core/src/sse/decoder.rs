@@ -36,7 +36,7 @@ pub const DEFAULT_MAX_EVENT: usize = 64 * 1024;
 pub struct Decoder<const ID: usize = 64> {
     max_event: usize,
     at: At,
-    /// The last line ended in CR: an LF that comes next belongs to it.
+    /// The last line with a field ended in CR: an LF that comes next belongs to it.
     after_cr: bool,
     found: Option<Found>,
     retry: Option<u32>,
@@ -228,8 +228,8 @@ impl<const ID: usize> Decoder<ID> {
             return Ok(None);
         }
         if matches!(first, CR | LF) {
+            // The LF of a CRLF here is one more empty line, which says nothing.
             rx.skip(1);
-            self.after_cr = first == CR;
             return self.dispatch(rx);
         }
         let Some((field, len)) = field(rx.unread()) else { return Ok(Some(need(rx))) };
