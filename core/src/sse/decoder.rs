@@ -442,7 +442,39 @@ impl core::error::Error for SseError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::RxCursor;
+    use crate::work;
     use std::string::ToString;
+
+    /// Bytes that were looked at for a line's end, or moved, while `wire` came in pieces and became one event.
+    fn work_of(wire: &[u8], piece: usize) -> usize {
+        let (mut bytes, mut cursor) = (std::vec![0; wire.len()], RxCursor::default());
+        let (mut rx, mut decoder) = (RxBuf::new(&mut bytes, &mut cursor), Decoder::<8>::new(usize::MAX));
+        let mut events = 0;
+        work::take();
+        for piece in wire.chunks(piece) {
+            assert_eq!(rx.fill(piece), piece.len());
+            while decoder.poll(&mut rx) == Ok(Step::Event) {
+                events += 1;
+            }
+        }
+        assert_eq!(events, 1);
+        work::take()
+    }
+
+    #[test]
+    fn an_event_costs_linear_work_however_it_is_cut() {
+        let one = ["data: ", &"x".repeat(100_000), "\n\n"].concat();
+        let many = ["data: 1\n".repeat(20_000), "event: e\nid: i\n\n".into()].concat();
+        let last = [&one[..one.len() - 1], "event: last\n\n"].concat();
+        for piece in [1, 7, 1000, usize::MAX] {
+            // Each byte when it comes, and when the event is whole; several lines once more, and they are moved.
+            for (wire, most) in [(&one, 2), (&last, 2), (&many, 4)] {
+                let work = work_of(wire.as_bytes(), piece);
+                assert!(work <= most * wire.len(), "{work} for {} bytes, in pieces of {piece}", wire.len());
+            }
+        }
+    }
 
     #[test]
     fn an_error_says_which_limit_it_was() {

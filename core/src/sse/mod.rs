@@ -45,6 +45,8 @@
 mod decoder;
 mod encoder;
 
+use crate::work;
+
 pub use decoder::{DEFAULT_MAX_EVENT, Decoder, SseError, SseEvent, Step};
 pub use encoder::{EncodeError, Fields};
 
@@ -61,8 +63,9 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     {
         rest = next;
     }
-    let at = rest.iter().position(is_end)?;
-    Some(bytes.len() - rest.len() + at)
+    let end = rest.iter().position(is_end).map(|at| bytes.len() - rest.len() + at);
+    work::count(end.unwrap_or(bytes.len()));
+    end
 }
 
 #[cfg(test)]
