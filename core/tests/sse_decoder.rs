@@ -278,6 +278,17 @@ fn invalid_utf_8_is_handed_out_as_it_came() {
 }
 
 #[test]
+fn the_default_limit_is_64_kib() {
+    for (len, step) in [(65_534, Ok(Step::Event)), (65_535, Err(SseError::EventTooLarge))] {
+        let mut bytes = format!("data: {}\n\n", "x".repeat(len)).into_bytes();
+        let (wire, mut cursor) = (bytes.len(), RxCursor::default());
+        let mut rx = RxBuf::new(&mut bytes, &mut cursor);
+        rx.commit(wire);
+        assert_eq!(Decoder::<64>::default().poll(&mut rx), step, "{len}");
+    }
+}
+
+#[test]
 fn max_event_holds_at_the_limit_and_ends_the_stream_one_above() {
     // Two bytes of overhead a line.
     let full = "x".repeat(MAX_EVENT - 2);

@@ -64,6 +64,18 @@ fn what_is_written() {
 }
 
 #[test]
+fn a_refusal_says_which_field_it_was() {
+    for (error, field) in [
+        (EncodeError::Comment, "comment"),
+        (EncodeError::Id, "id"),
+        (EncodeError::Name, "name"),
+        (EncodeError::Full, "no room"),
+    ] {
+        assert!(error.to_string().contains(field), "{error}");
+    }
+}
+
+#[test]
 fn all_or_nothing() {
     let fields = Fields { id: Some("7"), ..Fields::event(b"a\nb") };
     let wire = encode(&fields).unwrap();

@@ -178,6 +178,12 @@ fn hard<R: End>() -> Wire {
 }
 
 #[test]
+fn the_smallest_buffers_are_as_documented() {
+    // The largest control frame of a client and a character that is cut; its answer and a Close with its code.
+    assert_eq!((MIN_RX, MIN_TX), (131 + 3, 131 + 8));
+}
+
+#[test]
 fn min_rx_is_enough_and_one_byte_less_is_not() {
     let run = |size| {
         let mut endpoint = Endpoint::<Server>::with(chunks(), size, 512);

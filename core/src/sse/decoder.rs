@@ -36,7 +36,7 @@ pub const DEFAULT_MAX_EVENT: usize = 64 * 1024;
 pub struct Decoder<const ID: usize = 64> {
     max_event: usize,
     at: At,
-    /// The last line ended in CR: an LF that comes next belongs to it.
+    /// The last line with a field ended in CR: an LF that comes next belongs to it.
     after_cr: bool,
     found: Option<Found>,
     retry: Option<u32>,
@@ -228,8 +228,8 @@ impl<const ID: usize> Decoder<ID> {
             return Ok(None);
         }
         if matches!(first, CR | LF) {
+            // The LF of a CRLF here is one more empty line, which says nothing.
             rx.skip(1);
-            self.after_cr = first == CR;
             return self.dispatch(rx);
         }
         let Some((field, len)) = field(rx.unread()) else { return Ok(Some(need(rx))) };
@@ -442,6 +442,45 @@ impl core::error::Error for SseError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::RxCursor;
+    use crate::work;
+    use std::string::ToString;
+
+    /// Bytes that were looked at for a line's end, or moved, while `wire` came in pieces and became one event.
+    fn work_of(wire: &[u8], piece: usize) -> usize {
+        let (mut bytes, mut cursor) = (std::vec![0; wire.len()], RxCursor::default());
+        let (mut rx, mut decoder) = (RxBuf::new(&mut bytes, &mut cursor), Decoder::<8>::new(usize::MAX));
+        let mut events = 0;
+        work::take();
+        for piece in wire.chunks(piece) {
+            assert_eq!(rx.fill(piece), piece.len());
+            while decoder.poll(&mut rx) == Ok(Step::Event) {
+                events += 1;
+            }
+        }
+        assert_eq!(events, 1);
+        work::take()
+    }
+
+    #[test]
+    fn an_event_costs_linear_work_however_it_is_cut() {
+        let one = ["data: ", &"x".repeat(100_000), "\n\n"].concat();
+        let many = ["data: 1\n".repeat(20_000), "event: e\nid: i\n\n".into()].concat();
+        let last = [&one[..one.len() - 1], "event: last\n\n"].concat();
+        for piece in [1, 7, 1000, usize::MAX] {
+            // Each byte when it comes, and when the event is whole; several lines once more, and they are moved.
+            for (wire, most) in [(&one, 2), (&last, 2), (&many, 4)] {
+                let work = work_of(wire.as_bytes(), piece);
+                assert!(work <= most * wire.len(), "{work} for {} bytes, in pieces of {piece}", wire.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_says_which_limit_it_was() {
+        assert!(SseError::EventTooLarge.to_string().contains("larger than max_event"));
+        assert!(SseError::IdTooLong.to_string().contains("an id longer"));
+    }
 
     #[test]
     fn the_state_is_small() {

@@ -45,6 +45,8 @@
 mod decoder;
 mod encoder;
 
+use crate::work;
+
 pub use decoder::{DEFAULT_MAX_EVENT, Decoder, SseError, SseEvent, Step};
 pub use encoder::{EncodeError, Fields};
 
@@ -53,13 +55,17 @@ const CR: u8 = b'\r';
 
 /// Where the first line ends: at a CR or an LF.
 fn line_end(bytes: &[u8]) -> Option<usize> {
+    let is_end = |byte: &u8| matches!(*byte, CR | LF);
+    let mut rest = bytes;
     // Whole blocks without an end first: the compiler makes vector instructions of a fold that has no early way out.
-    let (blocks, _) = bytes.as_chunks::<32>();
-    let plain =
-        |block: &&[u8; 32]| !block.iter().fold(false, |hit, byte| hit | (*byte == LF) | (*byte == CR));
-    let skipped = blocks.iter().take_while(plain).count() * 32;
-    let at = bytes.get(skipped..)?.iter().position(|byte| matches!(*byte, CR | LF))?;
-    Some(skipped + at)
+    while let Some((block, next)) = rest.split_first_chunk::<32>()
+        && !block.iter().fold(false, |hit, byte| hit | is_end(byte))
+    {
+        rest = next;
+    }
+    let end = rest.iter().position(is_end).map(|at| bytes.len() - rest.len() + at);
+    work::count(end.unwrap_or(bytes.len()));
+    end
 }
 
 #[cfg(test)]

@@ -109,17 +109,13 @@ pub(super) const MAX_REASON: usize = 123;
 
 /// As much of `reason` as fits into a Close frame, cut between characters.
 pub(super) fn fit(reason: &str) -> &str {
-    let mut end = reason.len().min(MAX_REASON);
-    while !reason.is_char_boundary(end) {
-        end = end.saturating_sub(1);
-    }
-    reason.get(..end).unwrap_or_default()
+    reason.get(..reason.floor_char_boundary(MAX_REASON)).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::string::String;
+    use std::string::{String, ToString};
 
     #[test]
     fn rfc6455_7_4_which_codes_may_be_sent() {
@@ -132,6 +128,12 @@ mod tests {
         for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
             assert!(!valid(code), "{code}");
         }
+    }
+
+    #[test]
+    fn a_code_is_shown_as_its_number() {
+        assert_eq!(CloseCode::NORMAL.to_string(), "1000");
+        assert_eq!(std::format!("{:?}", CloseCode::TOO_BIG), "CloseCode(1009)");
     }
 
     #[test]

@@ -128,3 +128,21 @@ impl fmt::Display for SendError {
 }
 
 impl core::error::Error for SendError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn an_error_says_what_its_close_frame_says() {
+        assert_eq!(ProtocolError::NotUtf8.to_string(), "text is not UTF-8");
+        assert_eq!(ProtocolError::TooManyFragments.to_string(), ProtocolError::TooManyFragments.as_str());
+    }
+
+    #[test]
+    fn a_refused_message_says_why() {
+        assert_eq!(SendError::Full.to_string(), "the send buffer is full");
+        assert_eq!(SendError::InMessage.to_string(), "a message is begun and not finished");
+    }
+}

@@ -158,3 +158,16 @@ pub enum Kind {
     /// Any bytes.
     Binary,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{format, string::ToString};
+
+    #[test]
+    fn a_text_is_shown_and_compared_as_the_text_that_it_is() {
+        let text = Text("κόσμε\n".as_bytes());
+        assert_eq!((text.to_string(), format!("{text:?}")), ("κόσμε\n".into(), "\"κόσμε\\n\"".into()));
+        assert!(text == "κόσμε\n" && text != "κόσμε");
+    }
+}

@@ -232,4 +232,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn every_opcode_and_bit_survives_the_round_trip() {
+        use OpCode::{Binary, Close, Continuation, Ping, Pong, Text};
+        for opcode in [Continuation, Text, Binary, Close, Ping, Pong] {
+            for bits in 0..4u8 {
+                let (fin, rsv1) = (opcode.is_control() || bits & 1 != 0, bits & 2 != 0);
+                let want = FrameHeader { fin, rsv1, opcode, mask: None, len: 0 };
+                assert_eq!(FrameHeader::parse(want.encode().as_ref()), Ok(Some((want, 2))));
+            }
+        }
+        let compressed = FrameHeader { rsv1: true, ..header(false, Text, None, 1) };
+        assert_eq!(compressed.encode().as_ref(), b"\x41\x01");
+    }
+
+    #[test]
+    fn rfc6455_5_2_a_length_above_63_bits_is_not_sent() {
+        for len in [1 << 63, u64::MAX] {
+            let wire = header(true, OpCode::Binary, None, len).encode();
+            assert_eq!(wire.as_ref(), b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff");
+        }
+    }
 }

@@ -16,8 +16,8 @@ use crate::work;
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) -> [u8; 4] {
     work::count(bytes.len());
     // Words first: the compiler turns the loop over an array of them into the widest vectors that the target has.
-    let word = u64::from(u32::from_ne_bytes(mask));
-    let word = word | word << 32;
+    let [a, b, c, d] = mask;
+    let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for chunk in words {
         *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
