@@ -4,6 +4,7 @@ use embassy_futures::select::{Either, select};
 use embassy_time::{Duration, Timer, with_timeout};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate::Inflate;
 
 use crate::error::Error;
 use crate::link::Link;
@@ -16,6 +17,8 @@ pub(crate) struct Buffered<'b, L> {
     rx_at: RxCursor,
     tx: &'b mut [u8],
     tx_at: TxCursor,
+    /// What turns compressed messages back, if the peer may send some.
+    pub(crate) inflate: Option<&'b mut dyn Inflate>,
     /// A write began, and did not end.
     writing: bool,
     /// Something was written since the link was last flushed.
@@ -42,6 +45,7 @@ impl<'b, L: Link> Buffered<'b, L> {
             rx_at: RxCursor::new(),
             tx,
             tx_at: TxCursor::new(),
+            inflate: None,
             writing: false,
             written: false,
         }
@@ -56,7 +60,11 @@ impl<'b, L: Link> Buffered<'b, L> {
     }
 
     pub(crate) fn io(&mut self) -> Io<'_> {
-        Io::new(RxBuf::new(self.rx, &mut self.rx_at), TxBuf::new(self.tx, &mut self.tx_at))
+        let io = Io::new(RxBuf::new(self.rx, &mut self.rx_at), TxBuf::new(self.tx, &mut self.tx_at));
+        match &mut self.inflate {
+            Some(codec) => io.with_inflate(*codec),
+            None => io,
+        }
     }
 
     pub(crate) fn is_flushed(&self) -> bool {

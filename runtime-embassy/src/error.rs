@@ -5,6 +5,7 @@ use core::fmt;
 use longwire_core::http::head::HeadError;
 use longwire_core::http::upgrade::ResponseError;
 use longwire_core::http::write::WriteError;
+use longwire_core::ws::deflate::BadAnswer;
 use longwire_core::ws::{CloseCause, ProtocolError, SendError};
 
 /// Why a connection cannot go on. `E` is the link's error.
@@ -91,6 +92,8 @@ pub enum HandshakeError<E> {
     },
     /// The server's answer opens no WebSocket.
     Response(ResponseError),
+    /// The server would compress in another way than was offered.
+    Deflate(BadAnswer),
 }
 
 impl<E> HandshakeError<E> {
@@ -104,6 +107,7 @@ impl<E> HandshakeError<E> {
             Self::Head(error) => HandshakeError::Head(error),
             Self::Refused { status, retry_after } => HandshakeError::Refused { status, retry_after },
             Self::Response(error) => HandshakeError::Response(error),
+            Self::Deflate(error) => HandshakeError::Deflate(error),
         }
     }
 }
@@ -118,6 +122,7 @@ impl<E: fmt::Debug> fmt::Display for HandshakeError<E> {
             Self::Head(error) => write!(f, "cannot read the answer: {error}"),
             Self::Refused { status, .. } => write!(f, "the server refuses with status {status}"),
             Self::Response(error) => error.fmt(f),
+            Self::Deflate(error) => error.fmt(f),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | [`WebSocket`] | a client over any [`Link`] |
 //! | [`Uplink`] | a connection to a gateway that comes back by itself |
 //! | [`Outbox`] | where readings wait for the network, in static memory |
+//! | [`Inflater`] | decompresses what a server sends, with the feature `inflate` |
 //! | [`Link`], [`Connect`] | what is needed of the stream below; bound to embassy-net by the feature `embassy-net` |
 //!
 //! All memory is lent or static, and all of it bounded. Nothing here is `Send`, and no future is boxed; a task polls it
@@ -41,6 +42,8 @@ extern crate std;
 
 mod buffered;
 mod error;
+#[cfg(feature = "inflate")]
+mod inflate;
 mod link;
 #[cfg(feature = "embassy-net")]
 mod net;
@@ -49,10 +52,12 @@ mod uplink;
 mod websocket;
 
 pub use error::{Error, HandshakeError};
+#[cfg(feature = "inflate")]
+pub use inflate::Inflater;
 pub use link::{Connect, Link, Stream};
 pub use longwire_core as core;
 #[cfg(feature = "embassy-net")]
 pub use net::Tcp;
 pub use outbox::{Counts, Outbox, ReportError, WhenFull};
 pub use uplink::{Gateway, Lost, Status, Uplink, UplinkConfig};
-pub use websocket::{Config, WebSocket};
+pub use websocket::{Config, Decompressor, WebSocket};

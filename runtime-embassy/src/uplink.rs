@@ -16,7 +16,7 @@ use crate::buffered::now;
 use crate::error::{Error, HandshakeError};
 use crate::link::{Connect, Link};
 use crate::outbox::{Outbox, Source};
-use crate::websocket::{Config, WebSocket};
+use crate::websocket::{Config, Decompressor, WebSocket};
 
 /// The subprotocol of devices (`PROTOCOL.md` section 4).
 const SUBPROTOCOL: &str = "longwire.v1.cbor";
@@ -157,6 +157,7 @@ pub struct Uplink<'b, C, R> {
     rng: R,
     rx: &'b mut [u8],
     tx: &'b mut [u8],
+    decompressor: Option<Decompressor<'b>>,
 }
 
 impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
@@ -169,7 +170,14 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
         rx: &'b mut [u8],
         tx: &'b mut [u8],
     ) -> Self {
-        Self { connect, gateway, config, rng, rx, tx }
+        Self { connect, gateway, config, rng, rx, tx, decompressor: None }
+    }
+
+    /// The same uplink, which offers the gateway to compress what it sends: see
+    /// [`WebSocket::connect_compressed`]. The decompressor is lent to each connection in turn.
+    #[must_use]
+    pub fn with_decompressor(self, decompressor: impl Into<Decompressor<'b>>) -> Self {
+        Self { decompressor: Some(decompressor.into()), ..self }
     }
 
     /// Runs until the gateway refuses for good (a credential that it does not take, a rule that this device breaks),
@@ -214,8 +222,10 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
             fields: field.as_slice(),
             ..Offer::new(self.gateway.host, self.gateway.target)
         };
+        let (config, rng) = (&self.config.connection, &mut self.rng);
         let (rx, tx) = (&mut *self.rx, &mut *self.tx);
-        match WebSocket::connect(link, &offer, &self.config.connection, &mut self.rng, rx, tx).await {
+        let decompressor = self.decompressor.as_mut().map(Decompressor::reborrow);
+        match WebSocket::open(link, &offer, config, rng, rx, tx, decompressor).await {
             Err(error) => Lost::Handshake(error.without_link()),
             Ok((_, None)) => Lost::NoSubprotocol,
             Ok((mut socket, Some(_))) => {

@@ -4,6 +4,7 @@ use embassy_time::{Duration, with_timeout};
 use longwire_core::http::head::{HeadError, HeadReader, Limits, Step as HeadStep};
 use longwire_core::http::upgrade::{ClientUpgrade, Offer, ResponseError};
 use longwire_core::rand_core::{CryptoRng, Rng};
+use longwire_core::ws::deflate::{self, Agreed, Inflate, Window};
 use longwire_core::ws::{
     self, Client, CloseCause, CloseCode, Connection, Event, Kind, ProtocolError, SendError, Step,
 };
@@ -40,6 +41,28 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// What decompresses the messages of a server, with the window that it has: an `Inflater` (feature `inflate`), or an
+/// [`Inflate`] of your own.
+pub struct Decompressor<'b> {
+    /// It begins anew with each connection.
+    pub codec: &'b mut dyn Inflate,
+    /// At most this is what a server may use. One that cannot keep to it does not compress.
+    pub window: Window,
+}
+
+impl Decompressor<'_> {
+    /// The same one for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Decompressor<'_> {
+        Decompressor { codec: self.codec, window: self.window }
+    }
+
+    /// What is offered, and what an answer is checked against. About the other direction there is nothing to say, for
+    /// nothing is compressed there: whatever a server wants of it is fine.
+    fn config(&self) -> deflate::Config {
+        deflate::Config { receive: self.window, ..deflate::Config::new() }
     }
 }
 
@@ -101,17 +124,58 @@ impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
         link: L,
         offer: &Offer<'o>,
         config: &'b Config,
-        mut rng: R,
+        rng: R,
         rx: &'b mut [u8],
         tx: &'b mut [u8],
     ) -> Result<(Self, Option<&'o str>), HandshakeError<L::Error>> {
+        Self::open(link, offer, config, rng, rx, tx, None).await
+    }
+
+    /// As [`connect`](Self::connect), and offers the server to compress what it sends (permessage-deflate, RFC 7692):
+    /// in place of `offer.extensions`, for this end can obey no others. What the device sends goes out as it is.
+    ///
+    /// In `rx` what is read lies beside what comes of it: let it hold the largest message and some hundred bytes more, or
+    /// as many as such a message takes when it is compressed. [`ws::Config::max_message`] is the limit of what a
+    /// message expands to, and (with an eighth and 64 bytes more) of the bytes that it arrives in.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Deflate`] if the server compresses, and does not keep to the window that was offered. If it
+    /// does not compress at all that is no error.
+    pub async fn connect_compressed<'o>(
+        link: L,
+        offer: &Offer<'o>,
+        config: &'b Config,
+        rng: R,
+        rx: &'b mut [u8],
+        tx: &'b mut [u8],
+        decompressor: impl Into<Decompressor<'b>>,
+    ) -> Result<(Self, Option<&'o str>), HandshakeError<L::Error>> {
+        Self::open(link, offer, config, rng, rx, tx, Some(decompressor.into())).await
+    }
+
+    pub(crate) async fn open<'o>(
+        link: L,
+        offer: &Offer<'o>,
+        config: &'b Config,
+        mut rng: R,
+        rx: &'b mut [u8],
+        tx: &'b mut [u8],
+        decompressor: Option<Decompressor<'b>>,
+    ) -> Result<(Self, Option<&'o str>), HandshakeError<L::Error>> {
         let mut stream = Buffered::new(link, config.write_timeout, rx, tx);
         let upgrade = ClientUpgrade::new(&mut rng);
-        let subprotocol = with_timeout(config.handshake_timeout, shake_hands(&mut stream, &upgrade, offer))
+        let deflate = decompressor.as_ref().map(Decompressor::config);
+        let shake_hands = shake_hands(&mut stream, &upgrade, offer, deflate);
+        let (subprotocol, agreed) = with_timeout(config.handshake_timeout, shake_hands)
             .await
             .unwrap_or(Err(HandshakeError::Timeout))?;
         let connection = Connection::new(Client(rng), &config.ws, now());
-        Ok((Self { stream, connection, unfinished: false }, subprotocol))
+        let socket = Self { stream, connection, unfinished: false };
+        let socket = match (agreed, decompressor) {
+            (Some(agreed), Some(Decompressor { codec, .. })) => socket.with_deflate(agreed, codec),
+            _ => socket,
+        };
+        Ok((socket, subprotocol))
     }
 }
 
@@ -120,8 +184,11 @@ async fn shake_hands<'o, L: Link>(
     stream: &mut Buffered<'_, L>,
     upgrade: &ClientUpgrade,
     offer: &Offer<'o>,
-) -> Result<Option<&'o str>, HandshakeError<L::Error>> {
-    upgrade.write_request(&mut stream.tx(), offer).map_err(HandshakeError::Request)?;
+    deflate: Option<deflate::Config>,
+) -> Result<(Option<&'o str>, Option<Agreed>), HandshakeError<L::Error>> {
+    let extensions = deflate.map(|deflate| deflate.offer());
+    let whole = Offer { extensions: extensions.as_deref().or(offer.extensions), ..*offer };
+    upgrade.write_request(&mut stream.tx(), &whole).map_err(HandshakeError::Request)?;
     stream.flush().await?;
     let mut reader = HeadReader::default();
     let head = loop {
@@ -135,7 +202,7 @@ async fn shake_hands<'o, L: Link>(
         }
     };
     let response = head.view(stream.rx());
-    let agreed = upgrade.check(offer, &response).map_err(|error| match error {
+    let agreed = upgrade.check(&whole, &response).map_err(|error| match error {
         ResponseError::Status(status) => {
             let retry_after = response.retry_after().map(|s| u32::try_from(s).unwrap_or(u32::MAX));
             HandshakeError::Refused { status, retry_after }
@@ -144,8 +211,12 @@ async fn shake_hands<'o, L: Link>(
     })?;
     let chosen = agreed.subprotocol();
     let subprotocol = offer.subprotocols.iter().copied().find(|offered| Some(*offered) == chosen);
+    let deflate = match deflate {
+        Some(deflate) => deflate.check(agreed.extensions()).map_err(HandshakeError::Deflate)?,
+        None => None,
+    };
     head.release(&mut stream.rx());
-    Ok(subprotocol)
+    Ok((subprotocol, deflate))
 }
 
 impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
@@ -157,6 +228,17 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
             connection: Connection::new(Client(rng), &config.ws, now()),
             unfinished: false,
         }
+    }
+
+    /// The same connection with permessage-deflate, on which the opening handshake agreed. `codec` begins anew, and
+    /// belongs to this connection for its whole life.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Agreed, codec: &'b mut dyn Inflate) -> Self {
+        // What an earlier connection left in it, which may have broken in the middle of a message.
+        codec.end_message(Window { takeover: false, ..agreed.server });
+        self.stream.inflate = Some(codec);
+        self.connection = self.connection.with_deflate(agreed);
+        self
     }
 
     /// Waits for the next event, answering Pings and keeping the heartbeat meanwhile.

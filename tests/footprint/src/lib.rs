@@ -54,6 +54,9 @@ state! {
     "session::ServerMessage" = size_of::<session::ServerMessage<'static>>();
     "embassy::WebSocket<TcpSocket>" = size_of::<embassy::WebSocket<'static, Socket, NoState>>();
     "embassy::Uplink<Tcp>" = size_of::<embassy::Uplink<'static, embassy::Tcp<'static>, NoState>>();
+    "embassy::Inflater<512>" = size_of::<embassy::Inflater<512>>();
+    "embassy::Inflater<4096>" = size_of::<embassy::Inflater<4096>>();
+    "embassy::Inflater<32768>" = size_of::<embassy::Inflater<32768>>();
     "embassy::Outbox, beside its bytes" = size_of::<embassy::Outbox<NoopRawMutex, 1024>>() - 1024;
 }
 
