@@ -126,13 +126,13 @@ fn rfc7692_6_1_a_streamed_message_has_rsv1_on_its_first_frame_only() {
         streamed::<Server, AnyClient>(piece);
         streamed::<AnyClient, Server>(piece);
     }
-    // Without a piece it is a compressed message of nothing, which is an empty one.
+    // Without a piece it is an empty message, and there was nothing to compress.
     let mut server = Endpoint::<Server>::new(Config::new()).deflate(AGREED);
     server.lend(|connection, io| {
         connection.start_deflated(Kind::Text).unwrap();
         connection.finish(&mut io.tx).unwrap();
     });
-    assert_eq!(server.frames(), [Sent { b0: 0xc1, mask: None, payload: vec![] }]);
+    assert_eq!(server.frames(), [Sent { b0: 0x81, mask: None, payload: vec![] }]);
     server.write(usize::MAX);
     let heard = transcript(Endpoint::<AnyClient>::new(Config::new()).deflate(AGREED), &[&server.sent]).heard;
     assert_eq!(heard, [Heard::Text(String::new())]);

@@ -1,7 +1,9 @@
 //! longwire's WebSocket for tokio, with its default buffers.
 
 use crate::{Error, MAX_MESSAGE};
-use longwire::websocket::{Config, ConnectOptions, Delivery, Event, Kind, Message, WebSocket, accept, connect};
+use longwire::websocket::{
+    Config, ConnectOptions, Delivery, Event, Kind, Message, WebSocket, accept, connect,
+};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;

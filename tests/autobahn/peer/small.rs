@@ -226,7 +226,11 @@ impl<R: Role> Link<R> {
                 }
                 Ok(Step::NeedInput) => self.wait()?,
                 Ok(Step::NeedSpace(len)) => {
-                    assert_eq!(self.connection.config().delivery, Delivery::Whole, "MIN_RX is enough for chunks");
+                    assert_eq!(
+                        self.connection.config().delivery,
+                        Delivery::Whole,
+                        "MIN_RX is enough for chunks"
+                    );
                     self.wire.buffers.rx.resize(len, 0);
                     None
                 }
