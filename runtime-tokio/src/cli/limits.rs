@@ -12,6 +12,9 @@ pub(crate) struct Limits {
     /// Connections at a time
     #[arg(long, value_name = "N", default_value_t = gateway().max_connections, value_parser = at_least_one::<u32>)]
     max_connections: u32,
+    /// Connections of one address whose first request has not come
+    #[arg(long, value_name = "N", default_value_t = gateway().max_handshakes, value_parser = at_least_one::<u32>)]
+    max_handshakes: u32,
     /// Bytes of a request's head; half of it for the target
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(gateway().max_head), value_parser = a_head)]
     max_head: Bytes,
@@ -99,6 +102,7 @@ impl Limits {
     pub(crate) fn gateway(&self) -> GatewayConfig {
         GatewayConfig {
             max_connections: self.max_connections,
+            max_handshakes: self.max_handshakes,
             max_head: self.max_head.0,
             handshake_timeout: self.handshake_timeout.0,
             request_timeout: self.request_timeout.0,

@@ -11,6 +11,9 @@ pub struct GatewayConfig {
     /// Connections at a time, of whatever kind. Default 10,000. One more is refused with `too_many_connections`,
     /// or, when a flood of them leaves no time for words, closed.
     pub max_connections: u32,
+    /// Connections of one address (of IPv6: of one /64) at a time whose first request has not come yet. Default 1,000.
+    /// One more is refused with `too_many_connections`. Behind a proxy all of them come from one address.
+    pub max_handshakes: u32,
     /// Bytes of a request's head. Default 8 KiB, of which the target may take half. Beyond it: 431, or 414.
     pub max_head: usize,
     /// How long a request's head may take from the moment the connection is open, or since the last answer on it.
@@ -37,6 +40,7 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_handshakes: 1000,
             max_head: 8 << 10,
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),

@@ -2,6 +2,7 @@
 //! then it goes where it belongs.
 
 use super::access::check_origin;
+use super::handshakes::Handshake;
 use super::head::Head;
 use super::refused::Refused;
 use super::stream::{Kind, refusal};
@@ -72,10 +73,12 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
         };
         gateway.metrics().accepted.inc();
         let gateway = gateway.clone();
-        if let Ok(permit) = Arc::clone(&gateway.inner.permits).try_acquire_owned() {
+        let permit = Arc::clone(&gateway.inner.permits).try_acquire_owned();
+        let place = gateway.inner.handshakes.begin(peer.ip());
+        if let (Ok(permit), Some(place)) = (permit, place) {
             tracing::debug!(%peer, "open");
             let permit = Arc::new(Permit { peer, _permit: permit });
-            tokio::spawn(connection(gateway, routes.clone(), stream, permit));
+            tokio::spawn(connection(gateway, routes.clone(), stream, permit, place));
         } else if let Ok(place) = Arc::clone(&lane).try_acquire_owned() {
             gateway.metrics().turned_away(Code::TooManyConnections.as_str());
             tokio::spawn(async move {
@@ -89,12 +92,19 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
 }
 
 /// One connection, from its first byte.
-async fn connection(gateway: Gateway, routes: Router, mut stream: TcpStream, permit: Arc<Permit>) {
+async fn connection(
+    gateway: Gateway,
+    routes: Router,
+    mut stream: TcpStream,
+    permit: Arc<Permit>,
+    place: Handshake,
+) {
     let limits = gateway.config().head_limits();
     let head = tokio::select! {
         head = timeout(gateway.config().handshake_timeout, Head::read(&mut stream, &limits)) => head,
         () = gateway.drained() => return,
     };
+    drop(place);
     let refused = match head {
         Ok(Ok(Some(Ok(head)))) => return go_on(gateway, routes, stream, head, permit).await,
         Ok(Ok(Some(Err(error)))) => Refused::from(error),
@@ -178,7 +188,10 @@ async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, 
 
 /// A connection too many. A client of SSE has to be told in its own way, or it never comes back.
 async fn turn_away(gateway: &Gateway, mut stream: TcpStream) {
-    let refused = Refused::new(Code::TooManyConnections, "as many connections as max_connections allows");
+    let refused = Refused::new(
+        Code::TooManyConnections,
+        "as many connections as max_connections, or max_handshakes of one address, allow",
+    );
     let refused = refused.retry_after(RETRY_AFTER);
     let limits = gateway.config().head_limits();
     let kind = match timeout(REFUSAL_TIME, Head::read(&mut stream, &limits)).await {

@@ -47,6 +47,13 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
             "connections, connections_refused",
         ),
         (
+            "max-handshakes",
+            config.max_handshakes.to_string(),
+            "connections of one address (or IPv6 /64) whose first request has not come",
+            "503 `too_many_connections`, as above",
+            "connections_refused",
+        ),
+        (
             "max-head",
             Bytes(config.max_head).to_string(),
             "bytes of a request's head; half of it for the target",

@@ -35,6 +35,7 @@ mod access;
 mod auth;
 mod config;
 mod front;
+mod handshakes;
 mod head;
 pub mod limits;
 mod metrics;
@@ -53,6 +54,7 @@ pub use config::GatewayConfig;
 pub use origin::{Origin, OriginError};
 
 use crate::hub::Hub;
+use handshakes::Handshakes;
 use longwire_core::session::Code;
 use metrics::Metrics;
 use refused::Refused;
@@ -78,6 +80,7 @@ struct Inner {
     metrics: Metrics,
     /// One for each connection that may be open.
     permits: Arc<Semaphore>,
+    handshakes: Arc<Handshakes>,
     draining: watch::Sender<bool>,
 }
 
@@ -86,8 +89,9 @@ impl Gateway {
     pub fn new(hub: Arc<Hub>, config: GatewayConfig) -> Self {
         let permits = Arc::new(Semaphore::new(config.max_connections as usize));
         let metrics = Metrics::new(Arc::clone(&hub), Arc::clone(&permits), config.max_connections);
+        let handshakes = Handshakes::new(config.max_handshakes);
         let draining = watch::Sender::new(false);
-        Self { inner: Arc::new(Inner { hub, config, metrics, permits, draining }) }
+        Self { inner: Arc::new(Inner { hub, config, metrics, permits, handshakes, draining }) }
     }
 
     /// The hub behind it.

@@ -111,6 +111,27 @@ async fn a_flood_is_closed_without_a_word() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cve_2026_33219_cve_2026_41399_ghsa_r635_g3xr_vw7x_an_address_has_few_places_before_its_request() {
+    let served = with(GatewayConfig { max_handshakes: 3, ..GatewayConfig::default() }).await;
+    // Those whose request was there do not count.
+    let (_first, _second) = (held(&served).await, held(&served).await);
+    let mut slow = Vec::new();
+    for begun in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+        let mut client = served.connect().await;
+        client.send(begun.as_bytes()).await;
+        slow.push(client);
+    }
+    let answer = served.get("/healthz", "").await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "too_many_connections"));
+    // Each that is done, or gone, makes room for another.
+    slow[2].send(b"\r\n").await;
+    slow[2].answer().await;
+    assert_eq!(served.get("/healthz", "").await.status, 200);
+    drop(slow);
+    within(async { while served.get("/healthz", "").await.status != 200 {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_does_not_come_is_not_waited_for() {
     let served =
         with(GatewayConfig { handshake_timeout: Duration::from_millis(200), ..GatewayConfig::default() })
