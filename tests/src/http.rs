@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+
+use rustix::net::{AddressFamily, SocketType};
 
 use serde_json::Value;
 
@@ -39,7 +41,18 @@ impl Response {
 
 /// A connection whose reads fail after [`PATIENCE`].
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("it accepts connections");
+    patient(TcpStream::connect_timeout(&address, PATIENCE).expect("it accepts connections"))
+}
+
+/// The same from an address of one's own choice, such as 127.0.0.2.
+pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(&socket, &SocketAddrV4::new(source, 0)).expect("an address of this machine");
+    rustix::net::connect(&socket, &address).expect("it accepts connections");
+    patient(socket.into())
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
     stream.set_nodelay(true).expect("a socket");

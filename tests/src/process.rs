@@ -60,6 +60,14 @@ impl Program {
         self.child.id()
     }
 
+    /// Bytes of memory that it occupies now.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kib << 10
+    }
+
     /// Its input, if it was started with a pipe.
     pub fn stdin(&mut self) -> std::process::ChildStdin {
         self.child.stdin.take().expect("started with Stdio::piped()")

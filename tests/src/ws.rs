@@ -71,9 +71,16 @@ impl Socket {
             return Err(head);
         }
         assert_eq!(head.header("sec-websocket-accept"), Some(ACCEPT), "{head:?}");
-        assert_eq!(head.header("sec-websocket-extensions"), None, "an extension that was not offered");
+        let offered = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-extensions"));
+        let agreed = head.header("sec-websocket-extensions");
+        assert!(offered || agreed.is_none(), "an extension that was not offered");
         let subprotocol = head.header("sec-websocket-protocol").map(str::to_owned);
         Ok(Self { stream, subprotocol })
+    }
+
+    /// The socket underneath, for somebody who ends it from outside.
+    pub fn stream(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().expect("a handle")
     }
 
     /// Sends any bytes. That the server has closed already is not an error: what it said counts.
