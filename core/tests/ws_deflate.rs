@@ -1,4 +1,11 @@
 //! permessage-deflate on a connection (RFC 7692 sections 6 and 7.2).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong has to stop"
+)]
 
 mod common;
 

@@ -1,4 +1,11 @@
 //! Compressed messages that mean harm, and codecs that do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong has to stop"
+)]
 
 mod common;
 

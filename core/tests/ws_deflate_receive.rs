@@ -1,4 +1,11 @@
 //! What an endpoint makes of compressed messages (RFC 7692 sections 6.2 and 7.2.2).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong has to stop"
+)]
 
 mod common;
 

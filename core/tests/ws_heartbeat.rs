@@ -159,3 +159,18 @@ fn a_pulled_cable_is_noticed_at_both_ends() {
     // Interval, timeout, and what was under way.
     assert!(pair.now <= cut + 40_000 + 50, "{} after {cut}", pair.now);
 }
+
+#[test]
+fn a_deadline_beyond_the_end_of_time_is_one_all_the_same() {
+    let heartbeat = Heartbeat { interval: Duration::from_secs(30), timeout: Duration::MAX };
+    let config = Config { heartbeat: Some(heartbeat), close_timeout: Duration::MAX, ..Config::new() };
+    let mut server = Endpoint::<Server>::new(config);
+    assert_eq!(sent(server.at(31_000)), [0x89]);
+    assert_eq!(due(&server), Some(u64::MAX - 1));
+    // One Ping, however long it takes.
+    assert_eq!(sent(server.at(62_000).at(93_000)), [0x89]);
+    let now = server.now;
+    server.lend(|connection, io| connection.close(now, &mut io.tx, CloseCode::NORMAL, "")).unwrap();
+    assert_eq!(due(&server), Some(u64::MAX - 1));
+    assert_eq!(server.at(u64::MAX - 2).closed, None);
+}

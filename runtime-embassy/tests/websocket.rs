@@ -290,6 +290,10 @@ fn close_waits_for_the_peer() {
 
 /// The answer to the request that `wire` holds, as a server of the core gives it.
 fn answer(wire: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
+    answer_with(wire, subprotocol, None)
+}
+
+fn answer_with(wire: &[u8], subprotocol: Option<&str>, extensions: Option<&str>) -> Vec<u8> {
     let (mut rx, mut rx_at) = (vec![0; 1024], RxCursor::default());
     let (mut tx, mut tx_at) = (vec![0; 1024], TxCursor::default());
     let (mut rx, mut tx) = (RxBuf::new(&mut rx, &mut rx_at), TxBuf::new(&mut tx, &mut tx_at));
@@ -299,7 +303,7 @@ fn answer(wire: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
     };
     let request = head.view(rx.reborrow());
     assert_eq!((request.target(), request.authority()), ("/v1/stream", "10.0.2.2:8080"));
-    upgrade::accept(&request).unwrap().write_response(&mut tx, subprotocol, None, &[]).unwrap();
+    upgrade::accept(&request).unwrap().write_response(&mut tx, subprotocol, extensions, &[]).unwrap();
     tx.pending().to_vec()
 }
 
@@ -339,6 +343,42 @@ fn rfc6455_4_1_opening_handshake_at_every_split_with_frames_right_behind_it() {
         };
         let done = shake_hands(Pace::Bytes(bytes), 256 + ws::MIN_RX, reply).unwrap();
         assert_eq!(done, (Some("longwire.v1.cbor"), format!("binary {:?}", b"hello")));
+    }
+}
+
+/// The buffer cannot grow, so what comes with the answer must not fill it.
+#[test]
+fn compressed_messages_right_behind_the_answer_fit_into_twice_the_largest_message() {
+    let _clock = clock();
+    let config = Config { ws: ws::Config { max_message: 300, ..ws::Config::new() }, ..Config::new() };
+    // 300 times "x", and a hundred such messages: what the server has to say at once fills any buffer.
+    let message = [0xc2, 8, 0xaa, 0xa8, 0x18, 0x05, 0xc4, 0x02, 0x00, 0x00];
+    for bytes in [1, 100, usize::MAX] {
+        let link = Memory::new(Pace::Bytes(bytes));
+        let wire = link.wire.clone();
+        let (mut rx, mut tx) = (vec![0; 2 * 300 + ws::MIN_RX], [0; 512]);
+        let mut inflater = longwire_embassy::Inflater::<512>::new();
+        let mut socket = {
+            let connect = WebSocket::connect_compressed(
+                link,
+                &OFFER,
+                &config,
+                Numbers(1),
+                &mut rx,
+                &mut tx,
+                &mut inflater,
+            );
+            let mut connect = std::pin::pin!(connect);
+            assert!(poll_times(connect.as_mut(), 2000).is_none());
+            let agreed = "permessage-deflate; server_no_context_takeover; server_max_window_bits=9";
+            let reply = answer_with(&wire.borrow().from_client, None, Some(agreed));
+            wire.borrow_mut().to_client.extend(reply);
+            (0..100).for_each(|_| wire.borrow_mut().to_client.extend(&message));
+            poll_times(connect, 2000).unwrap().unwrap().0
+        };
+        for _ in 0..100 {
+            assert_eq!(poll_times(socket.recv(), 2000), Some(Ok(Event::Binary(&[b'x'; 300]))));
+        }
     }
 }
 

@@ -313,6 +313,8 @@ pub struct ClientUpgrade {
     key: [u8; 24],
 }
 
+const _: () = assert!(size_of::<ClientUpgrade>() <= 24);
+
 impl ClientUpgrade {
     /// Draws a key.
     pub fn new(rng: &mut impl CryptoRng) -> Self {

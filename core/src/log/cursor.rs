@@ -34,6 +34,8 @@ pub struct Cursor {
     pub seq: u64,
 }
 
+const _: () = assert!(size_of::<Cursor>() <= 16);
+
 impl Cursor {
     /// Reads a cursor from exactly the text that [`to_text`](Self::to_text) writes.
     ///

@@ -121,6 +121,9 @@ pub struct Backoff {
     connected: Option<Instant>,
 }
 
+// Most of it is the configuration, of which a client has one.
+const _: () = assert!(size_of::<Backoff>() <= 88);
+
 impl Backoff {
     /// Before the first attempt, which is made at once.
     pub const fn new(config: BackoffConfig) -> Self {

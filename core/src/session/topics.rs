@@ -85,6 +85,8 @@ impl fmt::Debug for Topics<'_> {
 #[derive(Clone)]
 pub struct TopicsIter<'b>(Walk<'b>);
 
+const _: () = assert!(size_of::<TopicsIter<'_>>() <= 72);
+
 #[derive(Clone)]
 enum Walk<'b> {
     List(core::slice::Iter<'b, &'b str>),

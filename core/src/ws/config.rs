@@ -13,6 +13,10 @@ pub struct Config {
     /// Under [`Delivery::Whole`] a receive buffer that grows to this (and [`MIN_RX`](super::MIN_RX) more) is
     /// what a peer can make an endpoint spend; a buffer ends at 4 GiB, and so do such messages whatever stands
     /// here.
+    ///
+    /// With permessage-deflate it holds for what comes out: one byte more is never inflated. What goes in may be an
+    /// eighth more than that, and 64 bytes, and 8 for each fragment. Both lie in the buffer, so that grows to twice
+    /// as much, and whole messages end at 2 GiB.
     pub max_message: u64,
 
     /// Most fragments of one message. Default 131,072. One more fails the connection with 1008. Fragments cost

@@ -8,6 +8,8 @@
 //! 3. write [`TxBuf::pending`](crate::buf::TxBuf::pending) to the socket;
 //! 4. sleep until there is input, or until [`poll_timeout`](Connection::poll_timeout), then
 //!    [`handle_timeout`](Connection::handle_timeout).
+//!
+//! What is compressed (RFC 7692) is agreed on and sent by the means of [`deflate`].
 
 mod close;
 mod config;

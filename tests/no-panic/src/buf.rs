@@ -25,6 +25,9 @@ fn rx() {
     rx.skip(any());
     rx.keep(any());
     rx.release(any());
+    if any() {
+        rx.reserve_for_expansion();
+    }
     black_box((rx.capacity(), rx.held(), rx.is_full(), rx.kept(), rx.unread()));
     black_box(rx.unread_mut());
     black_box(rx.kept_mut());

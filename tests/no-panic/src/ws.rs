@@ -4,7 +4,9 @@ use core::hint::black_box;
 use core::time::Duration;
 
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::http::extension;
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate::{self, Agreed, Corrupt, Deflate, Inflate, Inflated, Window};
 use longwire_core::ws::{
     self, Client, CloseCode, Config, Connection, Delivery, Event, FrameHeader, Heartbeat, Kind, OpCode, Role,
     Server, Step,
@@ -17,6 +19,7 @@ pub fn all() {
     client();
     server();
     frame();
+    negotiation();
 }
 
 /// The client, with what a device uses of it.
@@ -28,11 +31,52 @@ pub fn client() {
 pub fn server() {
     drive(Server);
     let config = config();
-    let mut connection = Connection::new(Server, &config, now());
-    if let Some(kind) = kind()
-        && let Ok(header) = forget(&mut connection).begin_shared(kind, any())
-    {
-        black_box(header.as_ref());
+    let mut connection = connection(Server, &config);
+    if let Some(kind) = kind() {
+        for header in [
+            forget(&mut connection).begin_shared(kind, any()),
+            forget(&mut connection).begin_shared_deflated(kind, any()),
+        ] {
+            match header {
+                Ok(header) => _ = black_box(header.as_ref()),
+                Err(error) => show(error),
+            }
+        }
+    }
+}
+
+/// With permessage-deflate, or without.
+fn connection<R: Role>(role: R, config: &Config) -> Connection<R, &Config> {
+    let connection = Connection::new(role, config, now());
+    if any() { connection.with_deflate(agreed()) } else { connection }
+}
+
+fn window() -> Window {
+    Window { bits: any(), takeover: any() }
+}
+
+fn agreed() -> Agreed {
+    Agreed { server: window(), client: window() }
+}
+
+/// A codec that reads, writes and says what it likes.
+struct Liar;
+
+impl Inflate for Liar {
+    fn inflate(&mut self, input: &[u8], output: &mut [u8]) -> Result<Inflated, Corrupt> {
+        black_box((input, output));
+        if any() { Ok(Inflated { read: any(), written: any() }) } else { Err(Corrupt) }
+    }
+
+    fn end_message(&mut self, window: Window) {
+        black_box(window);
+    }
+}
+
+impl Deflate for Liar {
+    fn deflate_message(&mut self, window: Window, input: &[u8], output: &mut [u8]) -> Option<usize> {
+        black_box((window, input, output));
+        any::<bool>().then(any)
     }
 }
 
@@ -63,12 +107,15 @@ fn drive<R: Role>(role: R) {
     let config = config();
     let (mut rx, mut rx_at) = ([0; 512], RxCursor::default());
     let (mut tx, mut tx_at) = ([0; 512], TxCursor::default());
-    let mut connection = Connection::new(role, &config, now());
+    let (mut connection, mut codec) = (connection(role, &config), Liar);
     while any() {
         let connection = forget(&mut connection);
         let rx = RxBuf::new(any_bytes(&mut rx), forget(&mut rx_at));
         let tx = TxBuf::new(any_bytes(&mut tx), forget(&mut tx_at));
         let mut io = Io::new(rx, tx);
+        if any() {
+            io = io.with_inflate(&mut codec);
+        }
         match connection.poll(now(), &mut io) {
             Ok(Step::Event(found)) => look_at(found.event(io.rx.reborrow())),
             Ok(step) => _ = black_box(step),
@@ -78,6 +125,7 @@ fn drive<R: Role>(role: R) {
             }
         }
         black_box((connection.poll_timeout(), connection.is_open(), connection.config()));
+        black_box((connection.deflate(), connection.send_window()));
         _ = black_box(connection.handle_timeout(now(), &mut io));
         send(connection, &mut io.tx);
         if any() {
@@ -105,23 +153,26 @@ fn look_at(event: Event<'_>) {
 
 fn send<R: Role>(connection: &mut Connection<R, &Config>, tx: &mut TxBuf<'_>) {
     let mut bytes = [0; 256];
-    let result = match any::<u8>() {
-        0 => connection.send_text(tx, any_str(&mut bytes)),
-        1 => connection.send_binary(tx, any_bytes(&mut bytes)),
-        2 => kind().map_or(Ok(()), |kind| connection.send_message(tx, kind, any_bytes(&mut bytes))),
-        3 => {
-            kind().map_or(Ok(()), |kind| connection.send_with(tx, kind, any(), |space| _ = black_box(space)))
-        }
-        4 => connection.send_ping(tx, any_bytes(&mut bytes)),
-        5 => connection.send_pong(tx, any_bytes(&mut bytes)),
-        6 => kind().map_or(Ok(()), |kind| connection.start(kind)),
-        7 => connection.write(tx, any_bytes(&mut bytes)).map(|n| _ = black_box(n)),
-        8 => connection.finish(tx),
-        _ => match CloseCode::new(any()) {
-            Some(code) => connection.close(now(), tx, code, any_str(&mut bytes)),
-            None => Ok(()),
-        },
-    };
+    let result =
+        match any::<u8>() {
+            0 => connection.send_text(tx, any_str(&mut bytes)),
+            1 => connection.send_binary(tx, any_bytes(&mut bytes)),
+            2 => kind().map_or(Ok(()), |kind| connection.send_message(tx, kind, any_bytes(&mut bytes))),
+            3 => kind()
+                .map_or(Ok(()), |kind| connection.send_with(tx, kind, any(), |space| _ = black_box(space))),
+            4 => connection.send_ping(tx, any_bytes(&mut bytes)),
+            5 => connection.send_pong(tx, any_bytes(&mut bytes)),
+            6 => kind().map_or(Ok(()), |kind| connection.start(kind)),
+            7 => connection.write(tx, any_bytes(&mut bytes)).map(|n| _ = black_box(n)),
+            8 => connection.finish(tx),
+            9 => kind().map_or(Ok(()), |kind| connection.start_deflated(kind)),
+            10 => kind()
+                .map_or(Ok(()), |kind| connection.send_deflated(tx, kind, any_bytes(&mut bytes), &mut Liar)),
+            _ => match CloseCode::new(any()) {
+                Some(code) => connection.close(now(), tx, code, any_str(&mut bytes)),
+                None => Ok(()),
+            },
+        };
     if let Err(error) = result {
         show(error);
     }
@@ -139,4 +190,20 @@ fn frame() {
     let header = FrameHeader { fin: any(), rsv1: any(), opcode, mask, len: any() };
     black_box(header.encode().as_ref());
     black_box(ws::unmask(any_bytes(&mut bytes), any()));
+}
+
+fn negotiation() {
+    let config =
+        if any() { deflate::Config { send: window(), receive: window() } } else { deflate::Config::new() };
+    black_box(config.offer().as_str());
+    let mut bytes = [0; 256];
+    let value: &[u8] = any_bytes(&mut bytes);
+    if let Some((agreed, answer)) = config.accept(extension::parse(value).flatten()) {
+        black_box((agreed, answer.as_str()));
+    }
+    match config.check(extension::parse(value).flatten()) {
+        Ok(agreed) => _ = black_box(agreed),
+        Err(error) => show(error),
+    }
+    show(Corrupt);
 }

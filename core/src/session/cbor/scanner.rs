@@ -74,6 +74,9 @@ pub(in crate::session) struct Scanner<'b> {
     begun: bool,
 }
 
+// It lives on the stack while a message is read.
+const _: () = assert!(size_of::<Scanner<'_>>() <= 592);
+
 impl<'b> Scanner<'b> {
     /// Reads one item, nested at most [`MAX_DEPTH`] levels deep.
     pub(in crate::session) fn new(input: &'b [u8]) -> Self {

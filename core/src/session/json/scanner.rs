@@ -36,6 +36,9 @@ pub(in crate::session) struct Scanner<'b> {
     expect: Expect,
 }
 
+// It lives on the stack while a message is read.
+const _: () = assert!(size_of::<Scanner<'_>>() <= 72);
+
 /// What may come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expect {

@@ -9,11 +9,13 @@ mod tests;
 use super::deflate::Agreed;
 use super::event::Finding;
 use super::{
-    CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Server, Step,
+    Client, CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Server,
+    Step,
 };
 use crate::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use crate::time::Instant;
 use core::ops::Deref;
+use core::time::Duration;
 
 /// Smallest send buffer: the largest Pong of a client (131 bytes) and a Close with its code (8 bytes). As much
 /// stays reserved for control frames in any send buffer, whatever the application queues.
@@ -28,9 +30,13 @@ const PONG_ROOM: usize = 2 + 4 + 125;
 const CLOSE_ROOM: usize = 2 + 4 + 2;
 
 // What an idle connection costs is a promise to those who hold many.
-const _: () = assert!(
-    size_of::<Connection<Server, &'static Config>>() + size_of::<RxCursor>() + size_of::<TxCursor>() <= 128
-);
+const _: () = assert!(idle::<Server>() <= 128);
+const _: () = assert!(idle::<Client<&'static ()>>() <= 128);
+
+/// A connection of this role, its configuration (and a client's generator) by reference, and its cursors.
+const fn idle<R>() -> usize {
+    size_of::<Connection<R, &'static Config>>() + size_of::<RxCursor>() + size_of::<TxCursor>()
+}
 
 /// A WebSocket connection, of either [`Role`], after the opening handshake (RFC 6455 sections 5 to 7).
 ///
@@ -75,7 +81,7 @@ pub struct Connection<R, C = &'static Config> {
     /// When the last byte came.
     heard: Instant,
     /// What is being waited for: the answer to a Ping, the peer's Close, or the end of the stream.
-    deadline: Option<Instant>,
+    deadline: Deadline,
     /// Payload of the current frame that did not arrive yet.
     remaining: u64,
     /// Payload of the current message that did.
@@ -122,6 +128,22 @@ enum Inflating {
     Done,
 }
 
+/// A moment, or none, in the room of a moment: the last there is means none.
+#[derive(Clone, Copy, Debug)]
+struct Deadline(Instant);
+
+impl Deadline {
+    const NEVER: Self = Self(Instant::from_millis(u64::MAX));
+
+    fn after(now: Instant, by: Duration) -> Self {
+        Self(now.after(by).min(Instant::from_millis(u64::MAX - 1)))
+    }
+
+    fn get(self) -> Option<Instant> {
+        Some(self.0).filter(|at| *at < Self::NEVER.0)
+    }
+}
+
 /// RFC 6455 section 7.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -140,7 +162,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             role,
             config,
             heard: now,
-            deadline: None,
+            deadline: Deadline::NEVER,
             remaining: 0,
             message_len: 0,
             compressed_len: 0,
@@ -188,7 +210,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         if io.rx.unread().len() > self.seen as usize {
             self.heard = now;
             if self.phase == Phase::Open {
-                self.deadline = None;
+                self.deadline = Deadline::NEVER;
             }
         }
         self.drop_event(&mut io.rx);
@@ -212,7 +234,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called; `None`: only input can change anything.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match (self.phase, self.deadline) {
+        match (self.phase, self.deadline.get()) {
             (Phase::Over(_), _) => None,
             (_, Some(deadline)) => Some(deadline),
             (Phase::Open, None) => self.config.heartbeat.map(|h| self.heard.after(h.interval)),
@@ -222,7 +244,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// Does what is due: sends a Ping, or gives the connection up. Called too early it does nothing.
     pub fn handle_timeout(&mut self, now: Instant, io: &mut Io<'_>) -> Step {
-        if let Some(deadline) = self.deadline {
+        if let Some(deadline) = self.deadline.get() {
             if now >= deadline {
                 return self.give_up(io);
             }
@@ -234,7 +256,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             if io.tx.room() >= MIN_TX {
                 self.put_frame(&mut io.tx, OpCode::Ping, &[&[]]);
             }
-            self.deadline = Some(now.after(timeout));
+            self.deadline = Deadline::after(now, timeout);
         }
         match self.phase {
             Phase::Over(cause) => Step::Closed(cause),
@@ -262,7 +284,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         }
         self.put_close(tx, Some(code), reason);
         self.phase = Phase::CloseSent;
-        self.deadline = Some(now.after(self.config.close_timeout));
+        self.deadline = Deadline::after(now, self.config.close_timeout);
         Ok(())
     }
 

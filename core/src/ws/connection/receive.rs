@@ -5,7 +5,7 @@ use super::super::{
     CloseCause, CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step,
     unmask, utf8,
 };
-use super::{CLOSE_ROOM, Connection, Inflating, MIN_RX, MIN_TX, Phase, Receiving};
+use super::{CLOSE_ROOM, Connection, Deadline, Inflating, MIN_RX, MIN_TX, Phase, Receiving};
 use crate::buf::{Io, RxBuf, TxBuf};
 use crate::time::Instant;
 use core::ops::Deref;
@@ -202,7 +202,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                 // RFC 6455 7.1.1: the server ends the stream first, so that it is the server that holds TIME_WAIT
                 // no longer than it wants.
                 self.phase = if R::IS_CLIENT { Phase::Draining } else { Phase::Over(CloseCause::Clean) };
-                self.deadline = Some(now.after(self.config.close_timeout));
+                self.deadline = Deadline::after(now, self.config.close_timeout);
                 Finding::Close(place)
             }
         };
