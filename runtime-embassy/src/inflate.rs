@@ -49,14 +49,7 @@ impl<const WINDOW: usize> Inflater<WINDOW> {
     /// (`server_no_context_takeover`), and has no window to keep, either.
     pub const fn new() -> Self {
         const { assert!(WINDOW.is_power_of_two() && 1 << 8 <= WINDOW && WINDOW <= 1 << 15) };
-        Self {
-            state: None,
-            window: [0; WINDOW],
-            at: 0,
-            wrapped: false,
-            ended: false,
-            takeover: false,
-        }
+        Self { state: None, window: [0; WINDOW], at: 0, wrapped: false, ended: false, takeover: false }
     }
 
     /// An inflater that lets messages refer to those before them ("context takeover"). It makes short messages that
@@ -82,11 +75,7 @@ impl<const WINDOW: usize> Inflater<WINDOW> {
     }
 
     /// Inflates as much as fits behind what is in the window, up to its end.
-    fn inflate_piece(
-        &mut self,
-        input: &[u8],
-        output: &mut [u8],
-    ) -> Result<(TINFLStatus, Inflated), Corrupt> {
+    fn inflate_piece(&mut self, input: &[u8], output: &mut [u8]) -> Result<(TINFLStatus, Inflated), Corrupt> {
         let state = make(&mut self.state);
         // Once the window is full, it holds WINDOW bytes to refer to. Before that the library must not go round it: it
         // would find there what an earlier message left, or zeros.
