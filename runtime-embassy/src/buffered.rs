@@ -18,7 +18,7 @@ pub(crate) struct Buffered<'b, L> {
     tx: &'b mut [u8],
     tx_at: TxCursor,
     /// What turns compressed messages back, if the peer may send some.
-    pub(crate) inflate: Option<&'b mut dyn Inflate>,
+    pub(crate) inflate: Option<&'b mut (dyn Inflate + 'static)>,
     /// A write began, and did not end.
     writing: bool,
     /// Something was written since the link was last flushed.

@@ -48,7 +48,7 @@ impl Default for Config {
 /// [`Inflate`] of your own.
 pub struct Decompressor<'b> {
     /// It begins anew with each connection.
-    pub codec: &'b mut dyn Inflate,
+    pub codec: &'b mut (dyn Inflate + 'static),
     /// At most this is what a server may use. One that cannot keep to it does not compress.
     pub window: Window,
 }
@@ -233,7 +233,7 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
     /// The same connection with permessage-deflate, on which the opening handshake agreed. `codec` begins anew, and
     /// belongs to this connection for its whole life.
     #[must_use]
-    pub fn with_deflate(mut self, agreed: Agreed, codec: &'b mut dyn Inflate) -> Self {
+    pub fn with_deflate(mut self, agreed: Agreed, codec: &'b mut (dyn Inflate + 'static)) -> Self {
         // What an earlier connection left in it, which may have broken in the middle of a message.
         codec.end_message(Window { takeover: false, ..agreed.server });
         self.stream.inflate = Some(codec);

@@ -45,7 +45,7 @@ pub(crate) fn inflate(mut streams: &[u8], most: usize) -> Option<Vec<u8>> {
         let before = codec.total_in();
         let status = codec.decompress_vec(streams, &mut inflated, FlushDecompress::Sync).ok()?;
         assert!(inflated.len() < most);
-        streams = &streams[usize::try_from(codec.total_in() - before).unwrap()..];
+        streams = streams.get(usize::try_from(codec.total_in() - before).unwrap()..).unwrap();
         match status {
             Status::StreamEnd if streams.is_empty() => return Some(inflated),
             Status::StreamEnd => codec.reset(false),
