@@ -152,7 +152,8 @@ const READING: &str = r#"{"topic":"room/7/celsius","value":21.5,"topic":"room/8/
 fn compressed(server: &mut Connection<Server>, tx: &mut TxBuf<'_>, kind: Kind, data: &[u8], zlib: &mut Zlib) {
     let before = tx.pending().len();
     server.send_deflated(tx, kind, data, zlib).unwrap();
-    assert_eq!(tx.pending()[before] & 0xf0, 0xc0, "FIN and RSV1");
+    let first = tx.pending().get(before).unwrap();
+    assert_eq!(first & 0xf0, 0xc0, "FIN and RSV1");
 }
 
 /// Text, binary and CBOR; in frames and whole; with control frames between and inside; plain ones among them.
