@@ -4,10 +4,10 @@ use embassy_futures::select::{Either, select};
 use embassy_time::{Duration, Timer, with_timeout};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::time::Instant;
-use longwire_core::ws::deflate::Inflate;
 
 use crate::error::Error;
 use crate::link::Link;
+use crate::websocket::Decompressor;
 
 /// A link, what came from it and was not used yet, and what has to go out.
 pub(crate) struct Buffered<'b, L> {
@@ -18,7 +18,7 @@ pub(crate) struct Buffered<'b, L> {
     tx: &'b mut [u8],
     tx_at: TxCursor,
     /// What turns compressed messages back, if the peer may send some.
-    pub(crate) inflate: Option<&'b mut dyn Inflate>,
+    pub(crate) decompressor: Option<Decompressor<'b>>,
     /// A write began, and did not end.
     writing: bool,
     /// Something was written since the link was last flushed.
@@ -45,7 +45,7 @@ impl<'b, L: Link> Buffered<'b, L> {
             rx_at: RxCursor::new(),
             tx,
             tx_at: TxCursor::new(),
-            inflate: None,
+            decompressor: None,
             writing: false,
             written: false,
         }
@@ -61,8 +61,8 @@ impl<'b, L: Link> Buffered<'b, L> {
 
     pub(crate) fn io(&mut self) -> Io<'_> {
         let io = Io::new(RxBuf::new(self.rx, &mut self.rx_at), TxBuf::new(self.tx, &mut self.tx_at));
-        match &mut self.inflate {
-            Some(codec) => io.with_inflate(*codec),
+        match &mut self.decompressor {
+            Some(decompressor) => io.with_inflate(decompressor.codec),
             None => io,
         }
     }

@@ -5,7 +5,7 @@
 //! | [`WebSocket`] | a client over any [`Link`] |
 //! | [`Uplink`] | a connection to a gateway that comes back by itself |
 //! | [`Outbox`] | where readings wait for the network, in static memory |
-//! | [`Inflater`] | decompresses what a server sends, with the feature `inflate` |
+//! | `Inflater` | decompresses what a server sends (permessage-deflate), with the feature `inflate` |
 //! | [`Link`], [`Connect`] | what is needed of the stream below; bound to embassy-net by the feature `embassy-net` |
 //!
 //! All memory is lent or static, and all of it bounded. Nothing here is `Send`, and no future is boxed; a task polls it
@@ -60,4 +60,6 @@ pub use longwire_core as core;
 pub use net::Tcp;
 pub use outbox::{Counts, Outbox, ReportError, WhenFull};
 pub use uplink::{Gateway, Lost, Status, Uplink, UplinkConfig};
-pub use websocket::{Config, Decompressor, WebSocket};
+#[cfg(feature = "inflate")]
+pub use websocket::Decompressor;
+pub use websocket::{Config, WebSocket};

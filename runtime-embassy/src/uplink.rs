@@ -175,6 +175,7 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
 
     /// The same uplink, which offers the gateway to compress what it sends: see
     /// [`WebSocket::connect_compressed`]. The decompressor is lent to each connection in turn.
+    #[cfg(feature = "inflate")]
     #[must_use]
     pub fn with_decompressor(self, decompressor: impl Into<Decompressor<'b>>) -> Self {
         Self { decompressor: Some(decompressor.into()), ..self }

@@ -44,19 +44,28 @@ impl Default for Config {
     }
 }
 
-/// What decompresses the messages of a server, with the window that it has: an `Inflater` (feature `inflate`), or an
+/// What decompresses the messages of a server, with the window that it has: an [`Inflater`](crate::Inflater), or an
 /// [`Inflate`] of your own.
+#[cfg_attr(not(feature = "inflate"), expect(unreachable_pub, reason = "then it is not exported"))]
 pub struct Decompressor<'b> {
     /// It begins anew with each connection.
-    pub codec: &'b mut dyn Inflate,
+    pub codec: &'b mut (dyn Inflate + 'static),
     /// At most this is what a server may use. One that cannot keep to it does not compress.
     pub window: Window,
+    /// Without the feature there can be none, so what handles one is neither in the code nor in the memory of a device.
+    #[cfg(not(feature = "inflate"))]
+    never: core::convert::Infallible,
 }
 
 impl Decompressor<'_> {
     /// The same one for a shorter time.
     pub(crate) fn reborrow(&mut self) -> Decompressor<'_> {
-        Decompressor { codec: self.codec, window: self.window }
+        Decompressor {
+            codec: self.codec,
+            window: self.window,
+            #[cfg(not(feature = "inflate"))]
+            never: self.never,
+        }
     }
 
     /// What is offered, and what an answer is checked against. About the other direction there is nothing to say, for
@@ -134,13 +143,15 @@ impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
     /// As [`connect`](Self::connect), and offers the server to compress what it sends (permessage-deflate, RFC 7692):
     /// in place of `offer.extensions`, for this end can obey no others. What the device sends goes out as it is.
     ///
-    /// In `rx` what is read lies beside what comes of it: let it hold the largest message and some hundred bytes more, or
-    /// as many as such a message takes when it is compressed. [`ws::Config::max_message`] is the limit of what a
-    /// message expands to, and (with an eighth and 64 bytes more) of the bytes that it arrives in.
+    /// In `rx` what is still compressed lies beside what came of it, so let it hold the largest message twice, or as much
+    /// more than once as such a message takes on the wire. A message for which it is too small ends the connection with
+    /// 1009. [`ws::Config::max_message`] bounds what a message expands to, and (with an eighth and 64 bytes more) the
+    /// bytes that it comes in.
     ///
     /// # Errors
     /// [`HandshakeError::Deflate`] if the server compresses, and does not keep to the window that was offered. If it
     /// does not compress at all that is no error.
+    #[cfg(feature = "inflate")]
     pub async fn connect_compressed<'o>(
         link: L,
         offer: &Offer<'o>,
@@ -172,7 +183,7 @@ impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
         let connection = Connection::new(Client(rng), &config.ws, now());
         let socket = Self { stream, connection, unfinished: false };
         let socket = match (agreed, decompressor) {
-            (Some(agreed), Some(Decompressor { codec, .. })) => socket.with_deflate(agreed, codec),
+            (Some(agreed), Some(decompressor)) => socket.deflated(agreed, decompressor),
             _ => socket,
         };
         Ok((socket, subprotocol))
@@ -234,13 +245,18 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
         }
     }
 
-    /// The same connection with permessage-deflate, on which the opening handshake agreed. `codec` begins anew, and
-    /// belongs to this connection for its whole life.
+    /// The same connection with permessage-deflate, on which the opening handshake agreed. The decompressor belongs to
+    /// this connection for its whole life.
+    #[cfg(feature = "inflate")]
     #[must_use]
-    pub fn with_deflate(mut self, agreed: Agreed, codec: &'b mut dyn Inflate) -> Self {
-        // What an earlier connection left in it, which may have broken in the middle of a message.
-        codec.end_message(Window { takeover: false, ..agreed.server });
-        self.stream.inflate = Some(codec);
+    pub fn with_deflate(self, agreed: Agreed, decompressor: impl Into<Decompressor<'b>>) -> Self {
+        self.deflated(agreed, decompressor.into())
+    }
+
+    fn deflated(mut self, agreed: Agreed, decompressor: Decompressor<'b>) -> Self {
+        // An earlier connection may have broken in the middle of a message.
+        decompressor.codec.end_message(Window { takeover: false, ..agreed.server });
+        self.stream.decompressor = Some(decompressor);
         self.connection = self.connection.with_deflate(agreed);
         self
     }

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
 
 mod common;
+#[path = "common/zlib.rs"]
+mod zlib;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -18,11 +20,13 @@ use longwire_core::http::{upgrade, write};
 use longwire_core::session::backoff::Failure;
 use longwire_core::session::{ClientMessage, Code, Data, Level, Limits, Refusal, ServerMessage, cbor};
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate;
 use longwire_core::ws::{self, CloseCause, CloseCode, Connection, Event, Server, Step};
 use longwire_embassy::{
-    Connect, Counts, Error, Gateway, HandshakeError, Link, Lost, Outbox, Status, Uplink, UplinkConfig,
-    WhenFull,
+    Connect, Counts, Decompressor, Error, Gateway, HandshakeError, Inflater, Link, Lost, Outbox, Status,
+    Uplink, UplinkConfig, WhenFull,
 };
+use zlib::Zlib;
 
 static CONFIG: UplinkConfig = UplinkConfig::new();
 static SERVER: ws::Config = ws::Config::new();
@@ -79,12 +83,14 @@ struct Peer {
     /// What was published: number, topic, value.
     published: Vec<(u64, String, u32)>,
     closed: Option<CloseCode>,
+    /// Compresses whatever it says, if that was offered.
+    zlib: Zlib,
 }
 
 impl Peer {
     fn new(wire: Rc<RefCell<Wire>>) -> Self {
         let rx = (vec![0; 4096], RxCursor::default());
-        Self { wire, connection: None, rx, published: Vec::new(), closed: None }
+        Self { wire, connection: None, rx, published: Vec::new(), closed: None, zlib: Zlib::default() }
     }
 
     /// Works off what the device sent.
@@ -102,9 +108,16 @@ impl Peer {
                     let upgrade = upgrade::accept(&request).unwrap();
                     let chosen = upgrade.subprotocols().next();
                     assert_eq!(chosen, Some("longwire.v1.cbor"));
-                    upgrade.write_response(&mut io.tx, chosen, None, &[]).unwrap();
+                    let takes_over = deflate::Window { bits: 15, takeover: true };
+                    let own = deflate::Config { send: takes_over, ..deflate::Config::new() };
+                    let (agreed, extensions) = own.accept(upgrade.extensions()).unzip();
+                    upgrade.write_response(&mut io.tx, chosen, extensions.as_deref(), &[]).unwrap();
                     head.release(&mut io.rx);
-                    self.connection = Some(Connection::new(Server, &SERVER, Instant::default()));
+                    let connection = Connection::new(Server, &SERVER, Instant::default());
+                    self.connection = Some(match agreed {
+                        Some(agreed) => connection.with_deflate(agreed),
+                        None => connection,
+                    });
                 }
                 _ => return,
             }
@@ -130,7 +143,16 @@ impl Peer {
     fn say(&mut self, message: &ServerMessage<'_>) {
         let mut encoded = heapless::Vec::<u8, 256>::new();
         cbor::encode_server(message, &mut encoded).unwrap();
-        self.frame(|connection, tx| connection.send_binary(tx, &encoded).unwrap());
+        let mut zlib = core::mem::take(&mut self.zlib);
+        self.frame(|connection, tx| match connection.send_window() {
+            Some(window) => {
+                connection.start_deflated(ws::Kind::Binary).unwrap();
+                connection.write(tx, &zlib.deflate(window, &encoded)).unwrap();
+                connection.finish(tx).unwrap();
+            }
+            None => connection.send_binary(tx, &encoded).unwrap(),
+        });
+        self.zlib = zlib;
     }
 
     fn frame(&mut self, write: impl FnOnce(&mut Connection<Server>, &mut TxBuf<'_>)) {
@@ -174,10 +196,23 @@ fn with_uplink(
     config: &UplinkConfig,
     test: impl FnOnce(&Seen, &mut dyn FnMut() -> Option<Lost>),
 ) {
+    with_uplink_that_inflates(network, outbox, config, None, test);
+}
+
+fn with_uplink_that_inflates(
+    network: Network,
+    outbox: &Readings,
+    config: &UplinkConfig,
+    decompressor: Option<Decompressor<'_>>,
+    test: impl FnOnce(&Seen, &mut dyn FnMut() -> Option<Lost>),
+) {
     let seen = Seen::default();
     let (mut rx, mut tx) = ([0; 512], [0; 512]);
     let gateway = Gateway { authorization: Some("Bearer secret"), ..Gateway::new("gateway:80") };
     let mut uplink = Uplink::new(network, gateway, config, Numbers(1), &mut rx, &mut tx);
+    if let Some(decompressor) = decompressor {
+        uplink = uplink.with_decompressor(decompressor);
+    }
     let observed = seen.clone();
     let run = uplink.run(outbox, move |status| observed.borrow_mut().push(status));
     let mut run = pin!(run);
@@ -228,6 +263,34 @@ fn readings_are_published_after_hello_and_stay_until_acknowledged() {
         exchange(turn, &mut peer);
         assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 3, waiting: 1, ..Counts::default() });
     });
+}
+
+#[test]
+fn a_gateway_may_compress_if_an_inflater_is_lent_on_each_connection_anew() {
+    let (_guard, clock) = clock();
+    for mut inflater in [Inflater::<512>::new(), Inflater::with_takeover()] {
+        let lent = Some(Decompressor::from(&mut inflater));
+        let (network, outbox) = (Network::default(), outbox_with(0..4));
+        with_uplink_that_inflates(network.clone(), &outbox, &CONFIG, lent, |seen, turn| {
+            for n in 0..3 {
+                assert_eq!(turn(), None);
+                let mut peer = Peer::new(network.newest());
+                exchange(turn, &mut peer);
+                assert!(peer.connection.as_ref().unwrap().deflate().is_some());
+                peer.hello(10);
+                exchange(turn, &mut peer);
+                assert_eq!(values(&peer), (n..4).collect::<Vec<_>>());
+                peer.ack(1);
+                exchange(turn, &mut peer);
+                assert_eq!(outbox.counts().acknowledged, n + 1);
+                // The link ends in the middle of a compressed message.
+                network.newest().borrow_mut().to_client.extend(b"\xc2\x05\xf2\x48");
+                network.newest().borrow_mut().ended = true;
+                assert_eq!(turn(), None);
+                clock.advance(last_wait(seen));
+            }
+        });
+    }
 }
 
 #[test]
