@@ -198,6 +198,9 @@ impl Iterator for Lines {
 
 /// Without what stands behind `#`, unless that is quoted.
 fn uncomment(line: &str) -> &str {
+    if !line.contains('#') {
+        return line;
+    }
     let (mut quoted, mut escaped) = (false, false);
     let end = line.bytes().position(|byte| {
         quoted ^= byte == b'"' && !escaped;
