@@ -39,6 +39,18 @@ pub fn firmware() -> PathBuf {
     cargo_build(&workspace().join("runtime-embassy/firmware/qemu-mps2"), &[])
 }
 
+/// The firmware that runs `tests/vectors`, as an ELF file; cargo builds it if it has to.
+pub fn vectors_firmware() -> PathBuf {
+    cargo_build(&workspace().join("tests/vectors/firmware"), &[])
+}
+
+/// The emulator of the board, which runs this firmware.
+pub fn emulator(elf: &Path) -> Command {
+    let mut command = Command::new(workspace().join("runtime-embassy/firmware/qemu-mps2/qemu"));
+    command.arg(elf);
+    command
+}
+
 /// The interpreter that `tests/setup/python` made, with one of the scripts in `tests/clients/python`.
 pub fn python(script: &str) -> Command {
     let interpreter = workspace().join("tests/.setup/venv/bin/python");
