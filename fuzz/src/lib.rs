@@ -29,7 +29,7 @@ mod ws_pair;
 
 pub use differential::{
     DIFFERENTIALS, Differential, Known, differential_eventsource_stream, differential_fastwebsockets,
-    differential_httparse, differential_tungstenite,
+    differential_flate2, differential_httparse, differential_tungstenite,
 };
 pub use http_head::http_head;
 pub use session::{session_cbor, session_json};
@@ -45,6 +45,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("differential_eventsource_stream", differential_eventsource_stream),
     ("differential_fastwebsockets", differential_fastwebsockets),
+    ("differential_flate2", differential_flate2),
     ("differential_httparse", differential_httparse),
     ("differential_tungstenite", differential_tungstenite),
     ("http_head", http_head),

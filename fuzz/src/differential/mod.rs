@@ -5,6 +5,7 @@
 //! | tungstenite, fastwebsockets | [`ws`] | what each frame is heard as, what is answered, how it ends |
 //! | httparse | [`httparse`] | what is a head, and what it says |
 //! | eventsource-stream | [`eventsource_stream`] | the events of a stream |
+//! | flate2 | [`flate2`] | messages of permessage-deflate |
 //!
 //! The two differ where a standard leaves something open, and where one of them deviates from it. Each such difference
 //! is [`Known`], by its cause: a target that meets one takes the cause out of the input (a length that is not minimal
@@ -14,6 +15,7 @@
 
 mod eventsource_stream;
 mod fastwebsockets;
+mod flate2;
 mod httparse;
 mod tungstenite;
 mod ws;
@@ -42,7 +44,7 @@ pub struct Differential {
 }
 
 /// Every comparison.
-pub const DIFFERENTIALS: [Differential; 4] = [
+pub const DIFFERENTIALS: [Differential; 5] = [
     Differential {
         name: "differential_tungstenite",
         compare: tungstenite::compare,
@@ -59,6 +61,7 @@ pub const DIFFERENTIALS: [Differential; 4] = [
         compare: eventsource_stream::compare,
         known: eventsource_stream::KNOWN,
     },
+    Differential { name: "differential_flate2", compare: flate2::compare, known: flate2::KNOWN },
 ];
 
 /// Frames, of both roles, against tungstenite: `flags | limit`, a byte each, and frames by recipe, as
@@ -94,6 +97,15 @@ pub fn differential_httparse(data: &[u8]) {
 /// At a difference that is not known.
 pub fn differential_eventsource_stream(data: &[u8]) {
     eventsource_stream::compare(data);
+}
+
+/// Messages of permessage-deflate against flate2: payloads that are inflated, and messages that are compressed, as
+/// `src/differential/flate2.rs` describes them.
+///
+/// # Panics
+/// At a difference that is not known, or when a message is not found again.
+pub fn differential_flate2(data: &[u8]) {
+    flate2::compare(data);
 }
 
 /// A text of which the bytes from 0x80 on stand for a word each, as many as there are, so that a fuzzer finds them.

@@ -202,7 +202,7 @@ impl Frame {
             (b0 & 0x70 != 0, E::ReservedBits),
             (matches!(self.opcode(), 3..=7 | 11..), E::ReservedOpcode),
             (self.is_control() && !self.is_final(), E::ControlFragmented),
-            (self.is_control() && len > 125, E::ControlTooLong),
+            (self.is_control() && Self::length_bytes(&self.0) > 0, E::ControlTooLong),
             (self.is_masked() && setup.client, E::Masked),
             (!self.is_masked() && !setup.client, E::Unmasked),
             (len >> 63 != 0, E::LengthTooLarge),
