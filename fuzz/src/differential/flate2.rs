@@ -268,7 +268,6 @@ fn inflate(compressed: &[u8], bits: u8, limit: usize) -> Result<(Vec<u8>, bool),
         }
         let (mut byte, before) = ([0], (stream.total_in(), stream.total_out()));
         let status = stream.decompress(&compressed[at..], &mut byte, FlushDecompress::None);
-        let status = status.map_err(|_| Fault::Corrupt)?;
         at += usize::try_from(stream.total_in() - before.0).unwrap();
         let written = stream.total_out() > before.1;
         if written {
@@ -277,6 +276,8 @@ fn inflate(compressed: &[u8], bits: u8, limit: usize) -> Result<(Vec<u8>, bool),
         if out.len() > limit {
             return Err(Fault::TooBig);
         }
+        // Also what comes before a fault was written.
+        let status = status.map_err(|_| Fault::Corrupt)?;
         ended = status == Status::StreamEnd;
         if !ended && !written && at == compressed.len() {
             return Ok((out, false));
