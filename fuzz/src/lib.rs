@@ -1,7 +1,8 @@
 //! What is fuzzed, as plain functions: each takes any bytes, and panics when a property does not hold.
 //!
 //! The property is the same for all readers of bytes: **however the input is cut, and whatever the buffers, the
-//! outcome is that of the whole.** And none panics, waits for nothing, or asks for more memory than its limits allow.
+//! outcome is that of the whole.** And none panics, waits for nothing, or asks for more memory than its limits allow. The
+//! [differentials](DIFFERENTIALS) give the same bytes to another implementation, and demand the same outcome.
 //!
 //! `cargo fuzz run TARGET` finds new inputs, `cargo test -p longwire-fuzz` replays those in `corpus/` on any
 //! toolchain, and `cargo run -p longwire-fuzz --bin TARGET -- FILE...` replays one that was found. See `README.md`.
@@ -18,6 +19,7 @@ mod common;
 
 mod choices;
 mod cuts;
+mod differential;
 mod http_head;
 mod session;
 mod sse;
@@ -25,6 +27,10 @@ mod upgrade;
 mod ws_connection;
 mod ws_pair;
 
+pub use differential::{
+    DIFFERENTIALS, Differential, Known, differential_eventsource_stream, differential_fastwebsockets,
+    differential_flate2, differential_httparse, differential_tungstenite,
+};
 pub use http_head::http_head;
 pub use session::{session_cbor, session_json};
 pub use sse::sse;
@@ -37,6 +43,11 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("differential_eventsource_stream", differential_eventsource_stream),
+    ("differential_fastwebsockets", differential_fastwebsockets),
+    ("differential_flate2", differential_flate2),
+    ("differential_httparse", differential_httparse),
+    ("differential_tungstenite", differential_tungstenite),
     ("http_head", http_head),
     ("session_cbor", session_cbor),
     ("session_json", session_json),

@@ -124,11 +124,16 @@ impl Inflate for Codec {
         };
         let result = inflate(&mut stream, &mut self.ended, input, output);
         self.inflating = Some(stream);
-        if let (Ok(done), Some(takeover)) = (&result, &mut self.takeover) {
-            takeover.received.extend_from_slice(output.get(..done.written).unwrap_or_default());
+        let (done, anew) = result?;
+        if let Some(takeover) = &mut self.takeover {
+            if anew.is_some() {
+                takeover.received.clear();
+            }
+            let fresh = output.get(anew.unwrap_or(0)..done.written).unwrap_or_default();
+            takeover.received.extend_from_slice(fresh);
             takeover.trim(2 * WINDOW, WINDOW);
         }
-        result
+        Ok(done)
     }
 
     fn end_message(&mut self, window: Window) {
@@ -160,23 +165,25 @@ impl Takeover {
     }
 }
 
-/// Inflates as far as input and output go.
+/// Inflates as far as input and output go. If a block with BFINAL ended on the way, it also says how much had been
+/// written then: nothing behind it refers to that.
 fn inflate(
     stream: &mut Decompress,
     ended: &mut bool,
     input: &[u8],
     output: &mut [u8],
-) -> Result<Inflated, Corrupt> {
-    let mut done = Inflated::default();
+) -> Result<(Inflated, Option<usize>), Corrupt> {
+    let (mut done, mut anew) = (Inflated::default(), None);
     loop {
         let (input, output) =
             (input.get(done.read..).unwrap_or_default(), output.get_mut(done.written..).unwrap_or_default());
         if output.is_empty() || (*ended && input.is_empty()) {
-            return Ok(done);
+            return Ok((done, anew));
         }
         if std::mem::take(ended) {
             // RFC 7692 7.2.3.4: after a block with BFINAL there may be others, which begin anew.
             stream.reset(false);
+            anew = Some(done.written);
         }
         let before = (stream.total_in(), stream.total_out());
         let status = stream.decompress(input, output, FlushDecompress::None).map_err(|_| Corrupt)?;
@@ -187,8 +194,8 @@ fn inflate(
         match status {
             Status::StreamEnd => *ended = true,
             // Nothing more can be done: the output is full, or the input used up.
-            Status::BufError => return Ok(done),
-            Status::Ok if read + written == 0 => return Ok(done),
+            Status::BufError => return Ok((done, anew)),
+            Status::Ok if read + written == 0 => return Ok((done, anew)),
             Status::Ok => {}
         }
     }
@@ -348,6 +355,24 @@ mod tests {
         let twice = [&noise[..], &noise].concat();
         let (_, out) = pass(&mut codec, TAKEOVER, &twice, 8000);
         assert!(out == twice);
+    }
+
+    #[test]
+    fn rfc7692_7_2_3_4_nothing_behind_a_last_block_refers_to_what_is_before_it() {
+        let mut codec = codec(TAKEOVER);
+        let mut message = |payload: &[u8]| {
+            let mut space = [0; 100];
+            let done = codec.inflate(&[payload, &TAIL].concat(), &mut space)?;
+            codec.end_message(TAKEOVER);
+            Ok(space[..done.written].to_vec())
+        };
+        // "Hello", and once more, as five bytes back; as the RFC has it in section 7.2.3.2.
+        let (hello, again) = (b"\xf2\x48\xcd\xc9\xc9\x07\x00", b"\xf2\x00\x11\x00\x00");
+        assert_eq!(message(hello), Ok(b"Hello".to_vec()));
+        assert_eq!(message(again), Ok(b"Hello".to_vec()));
+        // In a block with BFINAL, which is followed by the empty block that the tail completes.
+        assert_eq!(message(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"), Ok(b"Hello".to_vec()));
+        assert_eq!(message(again), Err(Corrupt));
     }
 
     #[test]
