@@ -187,10 +187,11 @@ impl Wire {
             match poll(&mut self.buffers.lend().rx).map_err(Into::into)? {
                 HeadStep::Head(head) => return Ok(head),
                 HeadStep::NeedSpace(len) => self.buffers.rx.resize(len, 0),
-                HeadStep::NeedInput => match self.read()? {
-                    0 => return Err("the stream ended in the opening handshake".into()),
-                    _ => {}
-                },
+                HeadStep::NeedInput => {
+                    if self.read()? == 0 {
+                        return Err("the stream ended in the opening handshake".into());
+                    }
+                }
             }
         }
     }
