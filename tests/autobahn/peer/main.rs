@@ -8,6 +8,7 @@
 //! [`plain`] is longwire's WebSocket for tokio as anybody would use it. [`small`] drives the core by hand, over a
 //! blocking socket and with the smallest buffers that the core allows.
 
+mod deflate;
 mod plain;
 mod small;
 

@@ -2,11 +2,13 @@
 //! [`MIN_RX`] bytes and grows only when it is asked for, a send buffer with a few bytes beside what is reserved for
 //! control frames, and reads of a few bytes, so that everything is cut everywhere.
 
+use crate::deflate::{self, Codec, Deflater};
 use crate::{Error, MAX_MESSAGE};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::head::{HeadReader, Limits, Step as HeadStep};
 use longwire_core::http::upgrade::{self, ClientUpgrade, Offer};
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate::Agreed;
 use longwire_core::ws::{
     Client, CloseCause, Config, Connection, Delivery, Event, Kind, MIN_RX, MIN_TX, Role, SendError, Server,
     Step,
@@ -21,6 +23,8 @@ use std::time::Duration;
 const TX: usize = MIN_TX + 64;
 /// Most bytes of one read after the other, over and over; fewer than [`MIN_RX`].
 const READS: [usize; 10] = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
+/// After so many bytes a read takes what fits: the suite waits ten seconds for the echo of four megabytes.
+const CUT: usize = 256 << 10;
 /// How long the peer may take no byte, and how long it may go on sending after the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -79,8 +83,7 @@ fn echo<R: Role>(out: &mut Out<'_, R>, event: Event<'_>) -> Result<(), Error> {
             if chunk.first {
                 out.start(chunk.kind)?;
             }
-            out.write(chunk.payload)?;
-            if chunk.last { out.finish() } else { Ok(()) }
+            out.write(chunk.payload, chunk.last)
         }
         Event::Ping(_) | Event::Pong(_) | Event::Close(_) => Ok(()),
     }
@@ -91,30 +94,38 @@ fn accept(mut wire: Wire, config: Arc<Config>) -> Result<Link<Server>, Error> {
     let mut reader = HeadReader::default();
     let head = wire.read_head(|rx| reader.poll_request(rx, &Limits::DEFAULT))?;
     let mut io = wire.buffers.lend();
-    let refused = match upgrade::accept(&head.view(io.rx.reborrow())) {
-        Ok(upgrade) => upgrade.write_response(&mut io.tx, None, None, &[]).map(|()| None)?,
-        Err(error) => error.write(&mut io.tx).map(|()| Some(error))?,
+    let answer = match upgrade::accept(&head.view(io.rx.reborrow())) {
+        Ok(upgrade) => {
+            let (agreed, extensions) = deflate::WANTED.accept(upgrade.extensions()).unzip();
+            upgrade.write_response(&mut io.tx, None, extensions.as_deref(), &[])?;
+            Ok(agreed)
+        }
+        Err(error) => {
+            error.write(&mut io.tx)?;
+            Err(error)
+        }
     };
     head.release(&mut io.rx);
     wire.flush()?;
-    match refused {
-        None => Ok(Link::open(wire, Server, config)),
-        Some(error) => Err(error.into()),
-    }
+    let agreed = answer?;
+    Ok(Link::open(wire, Server, config, agreed, agreed.map(Codec::of_server)))
 }
 
 /// The opening handshake of a client.
 fn connect(address: &str, target: &str, config: Arc<Config>) -> Result<Link<Client<ThreadRng>>, Error> {
     let mut wire = Wire::new(TcpStream::connect(address)?)?;
-    let (upgrade, offer) = (ClientUpgrade::new(&mut rand::rng()), Offer::new(address, target));
+    let upgrade = ClientUpgrade::new(&mut rand::rng());
+    let extensions = deflate::WANTED.offer();
+    let offer = Offer { extensions: Some(&extensions), ..Offer::new(address, target) };
     upgrade.write_request(&mut wire.buffers.lend().tx, &offer)?;
     wire.flush()?;
     let mut reader = HeadReader::default();
     let head = wire.read_head(|rx| reader.poll_response(rx, &Limits::DEFAULT))?;
     let mut rx = wire.buffers.lend().rx;
-    upgrade.check(&offer, &head.view(rx.reborrow()))?;
+    let answer = upgrade.check(&offer, &head.view(rx.reborrow()))?;
+    let agreed = deflate::WANTED.check(answer.extensions())?;
     head.release(&mut rx);
-    Ok(Link::open(wire, Client(rand::rng()), config))
+    Ok(Link::open(wire, Client(rand::rng()), config, agreed, agreed.map(Codec::of_client)))
 }
 
 /// What is lent to the core.
@@ -140,6 +151,7 @@ struct Wire {
     stream: TcpStream,
     buffers: Buffers,
     reads: std::iter::Cycle<std::array::IntoIter<usize, 10>>,
+    received: usize,
 }
 
 impl Wire {
@@ -148,7 +160,7 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffers: Buffers::new(0, 1024), reads: READS.into_iter().cycle() })
+        Ok(Self { stream, buffers: Buffers::new(0, 1024), reads: READS.into_iter().cycle(), received: 0 })
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -159,9 +171,11 @@ impl Wire {
     fn read(&mut self) -> std::io::Result<usize> {
         let mut rx = self.buffers.lend().rx;
         let spare = rx.spare_mut();
-        let few = spare.len().min(self.reads.next().unwrap_or(1));
+        let few = if self.received < CUT { self.reads.next().unwrap_or(1) } else { usize::MAX };
+        let few = spare.len().min(few);
         let n = self.stream.read(&mut spare[..few])?;
         rx.commit(n);
+        self.received += n;
         Ok(n)
     }
 
@@ -173,10 +187,11 @@ impl Wire {
             match poll(&mut self.buffers.lend().rx).map_err(Into::into)? {
                 HeadStep::Head(head) => return Ok(head),
                 HeadStep::NeedSpace(len) => self.buffers.rx.resize(len, 0),
-                HeadStep::NeedInput => match self.read()? {
-                    0 => return Err("the stream ended in the opening handshake".into()),
-                    _ => {}
-                },
+                HeadStep::NeedInput => {
+                    if self.read()? == 0 {
+                        return Err("the stream ended in the opening handshake".into());
+                    }
+                }
             }
         }
     }
@@ -191,18 +206,29 @@ fn flush(stream: &mut TcpStream, tx: &mut TxBuf<'_>) -> std::io::Result<()> {
 /// A connection after its opening handshake.
 struct Link<R> {
     connection: Connection<R, Arc<Config>>,
+    codec: Option<Codec>,
     wire: Wire,
     started: std::time::Instant,
 }
 
 impl<R: Role> Link<R> {
-    fn open(mut wire: Wire, role: R, config: Arc<Config>) -> Self {
+    fn open(
+        mut wire: Wire,
+        role: R,
+        config: Arc<Config>,
+        agreed: Option<Agreed>,
+        codec: Option<Codec>,
+    ) -> Self {
         // The buffers of the handshake were larger. What was read beyond its end is less than a read.
         let beyond = wire.buffers.lend().rx.unread().to_vec();
         wire.buffers = Buffers::new(MIN_RX, TX);
         wire.buffers.lend().rx.fill(&beyond);
         let connection = Connection::new(role, config, Instant::default());
-        Self { connection, wire, started: std::time::Instant::now() }
+        let connection = match agreed {
+            Some(agreed) => connection.with_deflate(agreed),
+            None => connection,
+        };
+        Self { connection, codec, wire, started: std::time::Instant::now() }
     }
 
     fn now(&self) -> Instant {
@@ -217,11 +243,16 @@ impl<R: Role> Link<R> {
         loop {
             let now = self.now();
             let mut io = self.wire.buffers.lend();
+            let mut deflater = None;
+            if let Some(codec) = &mut self.codec {
+                io = io.with_inflate(&mut codec.inflater);
+                deflater = codec.deflater.as_mut();
+            }
             let cause = match self.connection.poll(now, &mut io) {
                 Ok(Step::Event(found)) => {
                     let event = found.event(io.rx);
                     let (connection, stream) = (&mut self.connection, &mut self.wire.stream);
-                    handle(&mut Out { connection, stream, tx: io.tx }, event)?;
+                    handle(&mut Out { connection, deflater, stream, tx: io.tx }, event)?;
                     continue;
                 }
                 Ok(Step::NeedInput) => self.wait()?,
@@ -287,6 +318,7 @@ impl<R: Role> Link<R> {
 /// What an event is answered with.
 struct Out<'a, R> {
     connection: &'a mut Connection<R, Arc<Config>>,
+    deflater: Option<&'a mut Deflater>,
     stream: &'a mut TcpStream,
     tx: TxBuf<'a>,
 }
@@ -294,15 +326,30 @@ struct Out<'a, R> {
 impl<R: Role> Out<'_, R> {
     fn send(&mut self, kind: Kind, data: &[u8]) -> Result<(), Error> {
         self.start(kind)?;
-        self.write(data)?;
-        self.finish()
+        self.write(data, true)
     }
 
     fn start(&mut self, kind: Kind) -> Result<(), Error> {
-        Ok(self.connection.start(kind)?)
+        match self.deflater {
+            Some(_) => self.connection.start_deflated(kind)?,
+            None => self.connection.start(kind)?,
+        }
+        Ok(())
     }
 
-    fn write(&mut self, mut data: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, data: &[u8], last: bool) -> Result<(), Error> {
+        match &mut self.deflater {
+            Some(deflater) => {
+                let compressed = deflater.piece(data, last);
+                self.put(&compressed)?;
+            }
+            None => self.put(data)?,
+        }
+        if last { self.finish() } else { Ok(()) }
+    }
+
+    /// As many fragments as it takes.
+    fn put(&mut self, mut data: &[u8]) -> Result<(), Error> {
         while !data.is_empty() {
             let n = self.connection.write(&mut self.tx, data)?;
             data = &data[n..];
