@@ -403,6 +403,9 @@ fn what_a_server_answers_follows_from_its_config_and_the_offer() {
         // 7.1.2.1: "by including" the parameter a server accepts such an offer.
         assert!(server_bits.is_none() || number(NAMES[2]).is_some(), "{text}: {answer}");
         assert!(client_bits.is_some() || number(NAMES[3]).is_none(), "{text}: {answer}");
+        // A limit that limits nothing is said only to someone who asked.
+        assert!(server_bits.is_some() || number(NAMES[2]) != Some(15), "{text}: {answer}");
+        assert_ne!(number(NAMES[3]), Some(15), "{text}: {answer}");
     }
 }
 
