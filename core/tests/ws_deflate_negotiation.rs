@@ -6,7 +6,7 @@ use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::extension;
 use longwire_core::http::head::{HeadReader, Limits, Step};
 use longwire_core::http::upgrade::{self, ClientUpgrade, Offer};
-use longwire_core::ws::deflate::{Agreed, BadAnswer, Config, Window};
+use longwire_core::ws::deflate::{Agreed, BadAnswer, Config, Corrupt, Window};
 
 /// The bytes that RFC 6455 uses in its example (section 1.3), and what a server answers to them.
 const NONCE: [u8; 16] = *b"the sample nonce";
@@ -484,4 +484,10 @@ fn offers_and_answers_in_full() {
     ] {
         assert_eq!(config, format!("permessage-deflate{text}").as_str());
     }
+}
+
+#[test]
+fn errors_say_what_they_are_about() {
+    assert!(BadAnswer.to_string().contains("permessage-deflate"));
+    assert!(Corrupt.to_string().contains("compressed data"));
 }
