@@ -201,6 +201,21 @@ fn the_end_of_the_stream_has_a_cause() {
     assert_eq!(failed.eof(), CloseCause::Failed(CloseCode::PROTOCOL));
 }
 
+#[test]
+fn a_timeout_after_the_end_says_how_it_ended() {
+    let closed = |server: &mut Endpoint<Server>| {
+        let now = server.now;
+        server.lend(|connection, io| connection.handle_timeout(now, io))
+    };
+    let mut server = Endpoint::<Server>::new(config());
+    assert_eq!(closed(&mut server), Step::NeedInput);
+    server.receive(b"\xf1\x80");
+    assert_eq!(closed(&mut server), Step::Closed(CloseCause::Failed(CloseCode::PROTOCOL)));
+    let mut server = Endpoint::<Server>::new(config());
+    server.eof();
+    assert_eq!(closed(&mut server), Step::Closed(CloseCause::EndOfStream));
+}
+
 /// What lies between a Close that was found and the next poll: an application looks at the event, and the
 /// runtime may read or be late meanwhile.
 fn between_the_close_and_the_next_poll<R: End>(meanwhile: impl Fn(&mut Endpoint<R>)) -> Endpoint<R> {

@@ -126,6 +126,25 @@ fn after_need_flush_there_may_be_input_that_was_not_looked_at() {
 }
 
 #[test]
+fn a_pong_leaves_the_room_of_a_close_and_needs_no_more() {
+    // The first answer leaves 20 bytes: 12 for the second, 8 for a Close (of a client; a server's is smaller).
+    for (len, waits) in [(MIN_TX - 22, false), (MIN_TX - 21, true)] {
+        let mut server = Endpoint::<Server>::with(Config::new(), 1024, MIN_TX);
+        server.flush = Flush::ByHand;
+        server.receive(Wire::to::<Server>().ping(&vec![1; len]).ping(&[2; 10]).bytes());
+        assert_eq!((server.flushes, server.heard.len()), (usize::from(waits), 2 - usize::from(waits)));
+    }
+    // A Pong needs no answer, and yet it waits until a Close has room.
+    for (len, waits) in [(MIN_TX - 10, false), (MIN_TX - 9, true)] {
+        let mut server = Endpoint::<Server>::with(Config::new(), 1024, MIN_TX);
+        server.flush = Flush::ByHand;
+        server.lend(|_, io| assert!(io.tx.put(&[&vec![0; len + 2]])));
+        server.receive(Wire::to::<Server>().pong(b"").bytes());
+        assert_eq!((server.flushes, server.heard.len()), (usize::from(waits), usize::from(!waits)));
+    }
+}
+
+#[test]
 fn an_event_can_be_looked_at_again_until_the_next_poll() {
     let mut server = Endpoint::<Server>::new(limits(100, 9));
     server.append(Wire::to::<Server>().text("twice").ping(b"p").bytes());

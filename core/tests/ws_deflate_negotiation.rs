@@ -6,7 +6,7 @@ use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::extension;
 use longwire_core::http::head::{HeadReader, Limits, Step};
 use longwire_core::http::upgrade::{self, ClientUpgrade, Offer};
-use longwire_core::ws::deflate::{Agreed, BadAnswer, Config, Window};
+use longwire_core::ws::deflate::{Agreed, BadAnswer, Config, Corrupt, Window};
 
 /// The bytes that RFC 6455 uses in its example (section 1.3), and what a server answers to them.
 const NONCE: [u8; 16] = *b"the sample nonce";
@@ -403,6 +403,9 @@ fn what_a_server_answers_follows_from_its_config_and_the_offer() {
         // 7.1.2.1: "by including" the parameter a server accepts such an offer.
         assert!(server_bits.is_none() || number(NAMES[2]).is_some(), "{text}: {answer}");
         assert!(client_bits.is_some() || number(NAMES[3]).is_none(), "{text}: {answer}");
+        // A limit that limits nothing is said only to someone who asked.
+        assert!(server_bits.is_some() || number(NAMES[2]) != Some(15), "{text}: {answer}");
+        assert_ne!(number(NAMES[3]), Some(15), "{text}: {answer}");
     }
 }
 
@@ -481,4 +484,10 @@ fn offers_and_answers_in_full() {
     ] {
         assert_eq!(config, format!("permessage-deflate{text}").as_str());
     }
+}
+
+#[test]
+fn errors_say_what_they_are_about() {
+    assert!(BadAnswer.to_string().contains("permessage-deflate"));
+    assert!(Corrupt.to_string().contains("compressed data"));
 }

@@ -111,6 +111,30 @@ fn space_is_asked_for_as_bytes_arrive() {
     assert!(endpoint.capacity() <= (1 << 20) + MIN_RX);
 }
 
+/// What is asked for while a wire comes byte by byte into a buffer of `rx` bytes.
+fn asked(config: Config, rx: usize, wire: &Wire) -> Vec<usize> {
+    let mut endpoint = Endpoint::<Server>::with(config, rx, 512);
+    wire.bytes().iter().for_each(|byte| _ = endpoint.receive(&[*byte]));
+    endpoint.asked
+}
+
+#[test]
+fn space_is_asked_for_to_the_byte() {
+    let wire = Wire::to::<Server>;
+    // Outside of messages: for a control frame, whatever is held.
+    assert_eq!(asked(Config::new(), 0, &wire().ping(b"")), [MIN_RX]);
+    assert_eq!(asked(Config::new(), 1, &wire().text("")), [MIN_RX]);
+    // A last frame says how much is left: 30 of 40 bytes are held; of 90 only as many again are foreseen.
+    assert_eq!(asked(Config::new(), 30, &wire().binary(&[1; 40])), [40 + MIN_RX]);
+    assert_eq!(asked(Config::new(), 30, &wire().binary(&[1; 90])), [60 + MIN_RX]);
+    // Another one does not: the limit bounds what may come.
+    assert_eq!(asked(limits(45, 9), 30, &wire().frame(0x02, &[1; 40])), [45 + MIN_RX]);
+    assert_eq!(asked(limits(99, 9), 30, &wire().frame(0x02, &[1; 40])), [60 + MIN_RX]);
+    // A control frame among the fragments has its place beside the message, not in addition to it.
+    let full = wire().frame(0x02, &[1; 1000]).ping(&[1; 125]).frame(0x80, b"");
+    assert_eq!(asked(limits(1000, 9), 1010, &full), [1000 + MIN_RX]);
+}
+
 /// A message of `len` bytes in fragments of one, into a buffer that grows as it is asked to.
 fn one_byte_fragments(len: usize) -> Endpoint<Server> {
     let mut endpoint = Endpoint::<Server>::with(limits(len as u64, u32::MAX), 0, 512);

@@ -234,6 +234,27 @@ fn a_reply_within_reply_room_never_finds_the_buffer_full() {
 }
 
 #[test]
+fn a_message_waits_for_the_reply_room_to_the_byte() {
+    for (reply_room, pending, waits) in
+        [(50, 10, false), (50, 11, true), (60, 0, false), (70, 0, false), (70, 2, true)]
+    {
+        let config = Config { reply_room, ..Config::new() };
+        let mut server = Endpoint::<Server>::with(config, 1024, MIN_TX + 60);
+        server.flush = Flush::ByHand;
+        server.lend(|connection, io| match pending {
+            0 => {}
+            n => connection.send_binary(&mut io.tx, &vec![0; n - 2]).unwrap(),
+        });
+        server.receive(Wire::to::<Server>().text("hi").bytes());
+        assert_eq!(
+            (server.flushes, server.heard.len()),
+            (usize::from(waits), usize::from(!waits)),
+            "{pending}"
+        );
+    }
+}
+
+#[test]
 fn a_piece_waits_for_the_reply_room_too() {
     let config = Config { reply_room: 50, delivery: longwire_core::ws::Delivery::Chunks, ..limits(1000, 9) };
     let mut server = Endpoint::<Server>::with(config, MIN_RX, MIN_TX + 50);

@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_code_is_shown_as_its_number() {
-        assert_eq!(CloseCode::NORMAL.to_string(), "1000");
+        assert_eq!((CloseCode::NORMAL.get(), CloseCode::NORMAL.to_string()), (1000, "1000".into()));
         assert_eq!(std::format!("{:?}", CloseCode::TOO_BIG), "CloseCode(1009)");
     }
 

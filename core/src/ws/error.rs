@@ -135,6 +135,24 @@ mod tests {
     use std::string::ToString;
 
     #[test]
+    fn rfc6455_7_4_1_each_error_has_its_code() {
+        use ProtocolError as E;
+        for (error, code) in [
+            (E::ReservedBits, 1002),
+            (E::Unmasked, 1002),
+            (E::BadCloseCode, 1002),
+            (E::NotUtf8, 1007),
+            (E::Corrupt, 1007),
+            (E::TooManyFragments, 1008),
+            (E::MessageTooBig, 1009),
+            (E::NoInflate, 1011),
+            (E::SendBufferTooSmall, 1011),
+        ] {
+            assert_eq!(error.code().get(), code, "{error}");
+        }
+    }
+
+    #[test]
     fn an_error_says_what_its_close_frame_says() {
         assert_eq!(ProtocolError::NotUtf8.to_string(), "text is not UTF-8");
         assert_eq!(ProtocolError::TooManyFragments.to_string(), ProtocolError::TooManyFragments.as_str());

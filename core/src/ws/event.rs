@@ -165,6 +165,13 @@ mod tests {
     use std::{format, string::ToString};
 
     #[test]
+    fn the_payload_of_a_control_frame_lies_behind_its_header_and_before_the_next_frame() {
+        let place = Place { header: 6, len: 3 };
+        assert_eq!(place.payload(b"headerabcnext"), b"abc");
+        assert_eq!(place.payload(b"headerab"), b"", "not when it is cut");
+    }
+
+    #[test]
     fn a_text_is_shown_and_compared_as_the_text_that_it_is() {
         let text = Text("κόσμε\n".as_bytes());
         assert_eq!((text.to_string(), format!("{text:?}")), ("κόσμε\n".into(), "\"κόσμε\\n\"".into()));

@@ -221,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn rfc6455_5_5_a_control_frame_has_up_to_125_bytes() {
+        for opcode in [OpCode::Close, OpCode::Ping, OpCode::Pong] {
+            for len in [0, 124, 125] {
+                let want = header(true, opcode, Some([1, 2, 3, 4]), len);
+                assert_eq!(FrameHeader::parse(want.encode().as_ref()), Ok(Some((want, 6))));
+            }
+            let long = header(true, opcode, None, 126).encode();
+            assert_eq!(FrameHeader::parse(long.as_ref()), Err(ProtocolError::ControlTooLong));
+        }
+    }
+
+    #[test]
     fn lengths_at_the_edges_survive_the_round_trip() {
         for len in [0, 1, 125, 126, 127, 65535, 65536, 1 << 31, 1 << 32, (1 << 32) + 5, (1 << 63) - 1] {
             for mask in [None, Some([1, 2, 3, 4])] {
