@@ -18,14 +18,18 @@ mod common;
 
 mod choices;
 mod cuts;
+mod deflate;
 mod http_head;
+mod runtime_cancel;
 mod session;
 mod sse;
 mod upgrade;
 mod ws_connection;
 mod ws_pair;
 
+pub use deflate::deflate;
 pub use http_head::http_head;
+pub use runtime_cancel::runtime_cancel;
 pub use session::{session_cbor, session_json};
 pub use sse::sse;
 pub use upgrade::upgrade;
@@ -37,7 +41,9 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("deflate", deflate),
     ("http_head", http_head),
+    ("runtime_cancel", runtime_cancel),
     ("session_cbor", session_cbor),
     ("session_json", session_json),
     ("sse", sse),
