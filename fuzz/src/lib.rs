@@ -19,6 +19,7 @@ mod common;
 mod choices;
 mod cuts;
 mod deflate;
+mod http_body;
 mod http_head;
 mod runtime_cancel;
 mod session;
@@ -28,6 +29,7 @@ mod ws_connection;
 mod ws_pair;
 
 pub use deflate::deflate;
+pub use http_body::http_body;
 pub use http_head::http_head;
 pub use runtime_cancel::runtime_cancel;
 pub use session::{session_cbor, session_json};
@@ -42,6 +44,7 @@ pub type Target = fn(&[u8]);
 /// Every target, by name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("deflate", deflate),
+    ("http_body", http_body),
     ("http_head", http_head),
     ("runtime_cancel", runtime_cancel),
     ("session_cbor", session_cbor),
