@@ -20,7 +20,10 @@ mod common;
 mod choices;
 mod cuts;
 mod differential;
+mod deflate;
+mod http_body;
 mod http_head;
+mod runtime_cancel;
 mod session;
 mod sse;
 mod upgrade;
@@ -31,7 +34,10 @@ pub use differential::{
     DIFFERENTIALS, Differential, Known, differential_eventsource_stream, differential_fastwebsockets,
     differential_flate2, differential_httparse, differential_tungstenite,
 };
+pub use deflate::deflate;
+pub use http_body::http_body;
 pub use http_head::http_head;
+pub use runtime_cancel::runtime_cancel;
 pub use session::{session_cbor, session_json};
 pub use sse::sse;
 pub use upgrade::upgrade;
@@ -48,7 +54,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("differential_flate2", differential_flate2),
     ("differential_httparse", differential_httparse),
     ("differential_tungstenite", differential_tungstenite),
+    ("deflate", deflate),
+    ("http_body", http_body),
     ("http_head", http_head),
+    ("runtime_cancel", runtime_cancel),
     ("session_cbor", session_cbor),
     ("session_json", session_json),
     ("sse", sse),
