@@ -19,8 +19,8 @@ mod common;
 
 mod choices;
 mod cuts;
-mod differential;
 mod deflate;
+mod differential;
 mod http_body;
 mod http_head;
 mod runtime_cancel;
@@ -30,11 +30,11 @@ mod upgrade;
 mod ws_connection;
 mod ws_pair;
 
+pub use deflate::deflate;
 pub use differential::{
     DIFFERENTIALS, Differential, Known, differential_eventsource_stream, differential_fastwebsockets,
     differential_flate2, differential_httparse, differential_tungstenite,
 };
-pub use deflate::deflate;
 pub use http_body::http_body;
 pub use http_head::http_head;
 pub use runtime_cancel::runtime_cancel;
