@@ -27,7 +27,7 @@ fn inputs(case: &Case) -> Vec<(&'static str, Vec<u8>)> {
             let limit = number("max_message").unwrap_or(u64::MAX);
             let no_limits = u8::from(limit != u64::MAX && limit > u64::from(u32::MAX)) * 8;
             let limit = u8::try_from(limit.div_ceil(64)).unwrap_or(u8::MAX);
-            let flags = u8::from(is("role", "client")) | u8::from(is("delivery", "chunks")) * 2 | no_limits;
+            let flags = u8::from(is("role", "client")) | (u8::from(is("delivery", "chunks")) * 2) | no_limits;
             vec![("ws_connection", with(&[flags, 0, 0, longest, seed, limit]))]
         }
         "request" => vec![("http_head", with(&[0, 0, longest, seed])), ("upgrade", with(&[0]))],
