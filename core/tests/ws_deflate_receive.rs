@@ -333,6 +333,17 @@ fn fixed_buffers_are_enough<R: End>() {
 fn a_buffer_of_twice_the_largest_message_and_min_rx_never_has_to_grow() {
     fixed_buffers_are_enough::<Server>();
     fixed_buffers_are_enough::<AnyClient>();
+    // A few bytes each that become a great deal: as many as ever fit are there at once.
+    for most in [200, 300, 1000, 5000] {
+        let message = vec![b'x'; most];
+        let payload = deflate(&message);
+        let wire = (0..1000).fold(Wire::to::<Server>(), |wire, _| wire.frame(0xc2, &payload));
+        let mut server =
+            Endpoint::<Server>::with(limits(most as u64, 1), 2 * most + MIN_RX, 4096).deflate(AGREED);
+        server.receive(wire.bytes());
+        assert_eq!((server.heard.len(), &server.asked[..]), (1000, &[][..]));
+        assert!(server.heard.iter().all(|heard| *heard == Heard::Binary(message.clone())));
+    }
 }
 
 #[test]
