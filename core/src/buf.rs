@@ -285,6 +285,15 @@ impl<'a> RxBuf<'a> {
         }
     }
 
+    /// What is kept becomes unread again, in front of what is; says how much that was.
+    pub(crate) fn unkeep(&mut self) -> usize {
+        let kept = self.kept().len();
+        let read = (self.at.read as usize).saturating_sub(kept);
+        slide(self.bytes, self.kept_range(), read);
+        *self.at = RxCursor { start: 0, kept_end: 0, read: offset(read), ..*self.at };
+        kept
+    }
+
     /// Says that the first `read` unread bytes became `written` bytes behind what is kept.
     pub(crate) fn expanded(&mut self, read: usize, written: usize) {
         let read = (self.at.read as usize).saturating_add(read.min(self.unread().len()));

@@ -1,7 +1,8 @@
 //! The codecs of permessage-deflate (RFC 7692): flate2 on zlib-rs.
 //!
 //! Without context takeover a connection owns no codec: it borrows its thread's compressor for the call that
-//! compresses a message, and takes a decompressor from its thread's pool for as long as a message is being received.
+//! compresses a message, and takes a decompressor from its thread's pool while it inflates one: for a call, if messages
+//! are handed out whole, and for as long as a message comes in, if in pieces.
 //! With takeover it keeps what the rules demand while it is idle: of what it received the last `2^bits` bytes at most,
 //! of what it sent nothing.
 
@@ -32,8 +33,8 @@ impl Default for Deflate {
     }
 }
 
-/// Idle decompressors that a thread keeps, of about 40 KiB each. More than these are in use only while as many
-/// messages have come in part.
+/// Idle decompressors that a thread keeps, of about 40 KiB each. More are in use only while as many messages are being
+/// handed out in pieces.
 const MAX_IDLE: usize = 4;
 
 /// What a thread shares between its connections.
@@ -55,7 +56,7 @@ thread_local! {
 /// What a connection has of its own.
 #[derive(Default)]
 pub(crate) struct Codec {
-    /// While a message is being received.
+    /// While a message is being inflated.
     inflating: Option<Box<Decompress>>,
     /// A block with BFINAL has ended.
     ended: bool,

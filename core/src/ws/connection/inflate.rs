@@ -7,7 +7,11 @@ use crate::buf::Io;
 use core::ops::Deref;
 
 impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
-    /// Inflates what arrived of the current frame, behind what is kept. `Some`: the room for it is used up.
+    /// Inflates what arrived, behind what is kept. `Some`: the room for it is used up.
+    ///
+    /// A message that is handed out whole is inflated when all of it is there: until then a peer can make this end
+    /// hold no more than it has sent, and no decompressor is held between two turns. Pieces are inflated as they
+    /// arrive.
     ///
     /// The payload limit holds for what comes out, and one byte more than it is never inflated. What goes in is
     /// bounded, too ([`max_compressed`](Self::max_compressed)): blocks that yield nothing cost work all the same.
@@ -17,8 +21,17 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         io: &mut Io<'_>,
     ) -> Result<Option<Step>, ProtocolError> {
         let n = self.unmask_payload(&mut io.rx, self.unmasked as usize);
-        self.unmasked = self.unmasked.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
         self.compressed_len = self.compressed_len.saturating_add(n as u64);
+        if self.inflating == Inflating::Gathering {
+            io.rx.keep(n);
+            if !fin || self.remaining > 0 {
+                return Ok(None);
+            }
+            self.unmasked = u32::try_from(io.rx.unkeep()).unwrap_or(u32::MAX);
+            self.inflating = Inflating::START;
+        } else {
+            self.unmasked = self.unmasked.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+        }
         loop {
             let Inflating::Yes { tail, full } = self.inflating else { return Ok(None) };
             let ends = fin && self.remaining == 0 && self.unmasked == 0;

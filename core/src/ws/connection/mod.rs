@@ -121,11 +121,17 @@ enum Receiving {
 enum Inflating {
     /// As it is.
     No,
+    /// Compressed, and handed out whole: it is inflated when all of it is there.
+    Gathering,
     /// Compressed; so much of the tail that its sender left out was put back, and whether the last piece of it
     /// filled the room for it, so that there may be more to come of the same input.
     Yes { tail: u8, full: bool },
     /// It was compressed, and all of it is inflated.
     Done,
+}
+
+impl Inflating {
+    const START: Self = Self::Yes { tail: 0, full: false };
 }
 
 /// A moment, or none, in the room of a moment: the last there is means none.
@@ -186,9 +192,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// ([`deflate::Config`](super::deflate::Config)).
     ///
     /// Then each [`Io`] lends an [`Inflate`](super::deflate::Inflate): always the same one while a message is
-    /// being received, and if the peer's window is taken over. What is inflated lies in the same receive buffer
-    /// as what it came from: one that cannot grow has to be twice as large as the largest message, and
-    /// [`MIN_RX`] more. The first [`poll`](Self::poll) sets apart what that takes; whoever reads before it calls
+    /// being handed out in pieces, and if the peer's window is taken over. Under
+    /// [`Delivery::Whole`](super::Delivery::Whole) a message is inflated when all of it is there, in the receive
+    /// buffer that it came into: one that cannot grow has to be twice as large as the largest message, and [`MIN_RX`]
+    /// more. The first [`poll`](Self::poll) sets apart what that takes; whoever reads before it calls
     /// [`RxBuf::reserve_for_expansion`].
     #[must_use]
     pub const fn with_deflate(mut self, agreed: Agreed) -> Self {

@@ -75,8 +75,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             self.compressed_len = 0;
             self.fragments = 0;
             self.tail = 0;
-            self.inflating =
-                if header.rsv1 { Inflating::Yes { tail: 0, full: false } } else { Inflating::No };
+            self.inflating = match (header.rsv1, self.config.delivery) {
+                (false, _) => Inflating::No,
+                (true, Delivery::Whole) => Inflating::Gathering,
+                (true, Delivery::Chunks) => Inflating::START,
+            };
         }
         let (len, most) = match self.inflating {
             Inflating::No => (self.message_len, self.max_message()),
@@ -236,24 +239,30 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     fn space(&self, rx: &RxBuf<'_>) -> usize {
         let rest = match (self.receiving, self.message, self.inflating) {
             (_, None, _) => 0,
-            (Receiving::Payload { fin: true }, _, Inflating::No) => self.remaining,
+            (Receiving::Payload { fin: true }, _, Inflating::No | Inflating::Gathering) => self.remaining,
+            (_, _, Inflating::Gathering) => {
+                self.max_compressed(self.fragments).saturating_sub(self.compressed_len)
+            }
             _ => self.max_message().saturating_sub(self.message_len),
         };
         let rest = usize::try_from(rest).unwrap_or(usize::MAX);
         // What is compressed stays beside what comes of it.
-        let compressed = if self.inflating == Inflating::No { 0 } else { rx.unread().len() };
+        let compressed = match self.inflating {
+            Inflating::No | Inflating::Gathering => 0,
+            Inflating::Yes { .. } | Inflating::Done => rx.unread().len(),
+        };
         let most = rx.kept().len().saturating_add(compressed).saturating_add(rest);
         most.min(rx.held().saturating_mul(2)).saturating_add(MIN_RX)
     }
 
     /// A whole message has to fit into a buffer, of which no more than `u32::MAX` bytes are used; a compressed one
-    /// into half of that.
+    /// beside what it comes of.
     pub(super) fn max_message(&self) -> u64 {
         let buffer = u64::from(u32::MAX) - MIN_RX as u64;
         match (self.config.delivery, self.deflate) {
             (Delivery::Chunks, _) => self.config.max_message,
             (Delivery::Whole, None) => self.config.max_message.min(buffer),
-            (Delivery::Whole, Some(_)) => self.config.max_message.min(buffer / 2),
+            (Delivery::Whole, Some(_)) => self.config.max_message.min(buffer / 3),
         }
     }
 
