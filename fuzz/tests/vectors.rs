@@ -28,7 +28,13 @@ fn inputs(case: &Case) -> Vec<(&'static str, Vec<u8>)> {
             let no_limits = u8::from(limit != u64::MAX && limit > u64::from(u32::MAX)) * 8;
             let limit = u8::try_from(limit.div_ceil(64)).unwrap_or(u8::MAX);
             let flags = u8::from(is("role", "client")) | (u8::from(is("delivery", "chunks")) * 2) | no_limits;
-            vec![("ws_connection", with(&[flags, 0, 0, longest, seed, limit]))]
+            match case.vector.line("extension") {
+                None => vec![("ws_connection", with(&[flags, 0, 0, longest, seed, limit]))],
+                Some(extension) => {
+                    let takeover = u8::from(!extension.rest.contains("takeover")) * 16;
+                    vec![("deflate", with(&[0, flags | takeover, 0, 0, longest, seed, limit]))]
+                }
+            }
         }
         "request" => vec![("http_head", with(&[0, 0, longest, seed])), ("upgrade", with(&[0]))],
         "response" => vec![("http_head", with(&[1, 0, longest, seed])), ("upgrade", with(&[1]))],
@@ -77,7 +83,7 @@ fn the_seeds_are_the_vectors() {
     let stale = |seed: &&(String, String)| found.get(*seed) != expected.get(*seed);
     let differ: Vec<_> = expected.keys().chain(found.keys()).filter(stale).collect();
     assert!(differ.is_empty(), "VECTORS=write brings these up to date: {differ:?}");
-    for target in ["ws_connection", "http_head", "upgrade", "sse"] {
+    for target in ["ws_connection", "deflate", "http_head", "upgrade", "sse"] {
         assert!(expected.keys().any(|(name, _)| name == target), "no vector is a seed of {target}");
     }
 }

@@ -548,7 +548,7 @@ async fn a_refusal_tells_the_client_status_wait_and_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redirects_are_not_followed_and_an_endless_refusal_is_cut() {
+async fn cve_2022_1650_eventsource_redirects_are_not_followed_and_an_endless_refusal_is_cut() {
     let (a, mut b) = duplex(1 << 16);
     let serving = tokio::spawn(async move {
         b.write_all(b"HTTP/1.1 302 Found\r\nLocation: ws://evil/\r\n\r\nmoved").await.unwrap();

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn section_8_5_an_origin_is_the_gateways_own_or_listed() {
+    fn cve_2026_44211_cline_jlsec_2026_614_http_jl_section_8_5_an_origin_is_the_gateways_own_or_listed() {
         let config = GatewayConfig {
             allow_origins: ["https://app.example", "http://dev.example:3000"]
                 .map(|o| o.parse().unwrap())

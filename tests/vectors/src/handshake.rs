@@ -5,6 +5,7 @@ use crate::{Bytes, Case, Line, Setup, Space, Vector, Wrong};
 use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::head::{HeadError, HeadReader, Limits, RequestHead, ResponseHead, Step};
 use longwire_core::http::upgrade::{ClientUpgrade, Offer, Upgrade, accept};
+use longwire_core::ws::deflate::{self, Agreed, Window};
 
 /// The nonce of RFC 6455 section 1.3, of which the key is made there.
 const NONCE: [u8; 16] = *b"the sample nonce";
@@ -17,7 +18,7 @@ const LIMITS: [&str; 5] = ["max_head", "max_headers", "max_name", "max_value", "
 pub(crate) fn run_request(case: &Case, setup: &Setup, space: &mut Space<'_>) -> Result<(), Wrong> {
     let vector = case.vector;
     let [a, b, c, d, e] = LIMITS;
-    vector.knows(&[a, b, c, d, e, "choose", "send", "rest", "end"], &[])?;
+    vector.knows(&[a, b, c, d, e, "choose", "deflate", "send", "rest", "end"], &[])?;
     let mut answer = (&mut *space.tx, TxCursor::new());
     let judge = |head: Result<RequestHead, HeadError>, rx: &mut RxBuf<'_>| {
         let end = end_of(&vector)?;
@@ -44,14 +45,16 @@ pub(crate) fn run_request(case: &Case, setup: &Setup, space: &mut Space<'_>) -> 
 pub(crate) fn run_response(case: &Case, setup: &Setup, space: &mut Space<'_>) -> Result<(), Wrong> {
     let vector = case.vector;
     let [a, b, c, d, e] = LIMITS;
-    vector.knows(&[a, b, c, d, e, "subprotocols", "extensions", "rest", "end"], &[])?;
+    vector.knows(&[a, b, c, d, e, "subprotocols", "extensions", "deflate", "windows", "rest", "end"], &[])?;
     let mut names = heapless::Vec::<&str, MAX_OFFERED>::new();
     for name in vector.line("subprotocols").map_or("", |line| line.rest).split_ascii_whitespace() {
         if names.push(name).is_err() {
             return wrong!(vector.head, "more than {MAX_OFFERED} subprotocols");
         }
     }
-    let extensions = vector.line("extensions").map(|line| line.rest);
+    let deflate = deflate_of(&vector)?;
+    let compression = deflate.map(|config| config.offer());
+    let extensions = vector.line("extensions").map(|line| line.rest).or(compression.as_deref());
     let offer = Offer { subprotocols: &names, extensions, ..Offer::new("example.org", "/") };
     let upgrade = ClientUpgrade::with_nonce(NONCE);
     let judge = |head: Result<ResponseHead, HeadError>, rx: &mut RxBuf<'_>| {
@@ -62,12 +65,16 @@ pub(crate) fn run_response(case: &Case, setup: &Setup, space: &mut Space<'_>) ->
         };
         match upgrade.check(&offer, &head.view(rx.reborrow())) {
             Err(error) => refused(end, None, &error)?,
-            Ok(agreed) => {
-                let (how, subprotocol) = end.rest.split_once(' ').unwrap_or((end.rest, ""));
-                if how != "agreed" || subprotocol != agreed.subprotocol().unwrap_or_default() {
-                    return wrong!(end, "agreed: {agreed:?}");
+            Ok(agreed) => match deflate.map_or(Ok(None), |config| config.check(agreed.extensions())) {
+                Err(error) => refused(end, None, &error)?,
+                Ok(windows) => {
+                    let (how, subprotocol) = end.rest.split_once(' ').unwrap_or((end.rest, ""));
+                    if how != "agreed" || subprotocol != agreed.subprotocol().unwrap_or_default() {
+                        return wrong!(end, "agreed: {agreed:?}");
+                    }
+                    are_windows(&vector, windows)?;
                 }
-            }
+            },
         }
         head.release(rx);
         Ok(())
@@ -78,7 +85,9 @@ pub(crate) fn run_response(case: &Case, setup: &Setup, space: &mut Space<'_>) ->
 /// Answers, and compares the answer.
 fn accepted(vector: &Vector, end: Line, upgrade: &Upgrade<'_>, tx: &mut TxBuf<'_>) -> Result<(), Wrong> {
     let chosen = vector.line("choose").map(|line| line.rest);
-    if let Err(error) = upgrade.write_response(tx, chosen, None, &[]) {
+    let windows = deflate_of(vector)?.and_then(|config| config.accept(upgrade.extensions()));
+    let extensions = windows.as_ref().map(|(_, answer)| answer.as_str());
+    if let Err(error) = upgrade.write_response(tx, chosen, extensions, &[]) {
         return wrong!(end, "no answer can be written: {error:?}");
     }
     if end.rest != "accepted" || !same(tx.pending(), bytes_of(vector, "send")?) {
@@ -91,6 +100,33 @@ fn accepted(vector: &Vector, end: Line, upgrade: &Upgrade<'_>, tx: &mut TxBuf<'_
 fn is_status(response: &[u8], status: u16) -> bool {
     let digits = response.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
     digits.and_then(|digits| core::str::from_utf8(digits).ok()).is_some_and(|n| n.parse() == Ok(status))
+}
+
+/// What an end wants of compression.
+fn deflate_of(vector: &Vector) -> Result<Option<deflate::Config>, Wrong> {
+    let window = Window { bits: deflate::MAX_BITS, takeover: true };
+    match vector.line("deflate").map(|line| line.rest) {
+        None => Ok(None),
+        Some("default") => Ok(Some(deflate::Config::new())),
+        Some("takeover") => Ok(Some(deflate::Config { send: window, receive: window })),
+        Some("small") => Ok(Some(deflate::Config { receive: Window { bits: 9, ..window }, send: window })),
+        Some(other) => wrong!(vector.head, "deflate is not {other}"),
+    }
+}
+
+/// Whether these are the windows that are written down: bits of the server's and of the client's, with a `t` behind
+/// those that are taken over.
+fn are_windows(vector: &Vector, agreed: Option<Agreed>) -> Result<(), Wrong> {
+    let line = vector.line("windows");
+    let mut words = line.map_or("", |line| line.rest).split_ascii_whitespace();
+    let windows = agreed.map(|agreed| [agreed.server, agreed.client]);
+    for Window { bits, takeover } in windows.into_iter().flatten() {
+        let word = words.next().unwrap_or_default();
+        if word.strip_suffix('t').unwrap_or(word).parse() != Ok(bits) || word.ends_with('t') != takeover {
+            return wrong!(line.unwrap_or(vector.head), "other windows: {agreed:?}");
+        }
+    }
+    if words.next().is_some() { wrong!(line.unwrap_or(vector.head), "no windows") } else { Ok(()) }
 }
 
 /// Whether that is the end which is written down.

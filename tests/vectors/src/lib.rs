@@ -7,9 +7,11 @@
 //! use longwire_vectors::{Cut, Setup, Space, cases};
 //!
 //! let (mut rx, mut tx) = ([0; 4096], [0; 1024]);
+//! let mut inflater = longwire_embassy::Inflater::<32768>::new();
+//! let mut space = Space { rx: &mut rx, tx: &mut tx, inflate: &mut inflater };
 //! let case = cases().next().unwrap();
-//! case.run(&Setup::whole(), &mut Space { rx: &mut rx, tx: &mut tx })?;
-//! case.run(&Setup { cut: Cut::Every(1), ..Setup::whole() }, &mut Space { rx: &mut rx, tx: &mut tx })?;
+//! case.run(&Setup::whole(), &mut space)?;
+//! case.run(&Setup { cut: Cut::Every(1), ..Setup::whole() }, &mut space)?;
 //! # Ok::<(), longwire_vectors::Wrong>(())
 //! ```
 #![no_std]

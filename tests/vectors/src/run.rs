@@ -1,6 +1,7 @@
 //! How a case is run, and what is said when it goes wrong.
 
 use crate::{Case, handshake, sse, ws};
+use longwire_core::ws::deflate::Inflate;
 use longwire_core::ws::{Delivery, MIN_RX, MIN_TX};
 
 /// How the bytes of a wire arrive.
@@ -47,13 +48,14 @@ pub const SETUPS: [Setup; 6] = {
     ]
 };
 
-/// Memory to run a case in: room for the largest message of the file.
-#[derive(Debug)]
+/// What a case is lent, from one to the next.
 pub struct Space<'a> {
-    /// For what comes in.
+    /// For what comes in: room for the largest message of the file, twice.
     pub rx: &'a mut [u8],
     /// For what goes out.
     pub tx: &'a mut [u8],
+    /// For compressed messages, with the largest window.
+    pub inflate: &'a mut dyn Inflate,
 }
 
 impl Case {

@@ -4,8 +4,10 @@ use crate::run::{is_named, same, wrong};
 use crate::{Bytes, Case, Line, Setup, Space, Vector, Wrong};
 use core::convert::Infallible;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::http::extension;
 use longwire_core::rand_core::TryRng;
 use longwire_core::time::Instant;
+use longwire_core::ws::deflate::{self, Agreed, Inflate, Window};
 use longwire_core::ws::{
     Chunk, Client, CloseCause, CloseReason, Config, Connection, Delivery, Event, Found, Heartbeat, Kind,
     MIN_RX, MIN_TX, ProtocolError, Role, Server, Step,
@@ -19,7 +21,7 @@ const NOW: Instant = Instant::from_millis(0);
 pub(crate) fn run(case: &Case, setup: &Setup, space: &mut Space<'_>) -> Result<(), Wrong> {
     let vector = case.vector;
     vector.knows(
-        &["role", "delivery", "max_message", "max_fragments", "end"],
+        &["role", "extension", "delivery", "max_message", "max_fragments", "end"],
         &["text", "binary", "ping", "pong", "close", "send"],
     )?;
     let config = config(&vector, setup)?;
@@ -46,6 +48,19 @@ fn config(vector: &Vector, setup: &Setup) -> Result<Config, Wrong> {
     })
 }
 
+/// What the handshake agreed on, as a server's answer says it.
+fn agreed(vector: &Vector) -> Result<Option<Agreed>, Wrong> {
+    let Some(line) = vector.line("extension") else { return Ok(None) };
+    let all = deflate::Config { send: WINDOW, receive: WINDOW };
+    match all.check(extension::parse(line.rest.as_bytes()).flatten()) {
+        Ok(Some(agreed)) => Ok(Some(agreed)),
+        other => wrong!(line, "no such extension: {other:?}"),
+    }
+}
+
+/// All that permessage-deflate can agree on is within this.
+const WINDOW: Window = Window { bits: deflate::MAX_BITS, takeover: true };
+
 fn drive<R: Role>(
     role: R,
     config: Config,
@@ -57,8 +72,15 @@ fn drive<R: Role>(
     let Some(tx) = space.tx.get_mut(..setup.tx.max(MIN_TX)) else {
         return wrong!(case.vector.head, "a send buffer of {} bytes", setup.tx);
     };
+    let mut connection = Connection::new(role, &config, NOW);
+    if let Some(agreed) = agreed(&case.vector)? {
+        connection = connection.with_deflate(agreed);
+    }
+    // What an earlier case has left in it is forgotten.
+    space.inflate.end_message(Window { takeover: false, ..WINDOW });
     let mut endpoint = Endpoint {
-        connection: Connection::new(role, &config, NOW),
+        connection,
+        inflate: space.inflate,
         rx: space.rx,
         rx_len: setup.rx.max(least),
         rx_at: RxCursor::new(),
@@ -67,6 +89,8 @@ fn drive<R: Role>(
         end: None,
         expected: Expected::of(case.vector),
     };
+    // So that room is left for what is compressed, from the first byte on.
+    endpoint.turn()?;
     let mut arrived = 0;
     for byte in case.wire()? {
         arrived += 1;
@@ -92,6 +116,7 @@ fn drive<R: Role>(
 /// A connection and what it is lent.
 struct Endpoint<'a, R> {
     connection: Connection<R, &'a Config>,
+    inflate: &'a mut dyn Inflate,
     rx: &'a mut [u8],
     /// So much of it is lent.
     rx_len: usize,
@@ -125,7 +150,7 @@ impl<R: Role> Endpoint<'_, R> {
                 return wrong!(vector.head, "asks for {} bytes", self.rx_len);
             };
             let rx = RxBuf::new(rx, &mut self.rx_at);
-            let mut io = Io::new(rx, TxBuf::new(self.tx, &mut self.tx_at));
+            let mut io = Io::new(rx, TxBuf::new(self.tx, &mut self.tx_at)).with_inflate(self.inflate);
             match self.connection.poll(NOW, &mut io) {
                 Ok(Step::Event(found)) => self.expected.event(&found, io.rx.reborrow())?,
                 Ok(Step::NeedSpace(wanted)) => {

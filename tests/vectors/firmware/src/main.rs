@@ -6,18 +6,22 @@
 
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use cortex_m_semihosting::{debug, hprintln};
+use longwire_embassy::Inflater;
 use longwire_vectors::{SETUPS, Space, cases};
 
 /// More than the largest message of the vectors.
 const RX: usize = 1 << 18;
 const TX: usize = 4096;
+/// The largest of permessage-deflate.
+const WINDOW: usize = 1 << 15;
 
 #[entry]
 fn main() -> ! {
     let rx = cortex_m::singleton!(: [u8; RX] = [0; RX]);
     let tx = cortex_m::singleton!(: [u8; TX] = [0; TX]);
-    let (Some(rx), Some(tx)) = (rx, tx) else { exit(false) };
-    let mut space = Space { rx, tx };
+    let inflater = cortex_m::singleton!(: Inflater<WINDOW> = Inflater::new());
+    let (Some(rx), Some(tx), Some(inflate)) = (rx, tx, inflater) else { exit(false) };
+    let mut space = Space { rx, tx, inflate };
     let (mut passed, mut failed) = (0u32, 0u32);
     for case in cases() {
         match SETUPS.iter().try_for_each(|setup| case.run(setup, &mut space)) {
