@@ -232,8 +232,11 @@ impl Peer {
         Ok(all[self.before..].into())
     }
 
-    /// Whether nothing that could follow the last message, without its tail, is a block.
+    /// Whether the last message ended inside a block that nothing could complete.
     fn is_doomed(&self) -> bool {
+        if self.is_between_blocks(self.compressed.len()) {
+            return false;
+        }
         let payload = self.compressed.strip_suffix(&TAIL).unwrap_or_default();
         [0, 0x55, 0xaa, 0xff].iter().all(|byte| {
             let more = [payload, &[*byte; 400]].concat();
