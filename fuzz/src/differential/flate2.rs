@@ -105,7 +105,7 @@ impl Setup {
     }
 }
 
-/// At most sixteen: the peer begins at the first one for each.
+/// At most sixteen.
 fn messages(mut rest: &[u8]) -> Vec<&[u8]> {
     let mut messages = Vec::new();
     while let Some((len, behind)) = rest.split_first_chunk()
@@ -187,9 +187,10 @@ fn is_far_longer(fragments: &[&[u8]], limit: usize) -> bool {
     })
 }
 
-/// flate2, asked for one byte at a time, so that it keeps to its window.
+/// flate2, for the messages of a connection.
 struct Peer {
     window: Window,
+    stream: Stream,
     /// What was compressed since the window was empty, with the tails.
     compressed: Vec<u8>,
     /// Where in it each message begins.
@@ -201,7 +202,8 @@ struct Peer {
 
 impl Peer {
     fn new(window: Window) -> Self {
-        Self { window, compressed: Vec::new(), begins: Vec::new(), before: 0, after: 0 }
+        let stream = Stream::new(window.bits);
+        Self { window, stream, compressed: Vec::new(), begins: Vec::new(), before: 0, after: 0 }
     }
 
     /// The next message.
@@ -212,11 +214,13 @@ impl Peer {
         self.before = self.after;
         self.begins.push(self.compressed.len());
         // RFC 7692 7.2.2; of nothing at all, nothing comes.
-        if !payload.is_empty() {
-            self.compressed.extend_from_slice(payload);
-            self.compressed.extend(TAIL);
+        if payload.is_empty() {
+            return Ok(Vec::new());
         }
-        let message = self.inflate_again(limit)?;
+        let payload = [payload, &TAIL].concat();
+        self.compressed.extend_from_slice(&payload);
+        // One byte at a time, so that it keeps to its window.
+        let message = self.stream.inflate(&payload, limit, 1)?;
         self.after += message.len();
         Ok(message)
     }
@@ -224,64 +228,71 @@ impl Peer {
     /// The last message once more, perhaps with another limit.
     fn inflate_again(&self, limit: usize) -> Message {
         let limit = self.before.saturating_add(limit);
-        Ok(inflate(&self.compressed, self.window.bits, limit)?.0.split_off(self.before))
+        let all = Stream::new(self.window.bits).inflate(&self.compressed, limit, 1)?;
+        Ok(all[self.before..].into())
     }
 
-    /// Whether nothing that could follow the last message, without its tail, is a block.
+    /// Whether the last message ended inside a block that nothing could complete.
     fn is_doomed(&self) -> bool {
+        if self.is_between_blocks(self.compressed.len()) {
+            return false;
+        }
         let payload = self.compressed.strip_suffix(&TAIL).unwrap_or_default();
         [0, 0x55, 0xaa, 0xff].iter().all(|byte| {
             let more = [payload, &[*byte; 400]].concat();
-            inflate(&more, self.window.bits, usize::MAX) == Err(Fault::Corrupt)
+            Stream::new(self.window.bits).inflate(&more, usize::MAX, 1) == Err(Fault::Corrupt)
         })
     }
 
     /// Whether all messages began between two blocks.
     fn began_between_blocks(&self) -> bool {
-        self.begins.iter().all(|at| is_between_blocks(&self.compressed[..*at], self.window.bits))
+        self.begins.iter().all(|at| self.is_between_blocks(*at))
     }
 
-    /// Whether the last message ended there.
-    fn is_between_blocks(&self) -> bool {
-        is_between_blocks(&self.compressed, self.window.bits)
+    /// Whether so much of what was compressed ends there: one more block can follow, which is empty and the last.
+    fn is_between_blocks(&self, at: usize) -> bool {
+        let mut stream = Stream::new(self.window.bits);
+        stream.inflate(&self.compressed[..at], usize::MAX, 4096).is_ok()
+            && stream.inflate(&[1, 0, 0, 0xff, 0xff], usize::MAX, 4096) == Ok(Vec::new())
+            && stream.ended
     }
 }
 
-/// Whether one more block can follow, which is empty and the last.
-fn is_between_blocks(compressed: &[u8], bits: u8) -> bool {
-    let last = [compressed, &[1, 0, 0, 0xff, 0xff]].concat();
-    let (out, with_last) = (inflate(compressed, bits, usize::MAX), inflate(&last, bits, usize::MAX));
-    matches!((out, with_last), (Ok((out, _)), Ok((same, true))) if out == same)
+/// Blocks, and behind one that says that it is the last, others.
+struct Stream {
+    bits: u8,
+    inner: Decompress,
+    ended: bool,
 }
 
-/// Inflates all of it, and says whether that was the end of a last block.
-fn inflate(compressed: &[u8], bits: u8, limit: usize) -> Result<(Vec<u8>, bool), Fault> {
-    let new = || Decompress::new_with_window_bits(false, bits);
-    let (mut stream, mut out, mut at, mut ended) = (new(), Vec::new(), 0, false);
-    loop {
-        if ended && at == compressed.len() {
-            return Ok((out, true));
+impl Stream {
+    fn new(bits: u8) -> Self {
+        Self { bits, inner: Decompress::new_with_window_bits(false, bits), ended: false }
+    }
+
+    /// Inflates all of `input`, so many bytes at a time.
+    fn inflate(&mut self, input: &[u8], limit: usize, piece: usize) -> Message {
+        let (mut out, mut read, mut space) = (Vec::new(), 0, vec![0; piece]);
+        while !(self.ended && read == input.len()) {
+            if self.ended {
+                // RFC 7692 7.2.3.4: what follows a last block begins anew.
+                *self = Self::new(self.bits);
+            }
+            let before = (self.inner.total_in(), self.inner.total_out());
+            let status = self.inner.decompress(&input[read..], &mut space, FlushDecompress::None);
+            read += usize::try_from(self.inner.total_in() - before.0).unwrap();
+            let written = usize::try_from(self.inner.total_out() - before.1).unwrap();
+            out.extend_from_slice(&space[..written]);
+            if out.len() > limit {
+                return Err(Fault::TooBig);
+            }
+            // Also what comes before a fault was written.
+            self.ended = status.map_err(|_| Fault::Corrupt)? == Status::StreamEnd;
+            if !self.ended && written < piece && read == input.len() {
+                break;
+            }
         }
-        if ended {
-            // RFC 7692 7.2.3.4: what follows a last block begins anew.
-            stream = new();
-        }
-        let (mut byte, before) = ([0], (stream.total_in(), stream.total_out()));
-        let status = stream.decompress(&compressed[at..], &mut byte, FlushDecompress::None);
-        at += usize::try_from(stream.total_in() - before.0).unwrap();
-        let written = stream.total_out() > before.1;
-        if written {
-            out.push(byte[0]);
-        }
-        if out.len() > limit {
-            return Err(Fault::TooBig);
-        }
-        // Also what comes before a fault was written.
-        let status = status.map_err(|_| Fault::Corrupt)?;
-        ended = status == Status::StreamEnd;
-        if !ended && !written && at == compressed.len() {
-            return Ok((out, false));
-        }
+        Ok(out)
     }
 }
 
@@ -314,6 +325,6 @@ fn compressed<R: End>(setup: &Setup, messages: &[&[u8]]) {
         assert_eq!(sent[0].b0, 0xc2);
         assert!(payload.len() < message.len());
         assert_eq!(peer.inflate(payload, usize::MAX), Ok(message));
-        assert!(peer.is_between_blocks());
+        assert!(peer.is_between_blocks(peer.compressed.len()));
     }
 }

@@ -236,10 +236,26 @@ impl Case<'_> {
         }
         let end: &[u8] = if self.wire.ends_with(b"\r") { b"\n\r\n" } else { b"\r\n\r\n" };
         let whole = [self.wire, end].concat();
+        use HeadError as E;
+        // What is said of all fields together comes behind what the peer looks at, and would prove nothing.
         let (_, error) = longwire(self.responses, &whole);
-        // What is said of the fields together comes after all that the peer looks at.
-        let behind_all = [HeadError::HostMissing, HeadError::HostRepeated];
-        error.filter(|error| !behind_all.contains(error)).map(|_| (&JUDGED_WHEN_WHOLE, None))
+        let by_line = matches!(
+            error?,
+            E::RequestLine
+                | E::StatusLine
+                | E::Version
+                | E::Target
+                | E::BareLf
+                | E::BareCr
+                | E::ControlByte
+                | E::ObsFold
+                | E::SpaceBeforeColon
+                | E::Name
+                | E::TooManyHeaders
+                | E::ContentLength
+                | E::TransferEncoding
+        );
+        by_line.then_some((&JUDGED_WHEN_WHOLE, None))
     }
 
     /// Where there are empty lines before a head; not the one that a request may have.

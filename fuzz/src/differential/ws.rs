@@ -205,6 +205,7 @@ impl Frame {
             (self.is_control() && Self::length_bytes(&self.0) > 0, E::ControlTooLong),
             (self.is_masked() && setup.client, E::Masked),
             (!self.is_masked() && !setup.client, E::Unmasked),
+            (!self.is_minimal(), E::LengthNotMinimal),
             (len >> 63 != 0, E::LengthTooLarge),
             (len > setup.limit as u64, E::MessageTooBig),
             (close && payload.len() == 1, E::CloseTooShort),
@@ -383,6 +384,7 @@ pub(super) fn compare(
     let peer = run(&mut *theirs(setup), &given);
     loop {
         let made = run(&mut *ours(setup), &given);
+        must_fail(setup, &given, &made);
         let Some(at) = made.iter().zip(&peer).position(|(ours, theirs)| ours != theirs) else {
             assert_eq!(made.len(), peer.len());
             return met;
@@ -403,6 +405,18 @@ pub(super) fn compare(
                 met.extend(compare(setup, &frames, ours, theirs, explain));
                 return met;
             }
+        }
+    }
+}
+
+/// A peer may take what longwire has to refuse.
+fn must_fail(setup: &Setup, given: &[Given], made: &[Made]) {
+    for (given, made) in given.iter().zip(made) {
+        if let Given::Frame(frame) = given
+            && frame.is_whole()
+        {
+            let faults = frame.faults(setup);
+            assert!(faults.is_empty() || made.failed().is_some(), "{faults:?}, and {made:?} of {frame:x?}");
         }
     }
 }
