@@ -1,6 +1,6 @@
 //! Views of a head that was found to be well formed: nothing is stored, the lines are walked when asked.
 
-use super::grammar::{ascii, cut, decimal, elements, field_line, split_once};
+use super::grammar::{ascii, cut, decimal, elements, split_once, trim_ows};
 
 /// The versions of HTTP that this module speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +24,20 @@ impl<'b> Headers<'b> {
     /// Names and values, in order of arrival. Values come without the space around them, and may hold bytes
     /// that are not ASCII (`obs-text`), but no control byte except the tab.
     pub fn iter(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + Clone + use<'b> {
-        lines(self.lines).filter_map(field_line).map(|(name, value)| (ascii(name), value))
+        self.fields().map(|(name, value)| (ascii(name), trim_ows(value)))
+    }
+
+    /// Names and what follows their colon. The lines were judged when the head was whole, by the grammar of
+    /// RFC 9112 section 5; so here the first colon ends the name.
+    fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + Clone + use<'b> {
+        lines(self.lines).filter_map(|line| split_once(line, b':'))
     }
 
     /// The values of all fields of this name, whatever its case.
     pub fn get_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + Clone + use<'b, 'n> {
-        self.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| trim_ows(value))
     }
 
     /// The value of the first field of this name.

@@ -181,10 +181,18 @@ mod tests {
             assert_eq!(cursor.to_text(), text);
             assert_eq!(cursor.to_string(), text);
             assert_eq!(Cursor::parse(text), Ok(cursor));
+            assert_eq!(text.parse(), Ok(cursor));
             assert_eq!(Since::parse(text), Ok(Since::Cursor(cursor)));
             assert_eq!(Since::Cursor(cursor).to_string(), text);
         }
         assert_eq!("ffffffffffffffff-18446744073709551615".len(), MAX_CURSOR);
+    }
+
+    #[test]
+    fn a_position_counts_in_its_own_epoch_only() {
+        let cursor = Cursor { epoch: 7, seq: 1042 };
+        assert_eq!(cursor.position_in(7), Some(1042));
+        assert_eq!((cursor.position_in(6), cursor.position_in(8)), (None, None));
     }
 
     #[test]

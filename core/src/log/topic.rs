@@ -272,6 +272,7 @@ impl core::error::Error for NameError {}
 mod tests {
     use super::*;
     use NameError::*;
+    use std::format;
     use std::string::{String, ToString};
 
     #[test]
@@ -288,6 +289,10 @@ mod tests {
             ("/a", Err(EmptyLevel), Err(EmptyLevel)),
             ("a/", Err(EmptyLevel), Err(EmptyLevel)),
             ("a//b", Err(EmptyLevel), Err(EmptyLevel)),
+            (".", Err(Dots), Err(Dots)),
+            ("a/../b", Err(Dots), Err(Dots)),
+            ("..", Err(Dots), Err(Dots)),
+            (".../a.b", Ok(()), Ok(())),
             ("a\0", Err(ControlCharacter), Err(ControlCharacter)),
             ("a\r\nb", Err(ControlCharacter), Err(ControlCharacter)),
             ("a\u{7f}", Err(ControlCharacter), Err(ControlCharacter)),
@@ -313,7 +318,30 @@ mod tests {
         ] {
             assert_eq!(Topic::parse(text).map(|_| ()), topic, "topic {text:?}");
             assert_eq!(Pattern::parse(text).map(|_| ()), pattern, "pattern {text:?}");
+            // The same by the standard library's names, and what was checked is what is handed out.
+            assert_eq!(Topic::try_from(text), Topic::parse(text));
+            assert!(Topic::parse(text).is_ok_and(|name| name.as_str() == text) == topic.is_ok());
+            assert!(Pattern::try_from(text).is_ok_and(|name| name.as_str() == text) == pattern.is_ok());
         }
+    }
+
+    #[test]
+    fn levels_are_what_stands_between_the_slashes() {
+        for (topic, levels) in [("a", &["a"][..]), ("fleet/7/cpu", &["fleet", "7", "cpu"])] {
+            let found = Topic::parse(topic).unwrap().levels();
+            assert!(found.clone().eq(levels.iter().copied()), "{topic}");
+            assert!(found.rev().eq(levels.iter().rev().copied()), "{topic}");
+        }
+        assert_eq!(Topic::parse(&std::vec!["a"; MAX_DEPTH].join("/")).unwrap().levels().count(), MAX_DEPTH);
+    }
+
+    #[test]
+    fn names_are_shown_as_they_are_and_padded_as_text() {
+        let (topic, pattern, key) = (Topic::parse("a/b"), Pattern::parse("a/**"), Key::parse("k\""));
+        assert_eq!(
+            format!("{}|{:6}|{:>3}", topic.unwrap(), pattern.unwrap(), key.unwrap()),
+            "a/b|a/**  | k\""
+        );
     }
 
     #[test]
@@ -326,6 +354,7 @@ mod tests {
             ("a\nb", Err(ControlCharacter)),
         ] {
             assert_eq!(Key::parse(text).map(|_| ()), key, "{text:?}");
+            assert!(Key::try_from(text).is_ok_and(|name| name.as_str() == text) == key.is_ok());
         }
     }
 

@@ -22,12 +22,15 @@ pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) -> [u8; 4] {
     for chunk in words {
         *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
     }
-    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+    for (byte, mask) in rest.iter_mut().zip(word.to_ne_bytes()) {
         *byte ^= mask;
     }
-    let mut next = mask;
-    next.rotate_left(rest.len() % 4);
-    next
+    match rest.len() % 4 {
+        0 => mask,
+        1 => [b, c, d, a],
+        2 => [c, d, a, b],
+        _ => [d, a, b, c],
+    }
 }
 
 #[cfg(test)]
