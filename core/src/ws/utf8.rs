@@ -56,6 +56,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_character_that_is_cut_is_counted_and_one_that_cannot_be_is_refused() {
+        for (bytes, want) in [
+            (&b"a"[..], Ok(0)),
+            (b"a\xc3", Ok(1)),
+            (b"a\xe2\x82", Ok(2)),
+            (b"a\xf0\x9d\x84", Ok(3)),
+            (b"a\xff", Err(ProtocolError::NotUtf8)),
+            (b"\xc3\x28a", Err(ProtocolError::NotUtf8)),
+            (b"\xf4\x90", Err(ProtocolError::NotUtf8)),
+        ] {
+            assert_eq!(check(bytes), want, "{bytes:x?}");
+        }
+    }
+
     /// As the connection does it: the tail is looked at again with the next piece.
     fn in_pieces(pieces: &[&[u8]]) -> bool {
         let (mut kept, mut tail) = (Vec::new(), 0u8);
