@@ -23,13 +23,14 @@ pub struct Deflate {
     /// Messages shorter than this many bytes are sent as they are: they gain little. Default 512.
     pub threshold: usize,
 
-    /// How hard to compress, from 1 (fast) to 9 (small). Default 3.
+    /// How hard to compress, from 1 (fast) to 9 (small). Default 1: of 1 KiB of JSON it leaves a quarter more than 3
+    /// does, in a fifth of the time.
     pub level: u8,
 }
 
 impl Default for Deflate {
     fn default() -> Self {
-        Self { windows: deflate::Config::new(), threshold: 512, level: 3 }
+        Self { windows: deflate::Config::new(), threshold: 512, level: 1 }
     }
 }
 
