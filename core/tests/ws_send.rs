@@ -188,6 +188,17 @@ fn a_streamed_message_without_a_piece_is_an_empty_one() {
     assert_eq!(server.frames(), [plain(0x81, b"")]);
 }
 
+#[test]
+fn rfc6455_5_5_a_control_frame_of_ours_has_up_to_125_bytes() {
+    let mut server = Endpoint::<Server>::new(Config::new());
+    server.lend(|connection, io| {
+        assert_eq!(connection.send_ping(&mut io.tx, &[1; 125]), Ok(()));
+        assert_eq!(connection.send_pong(&mut io.tx, &[2; 125]), Ok(()));
+        assert_eq!(connection.send_ping(&mut io.tx, &[3; 126]), Err(SendError::ControlTooLong));
+    });
+    assert_eq!(server.frames(), [plain(0x89, &[1; 125]), plain(0x8a, &[2; 125])]);
+}
+
 fn filled_in_place<R: End>() {
     let mut endpoint = Endpoint::<R>::with(Config::new(), 64, MIN_TX + 20);
     endpoint.lend(|connection, io| {
