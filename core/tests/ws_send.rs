@@ -189,6 +189,47 @@ fn a_streamed_message_without_a_piece_is_an_empty_one() {
 }
 
 #[test]
+fn rfc6455_5_5_a_control_frame_of_ours_has_up_to_125_bytes() {
+    let mut server = Endpoint::<Server>::new(Config::new());
+    server.lend(|connection, io| {
+        assert_eq!(connection.send_ping(&mut io.tx, &[1; 125]), Ok(()));
+        assert_eq!(connection.send_pong(&mut io.tx, &[2; 125]), Ok(()));
+        assert_eq!(connection.send_ping(&mut io.tx, &[3; 126]), Err(SendError::ControlTooLong));
+    });
+    assert_eq!(server.frames(), [plain(0x89, &[1; 125]), plain(0x8a, &[2; 125])]);
+}
+
+fn filled_in_place<R: End>() {
+    let mut endpoint = Endpoint::<R>::with(Config::new(), 64, MIN_TX + 20);
+    endpoint.lend(|connection, io| {
+        let tx = &mut io.tx;
+        // Something lay there before.
+        assert!(tx.put(&[&[0xff; 20]]));
+        tx.consume(usize::MAX);
+        let sent = connection.send_with(tx, Kind::Binary, 4, |space| {
+            assert_eq!(space, [0; 4]);
+            space[..3].copy_from_slice(b"abc");
+        });
+        assert_eq!(sent, Ok(()));
+        let unasked = |_: &mut [u8]| panic!("nothing is to be filled in");
+        assert_eq!(connection.send_with(tx, Kind::Binary, 99, unasked), Err(SendError::Full));
+        connection.start(Kind::Text).unwrap();
+        assert_eq!(connection.send_with(tx, Kind::Binary, 1, unasked), Err(SendError::InMessage));
+        connection.close(common::millis(0), tx, CloseCode::NORMAL, "").unwrap();
+        assert_eq!(connection.send_with(tx, Kind::Binary, 1, unasked), Err(SendError::Closing));
+    });
+    let mask = R::IS_CLIENT.then(|| Keys::nth(1));
+    let frames = endpoint.frames();
+    assert_eq!((frames.len(), &frames[0]), (2, &Sent { b0: 0x82, mask, payload: b"abc\0".into() }));
+}
+
+#[test]
+fn a_message_is_filled_in_where_it_goes_out_from_or_not_at_all() {
+    filled_in_place::<Server>();
+    filled_in_place::<AnyClient>();
+}
+
+#[test]
 fn a_shared_message_is_a_header_in_front_of_the_payload() {
     for len in [0usize, 125, 126, 65535, 65536] {
         let mut server = Endpoint::<Server>::new(Config::new());

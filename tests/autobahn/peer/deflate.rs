@@ -1,7 +1,7 @@
 //! permessage-deflate (RFC 7692) on miniz_oxide, for [`small`](crate::small): windows are taken over, and a message that
 //! comes in pieces is compressed in pieces.
 
-use longwire_core::ws::deflate::{Agreed, Config, Corrupt, Inflate, Inflated, MAX_BITS, TAIL, Window};
+use longwire_core::ws::deflate::{Config, Corrupt, Inflate, Inflated, MAX_BITS, TAIL, Window};
 use miniz_oxide::deflate::CompressionLevel;
 use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, compress_to_output};
 use miniz_oxide::inflate::stream::{InflateState, inflate};
@@ -20,17 +20,9 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    /// The codec of one end, `send` being what was agreed on for what it sends.
+    /// For an end that sends with this window.
     pub(crate) fn new(send: Window) -> Self {
         Self { inflater: Inflater(InflateState::new_boxed(DataFormat::Raw)), deflater: Deflater::new(send) }
-    }
-
-    pub(crate) fn of_server(agreed: Agreed) -> Self {
-        Self::new(agreed.server)
-    }
-
-    pub(crate) fn of_client(agreed: Agreed) -> Self {
-        Self::new(agreed.client)
     }
 }
 

@@ -21,18 +21,15 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// The longest message of the suite (cases 9.1.6 and 9.2.6).
 const MAX_MESSAGE: u64 = 16 << 20;
 
-/// What the suite's client needs.
-trait Server {
-    /// Says where it listens, and serves until the process is killed.
+/// A way to use longwire.
+trait Peer {
+    /// As a server: says where it listens, and echoes messages until the process is killed.
     fn serve(&self) -> Result<(), Error>;
-}
 
-/// What the suite's server needs.
-trait Client {
-    /// The text that comes for this target, before the server closes the connection.
+    /// As a client: the text that comes for this target, before the server closes the connection.
     fn fetch(&self, address: &str, target: &str) -> Result<String, Error>;
 
-    /// Echoes messages until the connection ends.
+    /// As a client: echoes messages until the connection ends.
     fn echo(&self, address: &str, target: &str) -> Result<(), Error>;
 }
 
@@ -45,15 +42,14 @@ fn main() -> ExitCode {
         "chunks" => Delivery::Chunks,
         _ => return usage(),
     };
-    let (plain, small) = (plain::Peer::new(delivery), small::Peer::new(delivery));
-    let (server, client): (&dyn Server, &dyn Client) = match *buffers {
-        "plain" => (&plain, &plain),
-        "small" => (&small, &small),
+    let peer: Box<dyn Peer> = match *buffers {
+        "plain" => Box::new(plain::Plain::new(delivery)),
+        "small" => Box::new(small::Small::new(delivery)),
         _ => return usage(),
     };
     let result = match (*role, rest) {
-        ("server", []) => server.serve(),
-        ("client", [address, agent]) => all_cases(client, address, agent),
+        ("server", []) => peer.serve(),
+        ("client", [address, agent]) => all_cases(&*peer, address, agent),
         _ => return usage(),
     };
     match result {
@@ -71,14 +67,14 @@ fn usage() -> ExitCode {
 }
 
 /// The protocol of the suite's server: how many cases there are, each of them, and at the end its report.
-fn all_cases(client: &dyn Client, address: &str, agent: &str) -> Result<(), Error> {
-    let count: u32 = client.fetch(address, "/getCaseCount")?.parse()?;
+fn all_cases(peer: &dyn Peer, address: &str, agent: &str) -> Result<(), Error> {
+    let count: u32 = peer.fetch(address, "/getCaseCount")?.parse()?;
     for case in 1..=count {
         // That a connection fails is what many cases are about.
-        if let Err(error) = client.echo(address, &format!("/runCase?case={case}&agent={agent}")) {
+        if let Err(error) = peer.echo(address, &format!("/runCase?case={case}&agent={agent}")) {
             eprintln!("case {case}: {error}");
         }
     }
-    client.fetch(address, &format!("/updateReports?agent={agent}"))?;
+    peer.fetch(address, &format!("/updateReports?agent={agent}"))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! longwire's WebSocket for tokio, with its default buffers.
 
-use crate::{Error, MAX_MESSAGE};
+use crate::{Error, MAX_MESSAGE, Peer};
 use longwire::websocket::{
     Config, ConnectOptions, Delivery, Event, Kind, Message, WebSocket, accept, connect,
 };
@@ -8,11 +8,11 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-pub(crate) struct Peer {
+pub(crate) struct Plain {
     config: Arc<Config>,
 }
 
-impl Peer {
+impl Plain {
     pub(crate) fn new(delivery: Delivery) -> Self {
         let mut config = Config::default();
         config.protocol.max_message = MAX_MESSAGE;
@@ -21,7 +21,7 @@ impl Peer {
     }
 }
 
-impl crate::Server for Peer {
+impl Peer for Plain {
     fn serve(&self) -> Result<(), Error> {
         run(async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -38,9 +38,7 @@ impl crate::Server for Peer {
             }
         })
     }
-}
 
-impl crate::Client for Peer {
     fn fetch(&self, address: &str, target: &str) -> Result<String, Error> {
         run(async {
             let mut socket = connect(&format!("ws://{address}{target}"), &self.options()).await?;
@@ -57,7 +55,7 @@ impl crate::Client for Peer {
     }
 }
 
-impl Peer {
+impl Plain {
     fn options(&self) -> ConnectOptions {
         ConnectOptions::default().config(self.config.clone())
     }

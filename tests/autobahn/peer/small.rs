@@ -3,7 +3,7 @@
 //! control frames, and reads of a few bytes, so that everything is cut everywhere.
 
 use crate::deflate::{self, Codec, Deflater};
-use crate::{Error, MAX_MESSAGE};
+use crate::{Error, MAX_MESSAGE, Peer};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::head::{HeadReader, Limits, Step as HeadStep};
 use longwire_core::http::upgrade::{self, ClientUpgrade, Offer};
@@ -28,17 +28,17 @@ const CUT: usize = 256 << 10;
 /// How long the peer may take no byte, and how long it may go on sending after the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) struct Peer {
+pub(crate) struct Small {
     config: Arc<Config>,
 }
 
-impl Peer {
+impl Small {
     pub(crate) fn new(delivery: Delivery) -> Self {
         Self { config: Arc::new(Config { max_message: MAX_MESSAGE, delivery, ..Config::new() }) }
     }
 }
 
-impl crate::Server for Peer {
+impl Peer for Small {
     fn serve(&self) -> Result<(), Error> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         println!("listening on {}", listener.local_addr()?);
@@ -52,9 +52,7 @@ impl crate::Server for Peer {
             });
         }
     }
-}
 
-impl crate::Client for Peer {
     fn fetch(&self, address: &str, target: &str) -> Result<String, Error> {
         let mut text = Vec::new();
         connect(address, target, self.config.clone())?.run(|_, event| {
@@ -107,8 +105,7 @@ fn accept(mut wire: Wire, config: Arc<Config>) -> Result<Link<Server>, Error> {
     };
     head.release(&mut io.rx);
     wire.flush()?;
-    let agreed = answer?;
-    Ok(Link::open(wire, Server, config, agreed, agreed.map(Codec::of_server)))
+    Ok(Link::open(wire, Server, config, answer?))
 }
 
 /// The opening handshake of a client.
@@ -125,7 +122,7 @@ fn connect(address: &str, target: &str, config: Arc<Config>) -> Result<Link<Clie
     let answer = upgrade.check(&offer, &head.view(rx.reborrow()))?;
     let agreed = deflate::WANTED.check(answer.extensions())?;
     head.release(&mut rx);
-    Ok(Link::open(wire, Client(rand::rng()), config, agreed, agreed.map(Codec::of_client)))
+    Ok(Link::open(wire, Client(rand::rng()), config, agreed))
 }
 
 /// What is lent to the core.
@@ -212,13 +209,7 @@ struct Link<R> {
 }
 
 impl<R: Role> Link<R> {
-    fn open(
-        mut wire: Wire,
-        role: R,
-        config: Arc<Config>,
-        agreed: Option<Agreed>,
-        codec: Option<Codec>,
-    ) -> Self {
+    fn open(mut wire: Wire, role: R, config: Arc<Config>, agreed: Option<Agreed>) -> Self {
         // The buffers of the handshake were larger. What was read beyond its end is less than a read.
         let beyond = wire.buffers.lend().rx.unread().to_vec();
         wire.buffers = Buffers::new(MIN_RX, TX);
@@ -228,6 +219,7 @@ impl<R: Role> Link<R> {
             Some(agreed) => connection.with_deflate(agreed),
             None => connection,
         };
+        let codec = connection.send_window().map(Codec::new);
         Self { connection, codec, wire, started: std::time::Instant::now() }
     }
 
