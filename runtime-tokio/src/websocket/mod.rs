@@ -30,6 +30,12 @@
 //! arrive, never because a header announces them, to at most `max_message` and a little more; a send buffer to
 //! [`Config::max_send_buffer`]. Nothing is queued beyond that: a peer that sends without reading is read no further.
 //!
+//! # Compression
+//! permessage-deflate (RFC 7692) is offered and accepted by default ([`Config::deflate`]), without context takeover, and
+//! used for messages of 512 bytes and more. So a connection owns no codec: it borrows its thread's. `max_message` limits
+//! what comes out, and one byte more than that is never inflated. A secret and what an attacker chooses do not belong
+//! into one compressed message: its length tells about the secret (CRIME).
+//!
 //! # Runtimes
 //! Any flavour of tokio's, with its time enabled. Nothing is spawned; the heartbeat and the deadlines are kept by
 //! whoever awaits [`recv`](WebSocket::recv), so somebody has to, also when no message is expected.
