@@ -16,21 +16,17 @@ use crate::work;
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) -> [u8; 4] {
     work::count(bytes.len());
     // Words first: the compiler turns the loop over an array of them into the widest vectors that the target has.
-    let [a, b, c, d] = mask;
-    let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, rest) = bytes.as_chunks_mut::<8>();
-    for chunk in words {
-        *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
+    let mut next = u32::from_le_bytes(mask);
+    let (words, rest) = bytes.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_le_bytes(*word) ^ next).to_le_bytes();
     }
-    for (byte, mask) in rest.iter_mut().zip(word.to_ne_bytes()) {
-        *byte ^= mask;
+    for byte in rest {
+        let [first, ..] = next.to_le_bytes();
+        *byte ^= first;
+        next = next.rotate_right(8);
     }
-    match rest.len() % 4 {
-        0 => mask,
-        1 => [b, c, d, a],
-        2 => [c, d, a, b],
-        _ => [d, a, b, c],
-    }
+    next.to_le_bytes()
 }
 
 #[cfg(test)]
