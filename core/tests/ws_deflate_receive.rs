@@ -430,3 +430,16 @@ fn a_connection_without_the_extension_uses_the_whole_buffer_again() {
     server.receive(Wire::to::<Server>().frame(0xc1, &HELLO).text("a").bytes());
     assert_eq!(server.lend(|_, io| (io.rx.held(), io.rx.spare_mut().len())), (0, 567));
 }
+
+#[test]
+fn a_compressed_message_that_is_gathered_asks_for_what_may_still_come_and_no_more() {
+    let asked = |wire: Wire| {
+        let mut server = Endpoint::<Server>::with(limits(1000, 9), 1100, 512).deflate(AGREED);
+        server.receive(wire.bytes());
+        server.asked
+    };
+    // Its last frame says how much is left; before that, the limit of what is compressed does.
+    let wire = Wire::to::<Server>;
+    assert_eq!(asked(wire().header(0xc2, 1150, 0).raw(&[0; 1100])), [1150 + MIN_RX]);
+    assert_eq!(asked(wire().frame(0x42, &[0; 1100])), [1000 + 1000 / 8 + 64 + 8 + MIN_RX]);
+}
