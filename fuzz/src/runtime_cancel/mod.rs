@@ -7,7 +7,7 @@ use crate::choices::Choices;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use longwire::websocket::{Config, Deflate, Role, WebSocket};
 use longwire_core::ws::deflate::{Agreed, Window};
-use party::Party;
+use party::{Course, Party};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use stream::Script;
 /// A script, as choices: the configuration; then, in the order in which they come by, what each of the two ends does and
 /// after how many polls it gives that up, and what its stream does each time that it is asked.
 ///
-/// At its end each sends a last message, and when both have come the connection is closed. Meanwhile every task is polled only
+/// At its end each sends a last message, and when both have come the connection is closed; unless the script cuts the
+/// stream, or lets one end close at any moment. Meanwhile every task is polled only
 /// when it was woken, and no timer runs: a waker that is lost leaves it waiting for ever.
 ///
 /// # Panics
@@ -34,12 +35,13 @@ pub fn runtime_cancel(data: &[u8]) {
 
 async fn run(data: &[u8]) {
     let script: Script<'_> = RefCell::new(Choices::new(data));
-    let (cut, closers) = {
+    let (course, closers) = {
         let mut choices = script.borrow_mut();
-        (choices.upto(3) == 3, [[true, false], [false, true], [true, true]][choices.upto(2)])
+        let course = [Course::Orderly, Course::Orderly, Course::Hasty, Course::Cut][choices.upto(3)];
+        (course, [[true, false], [false, true], [true, true]][choices.upto(2)])
     };
     let (config, agreed) = config(&mut script.borrow_mut());
-    let (a, b) = stream::pair(&script, cut);
+    let (a, b) = stream::pair(&script, course == Course::Cut);
     let socket = |stream, role| {
         let socket = WebSocket::from_parts(stream, role, &[], config.clone());
         match agreed {
@@ -47,8 +49,8 @@ async fn run(data: &[u8]) {
             None => socket,
         }
     };
-    let client = Party::new(&script, "client", closers[0], cut);
-    let server = Party::new(&script, "server", closers[1], cut);
+    let client = Party::new(&script, "client", closers[0], course);
+    let server = Party::new(&script, "server", closers[1], course);
     let (a, b) = (socket(a, Role::Client), socket(b, Role::Server));
     // Each has a waker of its own.
     let mut tasks = FuturesUnordered::new();

@@ -1,10 +1,11 @@
 //! One end: what it does, what it said, and what it heard.
 
 use super::stream::{Script, Stream};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use longwire::websocket::{CloseCause, CloseCode, Error, Event, Message, Receiver, Sender, WebSocket};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use tokio::sync::Notify;
 
@@ -19,6 +20,17 @@ enum Fate {
     Unknown,
 }
 
+/// How a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Each end says all that it has to say, and then they close.
+    Orderly,
+    /// An end may close at any moment: what the other one has not flushed by then may be lost.
+    Hasty,
+    /// The same, because the stream is cut.
+    Cut,
+}
+
 /// The last message.
 const END: &str = "end";
 
@@ -26,8 +38,7 @@ pub(super) struct Party<'d> {
     script: &'d Script<'d>,
     name: &'static str,
     closes: bool,
-    /// The stream may be cut, so anything may fail.
-    cut: bool,
+    course: Course,
     said: RefCell<Vec<(Message, Fate)>>,
     heard: RefCell<Vec<Message>>,
     /// Pings by the length of their payload.
@@ -86,12 +97,12 @@ macro_rules! receiver {
 }
 
 impl<'d> Party<'d> {
-    pub(super) fn new(script: &'d Script<'d>, name: &'static str, closes: bool, cut: bool) -> Self {
+    pub(super) fn new(script: &'d Script<'d>, name: &'static str, closes: bool, course: Course) -> Self {
         Self {
             script,
             name,
             closes,
-            cut,
+            course,
             said: RefCell::default(),
             heard: RefCell::default(),
             pings_said: RefCell::default(),
@@ -116,7 +127,11 @@ impl<'d> Party<'d> {
         match socket {
             Socket::Whole(socket) => self.finish(socket).await,
             Socket::Halves(sender, receiver) => {
-                futures_util::join!(self.finish_sending(sender), self.finish_receiving(receiver));
+                // Each half has a waker of its own, as two tasks would have.
+                let mut halves = FuturesUnordered::<Pin<Box<dyn Future<Output = ()> + '_>>>::new();
+                halves.push(Box::pin(self.finish_sending(sender)));
+                halves.push(Box::pin(self.finish_receiving(receiver)));
+                while halves.next().await.is_some() {}
             }
         }
     }
@@ -127,7 +142,7 @@ impl<'d> Party<'d> {
 
     /// One act of the script.
     async fn act(&self, mut socket: Socket<'d>) -> Socket<'d> {
-        let (act, polls) = (self.upto(9), self.upto(3));
+        let (act, polls) = (self.upto(10), self.upto(3));
         match act {
             0 | 1 => {
                 receiver!(socket, r => at_most(polls, async { self.hear(r.recv().await) }));
@@ -172,6 +187,15 @@ impl<'d> Party<'d> {
                 let fate = self.fate(sent, Fate::Unknown);
                 self.pings_said.borrow_mut().push((len, fate));
             }
+            // Not too often, or nothing is ever said.
+            9 if self.course == Course::Hasty && self.upto(3) == 0 => match &mut socket {
+                Socket::Whole(socket) => socket.start_close(CloseCode::NORMAL, "hasty"),
+                Socket::Halves(sender, _) => {
+                    let closed = at_most(polls, sender.close(CloseCode::NORMAL, "hasty")).await;
+                    self.allow(closed);
+                }
+            },
+            9 => {}
             _ => {
                 return match socket {
                     Socket::Whole(socket) => {
@@ -218,10 +242,10 @@ impl<'d> Party<'d> {
         }
     }
 
-    /// Nothing fails, unless the stream was cut.
+    /// Nothing fails on an orderly course.
     fn allow(&self, result: Option<Result<(), Error>>) {
         if let Some(Err(error)) = result {
-            assert!(self.cut, "{}: {error}", self.name);
+            assert!(self.course != Course::Orderly, "{}: {error}", self.name);
         }
     }
 
@@ -271,7 +295,7 @@ impl<'d> Party<'d> {
             })
             .await;
         }
-        assert!(self.cut || socket.close_cause() == Some(CloseCause::Clean));
+        assert!(self.course == Course::Cut || socket.close_cause() == Some(CloseCause::Clean));
     }
 
     /// Begins to close, and goes on receiving; or closes, at the second attempt.
@@ -310,7 +334,7 @@ impl<'d> Party<'d> {
         while !self.over.get() {
             self.hear(receiver.recv().await);
         }
-        assert!(self.cut || receiver.close_cause() == Some(CloseCause::Clean));
+        assert!(self.course == Course::Cut || receiver.close_cause() == Some(CloseCause::Clean));
     }
 
     fn covered(&self, flushed: &Option<Result<(), Error>>) {
@@ -328,16 +352,20 @@ impl<'d> Party<'d> {
                 assert!(*fate != Fate::Refused, "{n} was heard, and never taken");
                 assert!(!lost, "{n} was heard, and one before it was not");
             } else if *fate == Fate::Taken {
-                assert!(self.cut && n >= self.flushed.get(), "{n} of {} was lost", self.name);
+                assert!(
+                    self.course != Course::Orderly && n >= self.flushed.get(),
+                    "{n} of {} was lost",
+                    self.name
+                );
                 lost = true;
             }
         }
         assert_eq!(heard.next(), None, "repeated, out of order, or nobody's");
 
         let pings = self.pings_said.borrow();
-        let all = !self.cut && !other.passed_over.get();
-        woven(&pings, &other.pings_heard.borrow(), all);
-        woven(&pings, &self.pongs_heard.borrow(), !self.cut && !self.passed_over.get());
+        let orderly = self.course == Course::Orderly;
+        woven(&pings, &other.pings_heard.borrow(), orderly && !other.passed_over.get());
+        woven(&pings, &self.pongs_heard.borrow(), orderly && !self.passed_over.get());
     }
 }
 
