@@ -328,9 +328,15 @@ impl<R: End> Endpoint<R> {
         assert!(wanted > self.rx.len(), "asked for {wanted} of {}", self.rx.len());
         assert!(wanted <= 2 * self.rx.len() + MIN_RX, "asked for {wanted} of {}", self.rx.len());
         let config = self.connection.config();
-        // What is compressed lies beside what comes of it.
-        let beside = if self.connection.deflate().is_some() { self.rx.len() as u64 } else { 0 };
-        let most = config.max_message.saturating_add(MIN_RX as u64).saturating_add(beside);
+        let message = config.max_message;
+        // What is compressed lies beside what comes of it. It may be an eighth longer, and a little more in fragments.
+        let beside = match self.connection.deflate() {
+            Some(_) => {
+                message.saturating_add(message / 8).saturating_add(64 + 8 * u64::from(config.max_fragments))
+            }
+            None => 0,
+        };
+        let most = message.saturating_add(MIN_RX as u64).saturating_add(beside);
         assert!(wanted as u64 <= most, "asked for {wanted}");
         assert!(config.delivery == Delivery::Whole || self.rx.len() < MIN_RX, "pieces need no space");
         self.asked.push(wanted);
