@@ -16,7 +16,7 @@ use longwire_embassy::Inflater;
 mod codec;
 
 pub(super) const KNOWN: &[&Known] =
-    &[&COMPRESSED_ABOVE_LIMIT, &ONE_OF_SEVERAL_FAULTS, &ENDS_INSIDE_A_BLOCK, &CUT_OFF];
+    &[&COMPRESSED_ABOVE_LIMIT, &ONE_OF_SEVERAL_FAULTS, &ENDS_INSIDE_A_BLOCK, &CUT_OFF, &BEYOND_THE_WINDOW];
 
 const COMPRESSED_ABOVE_LIMIT: Known = Known {
     input: "a payload far longer than a message of the limit is when it does not compress",
@@ -44,6 +44,13 @@ const CUT_OFF: Known = Known {
     longwire: "fails with 1007 (on devices)",
     peer: "would say so at the end of the header",
     standard: "RFC 1951 3.2.7; nothing says how early",
+};
+
+const BEYOND_THE_WINDOW: Known = Known {
+    input: "a distance that is a few bytes beyond a small window",
+    longwire: "fails with 1007 (on devices)",
+    peer: "still has the bytes",
+    standard: "RFC 7692 7.1.2: a sender keeps to the window that was agreed on",
 };
 
 /// `flags | limit / 64 | longest piece | seed`, a byte each, and messages: `length` in two bytes, and so many bytes.
@@ -124,7 +131,7 @@ fn inflated<R: End>(setup: &Setup, codec: Box<dyn Inflate>, payloads: &[&[u8]]) 
     let mut endpoint =
         Endpoint::<R>::with(config, MIN_RX, MIN_TX).deflate(setup.agreed()).lent(Lent::Other(codec));
     let (mut met, mut peer) = (Vec::new(), Peer::new(setup.window));
-    for payload in payloads {
+    for (n, payload) in payloads.iter().enumerate() {
         let fragments = pieces(payload, setup.longest, setup.seed);
         let ours = receive(&mut endpoint, setup, &fragments);
         let theirs = peer.inflate(payload, setup.limit);
@@ -139,6 +146,12 @@ fn inflated<R: End>(setup: &Setup, codec: Box<dyn Inflate>, payloads: &[&[u8]]) 
             Err(Fault::TooBig) if is_far_longer(&fragments, setup.limit) => &COMPRESSED_ABOVE_LIMIT,
             Err(_) if faults == (true, Err(Fault::TooBig)) => &ONE_OF_SEVERAL_FAULTS,
             Err(Fault::Corrupt) if theirs.is_ok() && peer.is_doomed() => &CUT_OFF,
+            Err(Fault::Corrupt)
+                if setup.window.bits < 15
+                    && with_the_largest_window::<R>(setup, &payloads[..=n]) == theirs =>
+            {
+                &BEYOND_THE_WINDOW
+            }
             _ if !peer.began_between_blocks() => &ENDS_INSIDE_A_BLOCK,
             _ => panic!("longwire {ours:x?}, peer {theirs:x?} of {payload:x?}"),
         };
@@ -146,6 +159,23 @@ fn inflated<R: End>(setup: &Setup, codec: Box<dyn Inflate>, payloads: &[&[u8]]) 
         break;
     }
     met
+}
+
+/// The last of these payloads, inflated by the decompressor of devices with room for any distance.
+fn with_the_largest_window<R: End>(setup: &Setup, payloads: &[&[u8]]) -> Message {
+    let codec = match setup.window.takeover {
+        true => Inflater::<0x8000>::with_takeover(),
+        false => Inflater::<0x8000>::new(),
+    };
+    let config = limits(setup.limit as u64, u32::MAX);
+    let mut endpoint = Endpoint::<R>::with(config, MIN_RX, MIN_TX)
+        .deflate(setup.agreed())
+        .lent(Lent::Other(Box::new(codec)));
+    let mut last = Ok(Vec::new());
+    for payload in payloads {
+        last = receive(&mut endpoint, setup, &pieces(payload, setup.longest, setup.seed));
+    }
+    last
 }
 
 /// A message, or what is wrong with it.
