@@ -10,7 +10,8 @@
 mod common;
 
 use common::{
-    AnyClient, Dice, End, Endpoint, Flush, Heard, Keys, Wire, deflate, every_split, millis, transcript,
+    AGREED, AnyClient, Dice, End, Endpoint, Flush, Heard, Keys, PLAIN, TAKEOVER, Wire, both_hear, deflate,
+    millis, text,
 };
 use longwire_core::ws::deflate::{Agreed, Deflate, Window};
 use longwire_core::ws::{
@@ -18,34 +19,6 @@ use longwire_core::ws::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-const PLAIN: Window = Window { bits: 15, takeover: false };
-const AGREED: Agreed = Agreed { server: PLAIN, client: PLAIN };
-const TAKEOVER: Agreed =
-    Agreed { server: Window { bits: 15, takeover: true }, client: Window { bits: 15, takeover: true } };
-
-fn text(text: &str) -> Heard {
-    Heard::Text(text.into())
-}
-
-/// What an end makes of a wire, at every split, in pieces and whole, with large and small buffers.
-fn hears<R: End>(agreed: Agreed, wire: &Wire, want: &[Heard]) {
-    for delivery in [Delivery::Whole, Delivery::Chunks] {
-        for rx in [MIN_RX, 400, 4096] {
-            every_split(wire.bytes(), |pieces| {
-                let config = Config { delivery, ..Config::new() };
-                let endpoint = Endpoint::<R>::with(config, rx, 4096).deflate(agreed);
-                let got = transcript(endpoint, pieces);
-                assert_eq!(got.heard, want, "{delivery:?}, {rx}, {pieces:x?}");
-            });
-        }
-    }
-}
-
-fn both_hear(agreed: Agreed, wire: impl Fn(Wire) -> Wire, want: &[Heard]) {
-    hears::<Server>(agreed, &wire(Wire::to::<Server>()), want);
-    hears::<AnyClient>(agreed, &wire(Wire::to::<AnyClient>()), want);
-}
 
 #[test]
 fn rfc7692_7_2_3_1_a_message_compressed_using_one_block() {

@@ -9,18 +9,11 @@
 
 mod common;
 
-use common::{AnyClient, End, Endpoint, Heard, Lent, Wire, deflate, limits, stored};
-use longwire_core::ws::deflate::{Agreed, Corrupt, Inflate, Inflated, Window};
+use common::{AGREED, AnyClient, End, Endpoint, Heard, Lent, TAKEOVER, Wire, deflate, limits, stored};
+use longwire_core::ws::deflate::{Corrupt, Inflate, Inflated, Window};
 use longwire_core::ws::{CloseCause, CloseCode, Config, Delivery, MIN_RX, ProtocolError, Server};
 use std::cell::Cell;
 use std::rc::Rc;
-
-const PLAIN: Window = Window { bits: 15, takeover: false };
-const AGREED: Agreed = Agreed { server: PLAIN, client: PLAIN };
-const TAKEOVER: Agreed = {
-    let window = Window { bits: 15, takeover: true };
-    Agreed { server: window, client: window }
-};
 
 const DELIVERIES: [Delivery; 2] = [Delivery::Whole, Delivery::Chunks];
 

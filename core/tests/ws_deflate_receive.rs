@@ -10,44 +10,17 @@
 mod common;
 
 use common::{
-    AnyClient, Dice, End, Endpoint, Heard, Lent, Wire, deflate, every_split, limits, stored, transcript,
+    AGREED, AnyClient, Dice, End, Endpoint, Heard, Lent, TAKEOVER, Wire, both_hear, deflate, every_split,
+    limits, stored, text, transcript,
 };
 use longwire_core::ws::deflate::{Agreed, Window};
 use longwire_core::ws::{CloseCause, CloseCode, Config, Delivery, MIN_RX, ProtocolError, Server};
-
-const PLAIN: Window = Window { bits: 15, takeover: false };
-const KEPT: Window = Window { bits: 15, takeover: true };
-const AGREED: Agreed = Agreed { server: PLAIN, client: PLAIN };
-const TAKEOVER: Agreed = Agreed { server: KEPT, client: KEPT };
 
 /// "Hello" (RFC 7692 section 7.2.3.1), and once more with the first one's window (7.2.3.2).
 const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 const AGAIN: [u8; 5] = [0xf2, 0x00, 0x11, 0x00, 0x00];
 
 const DELIVERIES: [Delivery; 2] = [Delivery::Whole, Delivery::Chunks];
-
-fn text(text: &str) -> Heard {
-    Heard::Text(text.into())
-}
-
-/// What an end makes of a wire, at every split, in pieces and whole, with large and small buffers.
-fn hears<R: End>(agreed: Agreed, wire: &Wire, want: &[Heard]) {
-    for delivery in DELIVERIES {
-        for rx in [MIN_RX, MIN_RX + 1, MIN_RX + 5, 400, 4096] {
-            every_split(wire.bytes(), |pieces| {
-                let config = Config { delivery, ..Config::new() };
-                let endpoint = Endpoint::<R>::with(config, rx, 4096).deflate(agreed);
-                let got = transcript(endpoint, pieces);
-                assert_eq!(got.heard, want, "{delivery:?}, {rx}, {pieces:x?}");
-            });
-        }
-    }
-}
-
-fn both_hear(agreed: Agreed, wire: impl Fn(Wire) -> Wire, want: &[Heard]) {
-    hears::<Server>(agreed, &wire(Wire::to::<Server>()), want);
-    hears::<AnyClient>(agreed, &wire(Wire::to::<AnyClient>()), want);
-}
 
 /// Whether a message was begun, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

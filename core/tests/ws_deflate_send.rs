@@ -9,13 +9,10 @@
 
 mod common;
 
-use common::{AnyClient, End, Endpoint, Heard, Keys, Sent, deflate, limits, millis, transcript};
+use common::{AGREED, AnyClient, End, Endpoint, Heard, Keys, Sent, deflate, limits, millis, transcript};
 use longwire_core::buf::{TxBuf, TxCursor};
 use longwire_core::ws::deflate::{Agreed, Deflate, Window};
 use longwire_core::ws::{CloseCode, Config, Connection, Kind, MIN_TX, SendError, Server};
-
-const AGREED: Agreed =
-    Agreed { server: Window { bits: 15, takeover: false }, client: Window { bits: 15, takeover: false } };
 
 /// A compressor that says that it made so many bytes, and fills them with sevens.
 struct Says(Option<usize>);

@@ -18,12 +18,14 @@
 )]
 
 mod codec;
+mod deflated;
 mod endpoint;
 mod pair;
 mod split;
 mod wire;
 
 pub use codec::{Miniz, deflate, stored};
+pub use deflated::{AGREED, KEPT, PLAIN, TAKEOVER, both_hear, hears, text};
 pub use endpoint::{
     AnyClient, End, Endpoint, Flush, Heard, Keys, Lent, Transcript, limits, millis, transcript,
 };
