@@ -10,8 +10,8 @@
 mod common;
 
 use common::{
-    AGREED, AnyClient, Dice, End, Endpoint, Heard, Lent, TAKEOVER, Wire, both_hear, deflate, every_split,
-    limits, stored, text, transcript,
+    AGREED, AnyClient, Dice, End, Endpoint, Heard, Lent, TAKEOVER, Wire, both_hear, deflate, limits, stored,
+    text, transcript,
 };
 use longwire_core::ws::deflate::{Agreed, Window};
 use longwire_core::ws::{CloseCause, CloseCode, Config, Delivery, MIN_RX, ProtocolError, Server};
