@@ -48,7 +48,7 @@ struct Shared {
     )]
     decompressors: Vec<Box<Decompress>>,
     /// One for each size of window and level that is in use, of about 300 KiB each at most.
-    compressors: Vec<(Window, u8, Compress)>,
+    compressors: Vec<((u8, u8), Compress)>,
 }
 
 thread_local! {
@@ -227,16 +227,19 @@ impl deflate::Deflate for Deflater<'_> {
                 Some(len)
             }
             _ => SHARED.with_borrow_mut(|shared| {
-                let same = |(w, l, _): &(Window, u8, Compress)| (w.bits, *l) == (window.bits, level);
-                let at = shared.compressors.iter().position(same).unwrap_or_else(|| {
-                    // The windows are seven, but levels are the configuration's.
-                    shared.compressors.truncate(MAX_COMPRESSORS - 1);
-                    shared.compressors.insert(0, (window, level, compressor(window, level)));
-                    0
-                });
-                let (_, _, stream) = shared.compressors.get_mut(at)?;
+                let kind = (window.bits, level);
+                let at = shared.compressors.iter().position(|(other, _)| *other == kind);
+                let mut stream = match at {
+                    Some(at) => shared.compressors.swap_remove(at).1,
+                    None => compressor(window, level),
+                };
+                // One that ran out of room is in the middle of something, from which no reset brings all of it back.
+                let len = compress(&mut stream, input, output)?;
                 stream.reset();
-                compress(stream, input, output)
+                // The windows are seven, but levels are the configuration's.
+                shared.compressors.truncate(MAX_COMPRESSORS - 1);
+                shared.compressors.push((kind, stream));
+                Some(len)
             }),
         }
     }
@@ -376,6 +379,33 @@ mod tests {
         // In a block with BFINAL, which is followed by the empty block that the tail completes.
         assert_eq!(message(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"), Ok(b"Hello".to_vec()));
         assert_eq!(message(again), Err(Corrupt));
+    }
+
+    #[test]
+    fn a_compressor_that_ran_out_of_room_is_not_used_again() {
+        let mut seed = 88_172_645_463_325_252u64;
+        let mut random = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        for level in 1..=9 {
+            let mut codec = codec(PLAIN);
+            for _ in 0..100 {
+                let len = 1 + usize::try_from(random() % 9000).unwrap();
+                let kinds = 1 + random().to_le_bytes()[0] % 255;
+                let data: Vec<u8> = (0..len).map(|_| random().to_le_bytes()[0] % kinds).collect();
+                let mut small = vec![0; len];
+                let Some(n) = codec.deflater(level).deflate_message(PLAIN, &data, &mut small) else {
+                    continue;
+                };
+                let mut out = vec![0; len + 1];
+                let done = codec.inflate(&[&small[..n], &TAIL].concat(), &mut out).expect("inflates");
+                codec.end_message(PLAIN);
+                assert!(out[..done.written] == data);
+            }
+        }
     }
 
     #[test]
