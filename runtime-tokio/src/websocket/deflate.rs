@@ -390,10 +390,12 @@ mod tests {
             seed ^= seed << 17;
             seed
         };
-        for level in 1..=9 {
+        for level in [1, 2, 6] {
             let mut codec = codec(PLAIN);
-            for _ in 0..100 {
-                let len = 1 + usize::try_from(random() % 9000).unwrap();
+            for round in 0..150 {
+                // Some are larger than what a compressor holds back.
+                let most = if round % 10 == 0 { 140_000 } else { 9000 };
+                let len = 1 + usize::try_from(random() % most).unwrap();
                 let kinds = 1 + random().to_le_bytes()[0] % 255;
                 let data: Vec<u8> = (0..len).map(|_| random().to_le_bytes()[0] % kinds).collect();
                 let mut small = vec![0; len];
