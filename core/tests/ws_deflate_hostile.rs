@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{AGREED, AnyClient, End, Endpoint, Heard, Lent, TAKEOVER, Wire, deflate, limits, stored};
+use common::{AGREED, AnyClient, End, Endpoint, Flush, Heard, Lent, TAKEOVER, Wire, deflate, limits, stored};
 use longwire_core::ws::deflate::{Corrupt, Inflate, Inflated, Window};
 use longwire_core::ws::{CloseCause, CloseCode, Config, Delivery, MIN_RX, ProtocolError, Server};
 use std::cell::Cell;
@@ -178,6 +178,22 @@ fn a_message_that_is_handed_out_whole_is_inflated_when_all_of_it_is_there() {
     }
     assert_eq!(server.heard, [Heard::Ping(b"?".into())]);
     server.receive(wire.bytes().split_last().map(|(last, _)| std::slice::from_ref(last)).unwrap());
+    assert_eq!(server.heard.last(), Some(&Heard::Binary(data)));
+}
+
+#[test]
+fn a_message_whose_answer_has_no_room_stays_compressed_until_it_has() {
+    let data = vec![b'x'; 100_000];
+    let config = Config { reply_room: 300, ..Config::new() };
+    let mut server = Endpoint::<Server>::with(config, 4096, 600).deflate(AGREED);
+    server.flush = Flush::ByHand;
+    server.receive(Wire::to::<Server>().ping(&[b'?'; 125]).ping(&[b'?'; 125]).bytes());
+    server.append(Wire::to::<Server>().frame(0xc2, &deflate(&data)).bytes());
+    assert!(!server.turn(), "it waits for the Pongs to leave");
+    assert!(!server.turn(), "and goes on waiting");
+    assert_eq!((server.codec.calls, server.capacity()), (0, 4096));
+    server.write(usize::MAX);
+    assert!(server.turn());
     assert_eq!(server.heard.last(), Some(&Heard::Binary(data)));
 }
 

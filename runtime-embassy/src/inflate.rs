@@ -12,7 +12,8 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress_with_limit};
 use crate::websocket::Decompressor;
 
 /// Inflates what a server sends, with a window of `WINDOW` bytes: a power of two from 256 to 32768. A server that
-/// cannot keep to such a window does not compress.
+/// cannot keep to such a window does not compress: longwire's own gateway, which compresses an event once for all of its
+/// readers, does so for a window of 32768 bytes, and sends events as they are to whoever has a smaller one.
 ///
 /// It is lent to a [`WebSocket`](crate::WebSocket::connect_compressed) or an
 /// [`Uplink`](crate::Uplink::with_decompressor), one at a time, and begins anew with each connection. What the device

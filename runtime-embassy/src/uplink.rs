@@ -174,7 +174,8 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
     }
 
     /// The same uplink, which offers the gateway to compress what it sends: see
-    /// [`WebSocket::connect_compressed`]. The decompressor is lent to each connection in turn.
+    /// [`WebSocket::connect_compressed`]. The decompressor is lent to each connection in turn. For a window below 32768
+    /// bytes longwire's gateway does not compress (see `Inflater`).
     #[cfg(feature = "inflate")]
     #[must_use]
     pub fn with_decompressor(self, decompressor: impl Into<Decompressor<'b>>) -> Self {

@@ -16,7 +16,7 @@ pub struct Config {
     ///
     /// With permessage-deflate it holds for what comes out: one byte more is never inflated. What goes in may be an
     /// eighth more than that, and 64 bytes, and 8 for each fragment. Both lie in the buffer, so that grows to twice
-    /// as much, and whole messages end at 2 GiB.
+    /// as much and an eighth, and whole messages on such a connection end at 1.3 GiB.
     pub max_message: u64,
 
     /// Most fragments of one message. Default 131,072. One more fails the connection with 1008. Fragments cost

@@ -22,7 +22,8 @@ pub(super) struct Handshake {
 impl Handshakes {
     /// At most so many for each address.
     pub(super) fn new(most: u32) -> Arc<Self> {
-        Arc::new(Self { most, counts: Mutex::default() })
+        // With none at all, nobody could come in.
+        Arc::new(Self { most: most.max(1), counts: Mutex::default() })
     }
 
     /// A place for a connection of this address; `None` when it has as many as it may.

@@ -3,7 +3,7 @@
 //! Without context takeover a connection owns no codec: it borrows its thread's compressor for the call that
 //! compresses a message, and takes a decompressor from its thread's pool while it inflates one: for a call, if messages
 //! are handed out whole, and for as long as a message comes in, if in pieces.
-//! With takeover it keeps what the rules demand while it is idle: of what it received the last `2^bits` bytes at most,
+//! With takeover it keeps what the rules demand while it is idle: of what it received the last 32 KiB at most,
 //! of what it sent nothing.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -16,9 +16,9 @@ use std::fmt;
 #[non_exhaustive]
 pub struct Deflate {
     /// What is offered and accepted. Default: windows of 32 KiB, none kept between messages (no context takeover), so
-    /// that an idle connection holds nothing. Takeover of what is received costs a connection up to 32 KiB; of what is
-    /// sent a compressor of about 300 KiB, which is given back once a heartbeat finds that it was not used since the
-    /// last.
+    /// that an idle connection holds nothing. Takeover of what is received costs a connection up to 64 KiB, 32 KiB once
+    /// the peer is silent; of what is sent a compressor of about 300 KiB, which is given back when a heartbeat has to
+    /// ask a silent peer and it was not used since the last time (without a heartbeat: at the end).
     pub windows: deflate::Config,
 
     /// Messages shorter than this many bytes are sent as they are: they gain little. Default 512.
@@ -95,13 +95,15 @@ impl Codec {
         Deflater { codec: self, level }
     }
 
-    /// Called from time to time: a compressor that was not used since the last time is given back. The next message
-    /// then refers to nothing before it, which is always allowed.
+    /// Called when the peer is silent: a compressor that was not used since the last time is given back. The next
+    /// message then refers to nothing before it, which is always allowed. Of what was received only the window stays.
     pub(crate) fn rest(&mut self) {
-        if let Some(takeover) = &mut self.takeover
-            && !std::mem::take(&mut takeover.used)
-        {
-            takeover.compressor = None;
+        if let Some(takeover) = &mut self.takeover {
+            takeover.trim(WINDOW, WINDOW);
+            takeover.received.shrink_to_fit();
+            if !std::mem::take(&mut takeover.used) {
+                takeover.compressor = None;
+            }
         }
     }
 
@@ -110,10 +112,12 @@ impl Codec {
         let taken = SHARED.with_borrow_mut(|shared| shared.decompressors.pop());
         let mut stream = taken.unwrap_or_else(|| Box::new(Decompress::new(false)));
         stream.reset(false);
-        if let Some(window) = self.takeover.as_ref().map(|t| t.received.as_slice()).filter(|w| !w.is_empty())
+        if let Some(Takeover { received, .. }) = self.takeover.as_deref()
+            && !received.is_empty()
         {
+            let from = received.len().saturating_sub(WINDOW);
             // Of a raw stream at its beginning this cannot fail.
-            let _ = stream.set_dictionary(window);
+            let _ = stream.set_dictionary(received.get(from..).unwrap_or_default());
         }
         stream
     }
@@ -133,7 +137,11 @@ impl Inflate for Codec {
                 takeover.received.clear();
             }
             let fresh = output.get(anew.unwrap_or(0)..done.written).unwrap_or_default();
-            takeover.received.extend_from_slice(fresh);
+            if fresh.len() >= WINDOW {
+                takeover.received.clear();
+            }
+            let from = fresh.len().saturating_sub(WINDOW);
+            takeover.received.extend_from_slice(fresh.get(from..).unwrap_or_default());
             takeover.trim(2 * WINDOW, WINDOW);
         }
         Ok(done)
@@ -150,8 +158,7 @@ impl Inflate for Codec {
         }
         if let Some(takeover) = &mut self.takeover {
             let keep = if window.takeover && !ended { 1 << window.bits.min(15) } else { 0 };
-            takeover.trim(keep, keep);
-            takeover.received.shrink_to(keep);
+            takeover.trim(2 * keep, keep);
         }
     }
 }
@@ -233,13 +240,12 @@ impl deflate::Deflate for Deflater<'_> {
                     Some(at) => shared.compressors.swap_remove(at).1,
                     None => compressor(window, level),
                 };
-                // One that ran out of room is in the middle of something, from which no reset brings all of it back.
-                let len = compress(&mut stream, input, output)?;
+                let len = compress(&mut stream, input, output);
                 stream.reset();
                 // The windows are seven, but levels are the configuration's.
                 shared.compressors.truncate(MAX_COMPRESSORS - 1);
                 shared.compressors.push((kind, stream));
-                Some(len)
+                len
             }),
         }
     }
@@ -267,7 +273,8 @@ fn compressor(window: Window, level: u8) -> Compress {
     Compress::new_with_window_bits(level, false, window.bits.clamp(9, 15))
 }
 
-/// Compresses all of `input`, without the tail; `None` if that does not fit.
+/// Compresses all of `input`, without the tail; `None` if that does not fit. Then the rest of it is compressed all the
+/// same: a compressor that stopped in the middle could not be used again, for no reset brings all of it back.
 fn compress(stream: &mut Compress, input: &[u8], output: &mut [u8]) -> Option<usize> {
     let before = (stream.total_in(), stream.total_out());
     stream.compress(input, output, FlushCompress::Sync).ok()?;
@@ -275,9 +282,25 @@ fn compress(stream: &mut Compress, input: &[u8], output: &mut [u8]) -> Option<us
     let written = usize::try_from(stream.total_out() - before.1).ok()?;
     // With the output full there may be more to come.
     if read < input.len() || written >= output.len() {
+        drain(stream, input.get(read..).unwrap_or_default());
         return None;
     }
     output.get(..written)?.strip_suffix(&TAIL).map(<[u8]>::len)
+}
+
+fn drain(stream: &mut Compress, mut rest: &[u8]) {
+    let mut ignored = [0; 1024];
+    loop {
+        let before = (stream.total_in(), stream.total_out());
+        if stream.compress(rest, &mut ignored, FlushCompress::Sync).is_err() {
+            return;
+        }
+        let read = usize::try_from(stream.total_in() - before.0).unwrap_or(usize::MAX);
+        rest = rest.get(read..).unwrap_or_default();
+        if stream.total_out() - before.1 < ignored.len() as u64 {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -339,9 +362,10 @@ mod tests {
         let mut kept = codec(TAKEOVER);
         pass(&mut kept, TAKEOVER, &data, 1 << 18);
         let takeover = kept.takeover.as_mut().unwrap();
-        assert!(takeover.received.len() == WINDOW && takeover.received.capacity() < 2 * WINDOW);
+        assert!(takeover.received.len() <= 2 * WINDOW && takeover.received.capacity() <= 4 * WINDOW);
         assert!(takeover.compressor.is_some());
         kept.rest();
+        assert_eq!(kept.takeover.as_ref().unwrap().received.capacity(), WINDOW);
         assert!(kept.takeover.as_ref().unwrap().compressor.is_some(), "it was used since the last time");
         kept.rest();
         assert!(kept.takeover.as_ref().unwrap().compressor.is_none());
@@ -382,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressor_that_ran_out_of_room_is_not_used_again() {
+    fn a_compressor_that_ran_out_of_room_is_as_good_as_new() {
         let mut seed = 88_172_645_463_325_252u64;
         let mut random = || {
             seed ^= seed << 13;

@@ -547,6 +547,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         rx.lend().release(usize::MAX);
         rx.release();
         self.timer = None;
+        self.codec = Codec::default();
         match over {
             State::Ending { error: Some(error), .. } => Poll::Ready(Some(Err(error))),
             _ => Poll::Ready(None),

@@ -27,6 +27,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             if !fin || self.remaining > 0 {
                 return Ok(None);
             }
+            // What cannot be handed out yet stays as small as it came.
+            if self.must_flush(&io.tx) {
+                return Ok(Some(Step::NeedFlush));
+            }
             self.unmasked = u32::try_from(io.rx.unkeep()).unwrap_or(u32::MAX);
             self.inflating = Inflating::START;
         } else {

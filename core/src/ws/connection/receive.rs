@@ -269,15 +269,17 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// A message is handed out only when an answer to it has room beside the reserve for control frames. If it
     /// has none it waits for nothing: two endpoints that both write first and read later wait for each other.
     fn hand_out(&mut self, finding: Finding, tx: &TxBuf<'_>) -> Step {
+        if self.must_flush(tx) { Step::NeedFlush } else { self.found(finding) }
+    }
+
+    /// Whether the answer to a message would have no room.
+    pub(super) fn must_flush(&self, tx: &TxBuf<'_>) -> bool {
         let most = tx.capacity().saturating_sub(MIN_TX);
         let wanted = match self.config.reply_room {
             0 => 0,
             room => MIN_TX + room.min(most),
         };
-        if tx.room() < wanted && !tx.pending().is_empty() {
-            return Step::NeedFlush;
-        }
-        self.found(finding)
+        tx.room() < wanted && !tx.pending().is_empty()
     }
 
     fn found(&mut self, finding: Finding) -> Step {
