@@ -30,6 +30,8 @@ use crate::websocket::Decompressor;
 /// ```
 ///
 /// # What it takes
+/// As `tests/sizes` prints it, but for the stack.
+///
 /// | | |
 /// |---|---|
 /// | RAM | the window and 10.3 KiB: 11 024 bytes for 512, 14 608 for 4096, 43 280 for 32768 (on 32 bits) |

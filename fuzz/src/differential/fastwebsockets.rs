@@ -2,12 +2,11 @@
 
 use super::Known;
 use super::ws::{
-    CODE_1014, CUT_OFF, Case, Ended, Frame, Given, HEADER_CUT_OFF, Heard, LENGTH_NOT_MINIMAL, Longwire, Made,
+    CODE_1014, CUT_OFF, Case, Ended, Frame, Given, HEADER_CUT_OFF, Heard, LENGTH_NOT_MINIMAL, Made,
     ONE_OF_SEVERAL_FAULTS, Party, Setup, Then, code,
 };
-use crate::common::AnyClient;
 use fastwebsockets::{FragmentCollector, OpCode, Role, WebSocket, WebSocketError};
-use longwire_core::ws::{ProtocolError, Server};
+use longwire_core::ws::ProtocolError;
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -67,16 +66,7 @@ pub(super) fn compare(data: &[u8]) -> Vec<&'static Known> {
     let Some((setup, frames)) = Setup::read(data) else { return Vec::new() };
     // It shows nothing but a Close after one of its own.
     let setup = Setup { closing: false, ..setup };
-    super::ws::compare(
-        &setup,
-        &frames,
-        |setup| match setup.client {
-            true => Box::new(Longwire::<AnyClient>::new(setup)),
-            false => Box::new(Longwire::<Server>::new(setup)),
-        },
-        |setup| Box::new(Fastwebsockets::new(setup)),
-        explain,
-    )
+    super::ws::compare(&setup, &frames, |setup| Box::new(Fastwebsockets::new(setup)), explain)
 }
 
 fn explain(case: &mut Case<'_>) -> Option<(&'static Known, Then)> {

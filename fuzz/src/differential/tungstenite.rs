@@ -2,11 +2,10 @@
 
 use super::Known;
 use super::ws::{
-    CODE_1014, CUT_OFF, Case, Ended, Frame, Given, Heard, LENGTH_NOT_MINIMAL, Longwire, Made,
-    ONE_OF_SEVERAL_FAULTS, Party, Setup, Then, code, may_be_sent,
+    CODE_1014, CUT_OFF, Case, Ended, Frame, Given, Heard, LENGTH_NOT_MINIMAL, Made, ONE_OF_SEVERAL_FAULTS,
+    Party, Setup, Then, code, may_be_sent,
 };
-use crate::common::AnyClient;
-use longwire_core::ws::{ProtocolError, Server};
+use longwire_core::ws::ProtocolError;
 use std::io::{self, ErrorKind, Read, Write};
 use tungstenite::error::ProtocolError as Theirs;
 use tungstenite::protocol::{Role, WebSocketConfig};
@@ -37,16 +36,7 @@ const PING_BEHIND_OUR_CLOSE: Known = Known {
 
 pub(super) fn compare(data: &[u8]) -> Vec<&'static Known> {
     let Some((setup, frames)) = Setup::read(data) else { return Vec::new() };
-    super::ws::compare(
-        &setup,
-        &frames,
-        |setup| match setup.client {
-            true => Box::new(Longwire::<AnyClient>::new(setup)),
-            false => Box::new(Longwire::<Server>::new(setup)),
-        },
-        |setup| Box::new(Tungstenite::new(setup)),
-        explain,
-    )
+    super::ws::compare(&setup, &frames, |setup| Box::new(Tungstenite::new(setup)), explain)
 }
 
 fn explain(case: &mut Case<'_>) -> Option<(&'static Known, Then)> {

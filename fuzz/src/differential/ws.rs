@@ -1,8 +1,8 @@
 //! Two WebSocket endpoints of one role, given the same frames, one by one.
 
 use super::Known;
-use crate::common::{End, Endpoint, Heard as Event, frames, limits};
-use longwire_core::ws::{CloseCode, MIN_RX, MIN_TX, ProtocolError};
+use crate::common::{AnyClient, End, Endpoint, Heard as Event, frames, limits};
+use longwire_core::ws::{CloseCode, MIN_RX, MIN_TX, ProtocolError, Server};
 
 /// The head of an input: `flags | limit`, a byte each. Behind it frames are described, see [`wire`].
 ///
@@ -287,14 +287,14 @@ pub(super) trait Party {
 }
 
 /// longwire's.
-pub(super) struct Longwire<R> {
+struct Longwire<R> {
     endpoint: Endpoint<R>,
     heard: usize,
     sent: usize,
 }
 
 impl<R: End> Longwire<R> {
-    pub(super) fn new(setup: &Setup) -> Self {
+    fn new(setup: &Setup) -> Self {
         let config = limits(setup.limit as u64, u32::MAX);
         let mut endpoint = Endpoint::<R>::with(config, MIN_RX, MIN_TX + 256);
         if setup.closing {
@@ -304,6 +304,13 @@ impl<R: End> Longwire<R> {
         }
         let sent = endpoint.sent.len();
         Self { endpoint, heard: 0, sent }
+    }
+}
+
+fn longwire(setup: &Setup) -> Box<dyn Party> {
+    match setup.client {
+        true => Box::new(Longwire::<AnyClient>::new(setup)),
+        false => Box::new(Longwire::<Server>::new(setup)),
     }
 }
 
@@ -375,7 +382,6 @@ pub(super) type Explain = fn(&mut Case<'_>) -> Option<(&'static Known, Then)>;
 pub(super) fn compare(
     setup: &Setup,
     frames: &[Frame],
-    ours: fn(&Setup) -> Box<dyn Party>,
     theirs: fn(&Setup) -> Box<dyn Party>,
     explain: Explain,
 ) -> Vec<&'static Known> {
@@ -383,7 +389,7 @@ pub(super) fn compare(
     let mut given: Vec<_> = frames.iter().cloned().map(Given::Frame).collect();
     let peer = run(&mut *theirs(setup), &given);
     loop {
-        let made = run(&mut *ours(setup), &given);
+        let made = run(&mut *longwire(setup), &given);
         must_fail(setup, &given, &made);
         let Some(at) = made.iter().zip(&peer).position(|(ours, theirs)| ours != theirs) else {
             assert_eq!(made.len(), peer.len());
@@ -402,7 +408,7 @@ pub(super) fn compare(
             Then::Complete => {
                 let mut frames = frames.to_vec();
                 frames[at] = frame.completed();
-                met.extend(compare(setup, &frames, ours, theirs, explain));
+                met.extend(compare(setup, &frames, theirs, explain));
                 return met;
             }
         }

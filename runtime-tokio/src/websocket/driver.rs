@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use bytes::{Buf, Bytes};
 use longwire_core::buf::Io;
 use longwire_core::time::Instant;
-use longwire_core::ws::deflate::{Agreed, Deflate as _};
+use longwire_core::ws::deflate::Agreed;
 use longwire_core::ws::{CloseCause, CloseCode, Event, Found, Kind, MIN_TX, ProtocolError, SendError, Step};
 use std::future::Future as _;
 use std::pin::Pin;
@@ -265,9 +265,7 @@ impl<S> Driver<S> {
     fn start(&mut self, out: &mut Outgoing) -> Result<(), SendError> {
         let compressed = match (self.config.deflate, self.endpoint.send_window()) {
             (Some(deflate), Some(window)) if out.data.len() >= deflate.threshold => {
-                let mut space = vec![0; out.data.len()];
-                let len = self.codec.deflater(deflate.level).deflate_message(window, &out.data, &mut space);
-                len.map(|len| Bytes::from(space).slice(..len))
+                self.codec.deflater(deflate.level).message(window, &out.data).map(Bytes::from)
             }
             _ => None,
         };
