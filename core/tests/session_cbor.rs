@@ -11,7 +11,7 @@ use longwire_core::{
     log::{Cursor, Since},
     session::{
         Bytes, ClientMessage, Code, Data, Event, Field, Gap, GapReason, Kind, Level, Limits, Position,
-        Reason, Refusal, ServerMessage, SliceSink, Text, Topics, cbor,
+        Pressure, Reason, Refusal, ServerMessage, SliceSink, Text, Topics, cbor,
     },
 };
 use std::time::Duration;
@@ -64,11 +64,11 @@ fn section_5_every_client_message_has_its_wire() {
     let topics = Topics::from(&["a/**", "b"][..]);
     for (message, notation) in [
         (
-            ClientMessage::Sub { id: Some(7), since: Some(Since::Cursor(AT)), topics },
+            ClientMessage::Sub { id: Some(7), since: Some(Since::Cursor(AT)), policy: None, topics },
             &*format!("bf 0001 0a07 08{AT_TEXT} 0982 64'a/**' 61'b' ff"),
         ),
         (
-            ClientMessage::Sub { id: None, since: Some(Since::Now), topics },
+            ClientMessage::Sub { id: None, since: Some(Since::Now), policy: None, topics },
             "bf 0001 0863'now' 0982 64'a/**' 61'b' ff",
         ),
         (
@@ -112,11 +112,25 @@ fn section_5_every_server_message_has_its_wire() {
     let event = Event { topic: "t".into(), position: Position::At(AT), key: None, data: Data::Cbor(&[0x01]) };
     for (message, notation) in [
         (
-            ServerMessage::Hello { session: "s".into(), heartbeat, lease: None, limits },
+            ServerMessage::Hello {
+                session: "s".into(),
+                heartbeat,
+                lease: None,
+                limits,
+                publisher_n: None,
+                window: None,
+            },
             format!("bf 0010 1461's' 15194e20 16f6 {limits_text} ff"),
         ),
         (
-            ServerMessage::Hello { session: "s".into(), heartbeat, lease: Some(heartbeat), limits },
+            ServerMessage::Hello {
+                session: "s".into(),
+                heartbeat,
+                lease: Some(heartbeat),
+                limits,
+                publisher_n: None,
+                window: None,
+            },
             format!("bf 0010 1461's' 15194e20 16194e20 {limits_text} ff"),
         ),
         (ServerMessage::Event(event), format!("bf 0011 0161't' 02{AT_TEXT} 0401 ff")),
@@ -130,15 +144,22 @@ fn section_5_every_server_message_has_its_wire() {
             format!("bf 0011 0161't' 0b{AT_TEXT} 0361'k' 0540 ff"),
         ),
         (ServerMessage::CaughtUp { at: AT, id: Some(3) }, format!("bf 0012 02{AT_TEXT} 0a03 ff")),
-        (ServerMessage::Ack { n: 5, level: Level::Ring }, "bf 0013 0705 181864'ring' ff".into()),
+        (
+            ServerMessage::Ack { n: 5, level: Level::Ring, pressure: None },
+            "bf 0013 0705 181864'ring' ff".into(),
+        ),
         (
             ServerMessage::Nack { n: Some(6), refusal: again },
             format!("bf 0014 0706 {refusal_text} 121905dc ff"),
         ),
         (ServerMessage::Nack { n: None, refusal }, format!("bf 0014 {refusal_text} ff")),
         (
-            ServerMessage::Gap(Gap { from: AT, to: AT, reason: GapReason::Reset }),
+            ServerMessage::Gap(Gap { from: AT, to: AT, reason: GapReason::Reset, skipped: None }),
             format!("bf 0015 0c{AT_TEXT} 0d{AT_TEXT} 0e65'reset' ff"),
+        ),
+        (
+            ServerMessage::Pressure(Pressure { lag: 5, limit: 10, skipped: 7 }),
+            "bf 00181a 181e05 181f0a 181d07 ff".into(),
         ),
         (ServerMessage::Tick { at: AT }, format!("bf 0016 02{AT_TEXT} ff")),
         (ServerMessage::Renew { within: Duration::ZERO }, "bf 0017 181a00 ff".into()),
@@ -182,16 +203,23 @@ fn section_4_lengths_may_be_definite_or_not_and_heads_longer_than_needed() {
 
 #[test]
 fn fields_of_a_later_version_are_passed_over() {
-    // Keys: 27, a text, -1, an array, a tagged text, a tagged number, a tagged map, undefined.
+    // Keys: 99, a text, -1, an array, a tagged text, a tagged number, a tagged map, undefined.
     let notation = format!(
-        "bf 0016 181b a1819f01ff02 63'new' c1c100 20 f6 818101 00 c161'a' 5fff c101 00 d9d9f7bf01a0ff 80 f7 f97e00 \
+        "bf 0016 1863 a1819f01ff02 63'new' c1c100 20 f6 818101 00 c161'a' 5fff c101 00 d9d9f7bf01a0ff 80 f7 f97e00 \
          02{AT_TEXT} ff"
     );
     assert_eq!(cbor::decode_server(&wire(&notation)), Ok(ServerMessage::Tick { at: AT }));
     // A limit that this version does not know.
     let bytes = wire("a5 0010 1460 1500 16f6 17bf 0001 189963'new' 61'x' a0 0102 0203 ff");
     let limits = Limits { max_message: 1, max_topics: 2, max_inflight: 3 };
-    let hello = ServerMessage::Hello { session: "".into(), heartbeat: Duration::ZERO, lease: None, limits };
+    let hello = ServerMessage::Hello {
+        session: "".into(),
+        heartbeat: Duration::ZERO,
+        lease: None,
+        limits,
+        publisher_n: None,
+        window: None,
+    };
     assert_eq!(cbor::decode_server(&bytes), Ok(hello));
 }
 
@@ -269,7 +297,7 @@ fn data_is_nested_at_most_32_levels_wherever_it_stands() {
             assert_eq!(valid, found, "{open} {depth}");
             for (notation, code) in [
                 (format!("a3 0003 0160 04{data}"), Code::BadData),
-                (format!("a4 0003 0160 181b{data} 0400"), Code::BadMessage),
+                (format!("a4 0003 0160 1863{data} 0400"), Code::BadMessage),
             ] {
                 let decoded = cbor::decode_client(&wire(&notation)).map(drop);
                 let decoded = decoded.map_err(|error| (error.code, error.malformed.reason));

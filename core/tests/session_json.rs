@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that is wrong may stop")]
 
 use longwire_core::{
-    log::{Cursor, Since},
+    log::{Cursor, Policy, Since},
     session::{
         Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Gap, GapReason, Kind, Level, Limits,
-        Position, Reason, Refusal, ServerMessage, Text, Topics, WriteError, json,
+        Position, Pressure, Reason, Refusal, ServerMessage, Text, Topics, WriteError, json,
     },
 };
 use std::time::Duration;
@@ -43,16 +43,20 @@ fn section_5_every_client_message_has_its_wire() {
     let data = Data::Json(br#"{"a":[1,2]}"#);
     for (message, wire) in [
         (
-            ClientMessage::Sub { id: Some(7), since: Some(Since::Cursor(AT)), topics },
+            ClientMessage::Sub { id: Some(7), since: Some(Since::Cursor(AT)), policy: None, topics },
             r#"{"type":"sub","id":7,"since":"9f86d081884c7d65-1042","topics":["fleet/**","a\"b"]}"#,
         ),
         (
-            ClientMessage::Sub { id: None, since: None, topics: Topics::from(&["x"][..]) },
+            ClientMessage::Sub { id: None, since: None, policy: None, topics: Topics::from(&["x"][..]) },
             r#"{"type":"sub","topics":["x"]}"#,
         ),
         (
-            ClientMessage::Sub { id: Some(u32::MAX), since: Some(Since::Latest), topics },
+            ClientMessage::Sub { id: Some(u32::MAX), since: Some(Since::Latest), policy: None, topics },
             r#"{"type":"sub","id":4294967295,"since":"latest","topics":["fleet/**","a\"b"]}"#,
+        ),
+        (
+            ClientMessage::Sub { id: None, since: None, policy: Some(Policy::Conflate), topics },
+            r#"{"type":"sub","policy":"conflate","topics":["fleet/**","a\"b"]}"#,
         ),
         (
             ClientMessage::Unsub { id: Some(0), topics },
@@ -96,12 +100,37 @@ fn section_5_every_server_message_has_its_wire() {
     let heartbeat = Duration::from_secs(20);
     for (message, wire) in [
         (
-            ServerMessage::Hello { session: "s".into(), heartbeat, lease: None, limits },
+            ServerMessage::Hello {
+                session: "s".into(),
+                heartbeat,
+                lease: None,
+                limits,
+                publisher_n: None,
+                window: None,
+            },
             r#"{"type":"hello","session":"s","heartbeat":20000,"lease":null,"limits":{"max_message":1048576,"max_topics":64,"max_inflight":256}}"#,
         ),
         (
-            ServerMessage::Hello { session: "s".into(), heartbeat, lease: Some(heartbeat), limits },
+            ServerMessage::Hello {
+                session: "s".into(),
+                heartbeat,
+                lease: Some(heartbeat),
+                limits,
+                publisher_n: None,
+                window: None,
+            },
             r#"{"type":"hello","session":"s","heartbeat":20000,"lease":20000,"limits":{"max_message":1048576,"max_topics":64,"max_inflight":256}}"#,
+        ),
+        (
+            ServerMessage::Hello {
+                session: "s".into(),
+                heartbeat,
+                lease: None,
+                limits,
+                publisher_n: Some(9),
+                window: Some(heartbeat),
+            },
+            r#"{"type":"hello","session":"s","heartbeat":20000,"lease":null,"limits":{"max_message":1048576,"max_topics":64,"max_inflight":256},"publisher_n":9,"window":20000}"#,
         ),
         (
             ServerMessage::Event(event),
@@ -120,14 +149,34 @@ fn section_5_every_server_message_has_its_wire() {
             ServerMessage::CaughtUp { at: AT, id: Some(3) },
             r#"{"type":"caught_up","at":"9f86d081884c7d65-1042","id":3}"#,
         ),
-        (ServerMessage::Ack { n: 5, level: Level::Ring }, r#"{"type":"ack","n":5,"level":"ring"}"#),
+        (
+            ServerMessage::Ack { n: 5, level: Level::Ring, pressure: Some(heartbeat) },
+            r#"{"type":"ack","n":5,"level":"ring","pressure":20000}"#,
+        ),
+        (
+            ServerMessage::Ack { n: 5, level: Level::Ring, pressure: None },
+            r#"{"type":"ack","n":5,"level":"ring"}"#,
+        ),
         (
             ServerMessage::Nack { n: Some(6), refusal: again },
             r#"{"type":"nack","n":6,"code":"topics_full","permanent":false,"message":"full","retry_after":1500}"#,
         ),
         (
-            ServerMessage::Gap(Gap { from: AT, to: Cursor { seq: 2000, ..AT }, reason: GapReason::Slow }),
+            ServerMessage::Gap(Gap {
+                from: AT,
+                to: Cursor { seq: 2000, ..AT },
+                reason: GapReason::Slow,
+                skipped: None,
+            }),
             r#"{"type":"gap","from":"9f86d081884c7d65-1042","to":"9f86d081884c7d65-2000","reason":"slow"}"#,
+        ),
+        (
+            ServerMessage::Gap(Gap { from: AT, to: AT, reason: GapReason::Conflated, skipped: Some(0) }),
+            r#"{"type":"gap","from":"9f86d081884c7d65-1042","to":"9f86d081884c7d65-1042","reason":"conflated","skipped":0}"#,
+        ),
+        (
+            ServerMessage::Pressure(Pressure { lag: 5000, limit: 10_000, skipped: 7 }),
+            r#"{"type":"pressure","lag":5000,"limit":10000,"skipped":7}"#,
         ),
         (ServerMessage::Tick { at: AT }, r#"{"type":"tick","at":"9f86d081884c7d65-1042"}"#),
         (ServerMessage::Renew { within: Duration::from_millis(1) }, r#"{"type":"renew","within":1}"#),
@@ -167,7 +216,7 @@ fn words_of_a_later_version_are_passed_over() {
     assert_eq!(json::decode_server(wire), Ok(ServerMessage::Tick { at: AT }));
     let wire =
         br#"{"type":"gap","from":"9f86d081884c7d65-1042","to":"9f86d081884c7d65-1042","reason":"mist"}"#;
-    let gap = Gap { from: AT, to: AT, reason: GapReason::Unknown };
+    let gap = Gap { from: AT, to: AT, reason: GapReason::Unknown, skipped: None };
     assert_eq!(json::decode_server(wire), Ok(ServerMessage::Gap(gap)));
     let wire = br#"{"type":"bye","code":"tea_time","permanent":false,"message":""}"#;
     let Ok(ServerMessage::Bye { refusal, .. }) = json::decode_server(wire) else { panic!() };
@@ -182,8 +231,12 @@ fn escapes_may_stand_in_every_text() {
     let message = ClientMessage::Pub { n: None, topic: "fläche/7".into(), key: Some("🌡".into()), data };
     assert_eq!(json::decode_client(wire), Ok(message));
     let wire = br#"{"type":"sub","since":"l\u0061test","topics":["\u0061\/**","b"]}"#;
-    let message =
-        ClientMessage::Sub { id: None, since: Some(Since::Latest), topics: Topics::from(&["a/**", "b"][..]) };
+    let message = ClientMessage::Sub {
+        id: None,
+        since: Some(Since::Latest),
+        policy: None,
+        topics: Topics::from(&["a/**", "b"][..]),
+    };
     assert_eq!(json::decode_client(wire), Ok(message));
     // Forwarded as they came: still the same text.
     let decoded = json::decode_client(wire).unwrap();

@@ -168,11 +168,13 @@ impl Peer {
             heartbeat: core::time::Duration::from_secs(15),
             lease: None,
             limits: Limits { max_message: 200, max_topics: 1, max_inflight },
+            publisher_n: None,
+            window: None,
         });
     }
 
     fn ack(&mut self, n: u64) {
-        self.say(&ServerMessage::Ack { n, level: Level::Ring });
+        self.say(&ServerMessage::Ack { n, level: Level::Ring, pressure: None });
     }
 }
 

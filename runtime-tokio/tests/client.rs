@@ -90,7 +90,7 @@ async fn every_transport_begins_now_or_at_a_cursor_and_tells_gaps() {
         }
         gateway.set(Faults { floor: 3, ..Faults::default() });
         let mut from_cursor = subscribe(&gateway, Since::Cursor(at(1)), transport);
-        let gap = Gap { from: at(1), to: at(3), reason: GapReason::Evicted };
+        let gap = Gap { from: at(1), to: at(3), reason: GapReason::Evicted, skipped: None };
         assert_eq!(next(&mut from_cursor).await, Item::Gap(gap));
         for seq in 4..=6 {
             assert_eq!(next_event(&mut from_cursor).await.0, Position::At(at(seq)));
@@ -104,7 +104,7 @@ async fn every_transport_begins_now_or_at_a_cursor_and_tells_gaps() {
 
         let other = Cursor { epoch: 1, seq: 5 };
         let mut from_other = subscribe(&gateway, Since::Cursor(other), transport);
-        let gap = Gap { from: other, to: at(7), reason: GapReason::Reset };
+        let gap = Gap { from: other, to: at(7), reason: GapReason::Reset, skipped: None };
         assert_eq!(next(&mut from_other).await, Item::Gap(gap));
         assert_eq!(next_event(&mut from_other).await.0, Position::Past(at(7)));
         assert_eq!(next(&mut from_other).await, Item::CaughtUp(at(7)));

@@ -108,7 +108,7 @@ fn seen(message: &ServerMessage<'_>) -> Seen {
             }
         }
         ServerMessage::CaughtUp { at, .. } => Seen::CaughtUp(at.seq),
-        ServerMessage::Gap(Gap { from, to, reason }) => Seen::Gap(from.seq, to.seq, *reason),
+        ServerMessage::Gap(Gap { from, to, reason, .. }) => Seen::Gap(from.seq, to.seq, *reason),
         ServerMessage::Tick { at } => Seen::Tick(at.seq),
         ServerMessage::Bye { refusal, .. } => Seen::Bye(refusal.code.chars().collect()),
         other => panic!("{other:?}"),

@@ -17,7 +17,9 @@
 //! ```
 
 mod cursor;
+mod policy;
 mod topic;
 
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
+pub use policy::{Policy, UnknownPolicy};
 pub use topic::{Key, Level, MAX_DEPTH, MAX_KEY, MAX_TOPIC, NameError, Pattern, Topic};

@@ -91,6 +91,8 @@ codes! {
     Unauthorized = "unauthorized" 401 3000 permanent;
     /// The grant or the origin does not cover it.
     Forbidden = "forbidden" 403 - permanent;
+    /// The number of a publication lies before its publisher's window: whether it was taken is not known any more.
+    OutOfWindow = "out_of_window" 409 - permanent;
     /// No such path.
     NotFound = "not_found" 404 - permanent;
     /// The path exists, but not with this method; the response has `Allow`.
@@ -107,12 +109,16 @@ codes! {
     UpgradeRequired = "upgrade_required" 426 - permanent;
     /// The request head, or its number of headers, is above its limit.
     HeadTooLarge = "head_too_large" 431 - permanent;
+    /// More publications or bytes than the quota of this connection or topic.
+    OverQuota = "over_quota" 429 - passing;
     /// As many connections as the server allows; the response has `Retry-After`.
     TooManyConnections = "too_many_connections" 503 - passing;
     /// The gateway is about to stop.
     Draining = "draining" 503 1001 passing;
     /// Any other passing reason.
     Unavailable = "unavailable" 503 1013 passing;
+    /// The reader was too far behind, and its policy is to be disconnected.
+    TooSlow = "too_slow" - 1013 passing;
     /// The table of topics (or of keys) is full.
     TopicsFull = "topics_full" 507 - passing;
     /// A fault of the server.

@@ -4,9 +4,9 @@
 
 use super::{
     Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Gap, GapReason, Kind, Level, Limits,
-    Malformed, Position, Reason, Refusal, ServerMessage, Text, Topics, WriteError,
+    Malformed, Position, Pressure, Reason, Refusal, ServerMessage, Text, Topics, WriteError,
 };
-use crate::log::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
+use crate::log::{Cursor, CursorError, CursorText, MAX_CURSOR, Policy, Since};
 use core::{fmt::Write as _, time::Duration};
 
 /// A message being read, in one of the forms.
@@ -68,7 +68,7 @@ pub(super) fn decode_server<'b>(input: &mut impl Input<'b>) -> Result<ServerMess
 /// What clients send.
 const CLIENT: [Kind; 4] = [Kind::Sub, Kind::Unsub, Kind::Pub, Kind::Auth];
 /// What servers send.
-const SERVER: [Kind; 10] = [
+const SERVER: [Kind; 11] = [
     Kind::Hello,
     Kind::Event,
     Kind::CaughtUp,
@@ -79,6 +79,7 @@ const SERVER: [Kind; 10] = [
     Kind::Renew,
     Kind::Bye,
     Kind::Error,
+    Kind::Pressure,
 ];
 
 /// The fields of one message, whatever its kind.
@@ -87,7 +88,7 @@ struct Fields<'b> {
     /// The field whose value is being read.
     reading: Option<Field>,
     /// One bit for each field that came.
-    seen: u32,
+    seen: u64,
     kind: Option<Kind>,
     topic: Option<Text<'b>>,
     position: Option<Position>,
@@ -113,6 +114,12 @@ struct Fields<'b> {
     level: Option<Level>,
     token: Option<Text<'b>>,
     within: Option<Duration>,
+    publisher_n: Option<u64>,
+    policy: Option<Policy>,
+    skipped: Option<u64>,
+    lag: Option<u64>,
+    limit: Option<u64>,
+    pressure: Option<Duration>,
 }
 
 impl<'b> Fields<'b> {
@@ -143,7 +150,7 @@ impl<'b> Fields<'b> {
                 input.skip()?;
                 continue;
             };
-            let bit = 1u32 << field.number();
+            let bit = 1u64 << field.number();
             if self.seen & bit != 0 {
                 return Err(Malformed::new(Reason::Twice(field), input.at()));
             }
@@ -194,6 +201,12 @@ impl<'b> Fields<'b> {
             Field::Level => self.level = Some(Level::from_text(input.text(field)?)),
             Field::Token => self.token = Some(input.text(field)?),
             Field::Within => self.within = Some(millis(input, field)?),
+            Field::PublisherN => self.publisher_n = Some(input.uint(field)?),
+            Field::Policy => self.policy = Some(policy(input, field)?),
+            Field::Skipped => self.skipped = Some(input.uint(field)?),
+            Field::Lag => self.lag = Some(input.uint(field)?),
+            Field::Limit => self.limit = Some(input.uint(field)?),
+            Field::Pressure => self.pressure = Some(millis(input, field)?),
         }
         Ok(())
     }
@@ -217,7 +230,9 @@ impl<'b> Fields<'b> {
     fn client(&self, kind: Kind) -> Result<ClientMessage<'b>, Reason> {
         let id = self.id;
         Ok(match kind {
-            Kind::Sub => ClientMessage::Sub { id, since: self.since, topics: self.some_topics()? },
+            Kind::Sub => {
+                ClientMessage::Sub { id, since: self.since, policy: self.policy, topics: self.some_topics()? }
+            }
             Kind::Unsub => ClientMessage::Unsub { id, topics: self.some_topics()? },
             Kind::Pub => ClientMessage::Pub {
                 n: self.n,
@@ -237,6 +252,8 @@ impl<'b> Fields<'b> {
                 heartbeat: need(self.heartbeat, Field::Heartbeat)?,
                 lease: need(self.lease, Field::Lease)?,
                 limits: need(self.limits, Field::Limits)?,
+                publisher_n: self.publisher_n,
+                window: self.window,
             },
             Kind::Event => ServerMessage::Event(Event {
                 topic: need(self.topic, Field::Topic)?,
@@ -245,14 +262,22 @@ impl<'b> Fields<'b> {
                 data: self.whole_data()?,
             }),
             Kind::CaughtUp => ServerMessage::CaughtUp { at: self.resumable()?, id: self.id },
-            Kind::Ack => {
-                ServerMessage::Ack { n: need(self.n, Field::N)?, level: need(self.level, Field::Level)? }
-            }
+            Kind::Ack => ServerMessage::Ack {
+                n: need(self.n, Field::N)?,
+                level: need(self.level, Field::Level)?,
+                pressure: self.pressure,
+            },
             Kind::Nack => ServerMessage::Nack { n: self.n, refusal: self.refusal()? },
             Kind::Gap => ServerMessage::Gap(Gap {
                 from: need(self.from, Field::From)?,
                 to: need(self.to, Field::To)?,
                 reason: need(self.reason, Field::Reason)?,
+                skipped: self.skipped,
+            }),
+            Kind::Pressure => ServerMessage::Pressure(Pressure {
+                lag: need(self.lag, Field::Lag)?,
+                limit: need(self.limit, Field::Limit)?,
+                skipped: need(self.skipped, Field::Skipped)?,
             }),
             Kind::Tick => ServerMessage::Tick { at: self.resumable()? },
             Kind::Renew => ServerMessage::Renew { within: need(self.within, Field::Within)? },
@@ -314,6 +339,13 @@ fn millis<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Duration, Malf
     input.uint(field).map(Duration::from_millis)
 }
 
+fn policy<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Policy, Malformed> {
+    let mut scratch = heapless::String::<16>::new();
+    // What is too long for the scratch is too long for a policy.
+    let policy = input.text(field)?.to_str(&mut scratch).ok().and_then(|text| text.parse().ok());
+    policy.ok_or(Malformed::new(Reason::Invalid(field), input.at()))
+}
+
 fn cursor<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Cursor, Malformed> {
     parsed(input, field, Cursor::parse)
 }
@@ -334,13 +366,16 @@ fn parsed<'b, T>(
 pub(super) fn encode_client(message: &ClientMessage<'_>, out: &mut impl Output) -> Result<(), WriteError> {
     out.begin(message.kind())?;
     match *message {
-        ClientMessage::Sub { id, since, topics } => {
+        ClientMessage::Sub { id, since, policy, topics } => {
             optional_id(out, id)?;
             if let Some(since) = since {
                 let mut text = CursorText::new();
                 // The longest `since` is a cursor, for which there is room.
                 let _ = write!(text, "{since}");
                 out.text(Field::Since, text.as_str().into())?;
+            }
+            if let Some(policy) = policy {
+                out.text(Field::Policy, policy.as_str().into())?;
             }
             out.topics(Field::Topics, topics)?;
         }
@@ -349,9 +384,7 @@ pub(super) fn encode_client(message: &ClientMessage<'_>, out: &mut impl Output) 
             out.topics(Field::Topics, topics)?;
         }
         ClientMessage::Pub { n, topic, key, data } => {
-            if let Some(n) = n {
-                out.uint(Field::N, n)?;
-            }
+            optional_uint(out, Field::N, n)?;
             out.text(Field::Topic, topic)?;
             put_data(out, key, data)?;
         }
@@ -364,7 +397,7 @@ pub(super) fn encode_client(message: &ClientMessage<'_>, out: &mut impl Output) 
 pub(super) fn encode_server(message: &ServerMessage<'_>, out: &mut impl Output) -> Result<(), WriteError> {
     out.begin(message.kind())?;
     match *message {
-        ServerMessage::Hello { session, heartbeat, lease, limits } => {
+        ServerMessage::Hello { session, heartbeat, lease, limits, publisher_n, window } => {
             out.text(Field::Session, session)?;
             put_millis(out, Field::Heartbeat, heartbeat)?;
             match lease {
@@ -372,6 +405,8 @@ pub(super) fn encode_server(message: &ServerMessage<'_>, out: &mut impl Output) 
                 None => out.null(Field::Lease)?,
             }
             out.limits(Field::Limits, limits)?;
+            optional_uint(out, Field::PublisherN, publisher_n)?;
+            optional_millis(out, Field::Window, window)?;
         }
         ServerMessage::Event(event) => {
             out.text(Field::Topic, event.topic)?;
@@ -385,24 +420,26 @@ pub(super) fn encode_server(message: &ServerMessage<'_>, out: &mut impl Output) 
             put_cursor(out, Field::At, at)?;
             optional_id(out, id)?;
         }
-        ServerMessage::Ack { n, level } => {
+        ServerMessage::Ack { n, level, pressure } => {
             out.uint(Field::N, n)?;
             out.text(Field::Level, level.as_str().into())?;
+            optional_millis(out, Field::Pressure, pressure)?;
         }
         ServerMessage::Nack { n, refusal } => {
-            if let Some(n) = n {
-                out.uint(Field::N, n)?;
-            }
+            optional_uint(out, Field::N, n)?;
             put_refusal(out, refusal)?;
         }
         ServerMessage::Gap(gap) => put_gap(out, gap)?,
+        ServerMessage::Pressure(Pressure { lag, limit, skipped }) => {
+            out.uint(Field::Lag, lag)?;
+            out.uint(Field::Limit, limit)?;
+            out.uint(Field::Skipped, skipped)?;
+        }
         ServerMessage::Tick { at } => put_cursor(out, Field::At, at)?,
         ServerMessage::Renew { within } => put_millis(out, Field::Within, within)?,
         ServerMessage::Bye { refusal, window } => {
             put_refusal(out, refusal)?;
-            if let Some(window) = window {
-                put_millis(out, Field::Window, window)?;
-            }
+            optional_millis(out, Field::Window, window)?;
         }
         ServerMessage::Error { refusal, id } => {
             put_refusal(out, Refusal { retry_after: None, ..refusal })?;
@@ -415,17 +452,15 @@ pub(super) fn encode_server(message: &ServerMessage<'_>, out: &mut impl Output) 
 fn put_gap(out: &mut impl Output, gap: Gap) -> Result<(), WriteError> {
     put_cursor(out, Field::From, gap.from)?;
     put_cursor(out, Field::To, gap.to)?;
-    out.text(Field::Reason, gap.reason.as_str().into())
+    out.text(Field::Reason, gap.reason.as_str().into())?;
+    optional_uint(out, Field::Skipped, gap.skipped)
 }
 
 fn put_refusal(out: &mut impl Output, refusal: Refusal<'_>) -> Result<(), WriteError> {
     out.text(Field::Code, refusal.code)?;
     out.boolean(Field::Permanent, refusal.permanent)?;
     out.text(Field::Message, refusal.message)?;
-    match refusal.retry_after {
-        Some(after) => put_millis(out, Field::RetryAfter, after),
-        None => Ok(()),
-    }
+    optional_millis(out, Field::RetryAfter, refusal.retry_after)
 }
 
 fn put_data(out: &mut impl Output, key: Option<Text<'_>>, data: Data<'_>) -> Result<(), WriteError> {
@@ -445,10 +480,18 @@ fn put_data(out: &mut impl Output, key: Option<Text<'_>>, data: Data<'_>) -> Res
 }
 
 fn optional_id(out: &mut impl Output, id: Option<u32>) -> Result<(), WriteError> {
-    match id {
-        Some(id) => out.uint(Field::Id, id.into()),
+    optional_uint(out, Field::Id, id.map(u64::from))
+}
+
+fn optional_uint(out: &mut impl Output, field: Field, value: Option<u64>) -> Result<(), WriteError> {
+    match value {
+        Some(value) => out.uint(field, value),
         None => Ok(()),
     }
+}
+
+fn optional_millis(out: &mut impl Output, field: Field, time: Option<Duration>) -> Result<(), WriteError> {
+    optional_uint(out, field, time.map(crate::time::millis))
 }
 
 fn put_cursor(out: &mut impl Output, field: Field, cursor: Cursor) -> Result<(), WriteError> {

@@ -99,6 +99,12 @@ fields! {
     Level = 24 "level",
     Token = 25 "token",
     Within = 26 "within",
+    PublisherN = 27 "publisher_n",
+    Policy = 28 "policy",
+    Skipped = 29 "skipped",
+    Lag = 30 "lag",
+    Limit = 31 "limit",
+    Pressure = 32 "pressure",
 }
 
 macro_rules! kinds {
@@ -162,6 +168,7 @@ kinds! {
     Renew = 23 "renew",
     Bye = 24 "bye",
     Error = 25 "error",
+    Pressure = 26 "pressure",
 }
 
 #[cfg(test)]
@@ -197,7 +204,7 @@ mod tests {
             assert_eq!(Kind::from_name(kind.name()), Some(*kind));
             assert_eq!(Kind::from_number(kind.number().into()), Some(*kind));
         }
-        assert_eq!((Field::from_number(27), Field::from_number(1 << 32)), (None, None));
+        assert_eq!((Field::from_number(33), Field::from_number(1 << 32)), (None, None));
         assert_eq!((Kind::from_number(0), Kind::from_name("subscribe")), (None, None));
     }
 }

@@ -1,7 +1,7 @@
 //! The messages of `longwire.v1` (`PROTOCOL.md` section 5), borrowed from where they lie.
 
 use super::{Bytes, Code, Kind, Text, Topics};
-use crate::log::{Cursor, Since};
+use crate::log::{Cursor, Policy, Since};
 use core::time::Duration;
 
 /// What a client sends, over WebSocket.
@@ -17,6 +17,8 @@ pub enum ClientMessage<'b> {
         id: Option<u32>,
         /// Where to begin; `now` if absent.
         since: Option<Since>,
+        /// What happens when this reader is too far behind, from now on; as before if absent.
+        policy: Option<Policy>,
         /// The patterns.
         topics: Topics<'b>,
     },
@@ -29,7 +31,7 @@ pub enum ClientMessage<'b> {
     },
     /// Publishes.
     Pub {
-        /// Number of this publication on its connection, from 1; without it there is no `ack`.
+        /// Number of this publication, counted by its publisher from 1; without it there is no `ack`.
         n: Option<u64>,
         /// Where to.
         topic: Text<'b>,
@@ -61,6 +63,10 @@ pub enum ServerMessage<'b> {
         lease: Option<Duration>,
         /// What the server allows.
         limits: Limits,
+        /// The last publication of this publisher that was taken; `None` when none is known.
+        publisher_n: Option<u64>,
+        /// When this connection ends without a `bye`, come back at a random moment within this time.
+        window: Option<Duration>,
     },
     /// An event of the log.
     Event(Event<'b>),
@@ -77,6 +83,8 @@ pub enum ServerMessage<'b> {
         n: u64,
         /// How far they got.
         level: Level,
+        /// Wait this long before the next publication, or it may be refused.
+        pressure: Option<Duration>,
     },
     /// A publication is refused.
     Nack {
@@ -87,6 +95,8 @@ pub enum ServerMessage<'b> {
     },
     /// Events with `from` < position <= `to` that matched may be missing.
     Gap(Gap),
+    /// This reader is behind, and will lose events if it stays so; or has just lost some.
+    Pressure(Pressure),
     /// Nothing happened up to `at`.
     Tick {
         /// A position to resume from.
@@ -167,6 +177,20 @@ pub struct Gap {
     pub to: Cursor,
     /// Why.
     pub reason: GapReason,
+    /// How many events that matched are missing, where that is known.
+    pub skipped: Option<u64>,
+}
+
+/// How far behind a reader is, told in line with its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Pressure {
+    /// Events of the log, matching or not, between what this reader gets next and the head.
+    pub lag: u64,
+    /// The lag at which its policy acts.
+    pub limit: u64,
+    /// Matching events that this connection has skipped so far, as far as they were counted.
+    pub skipped: u64,
 }
 
 macro_rules! words {
@@ -208,6 +232,8 @@ words! {
         Slow = "slow",
         /// Another epoch, or ahead of the log: the reader's state is void, the state follows.
         Reset = "reset",
+        /// The reader was too far behind, and gets only the latest event of each topic and key in between.
+        Conflated = "conflated",
     }
 }
 
@@ -293,6 +319,7 @@ impl ServerMessage<'_> {
             Self::Ack { .. } => Kind::Ack,
             Self::Nack { .. } => Kind::Nack,
             Self::Gap(_) => Kind::Gap,
+            Self::Pressure(_) => Kind::Pressure,
             Self::Tick { .. } => Kind::Tick,
             Self::Renew { .. } => Kind::Renew,
             Self::Bye { .. } => Kind::Bye,

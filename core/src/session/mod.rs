@@ -43,7 +43,7 @@ pub use code::{Code, UnknownCode};
 pub use error::{DecodeError, Malformed, Reason, WriteError};
 pub use field::{Field, Kind};
 pub use message::{
-    ClientMessage, Data, Event, Gap, GapReason, Level, Limits, Position, Refusal, ServerMessage,
+    ClientMessage, Data, Event, Gap, GapReason, Level, Limits, Position, Pressure, Refusal, ServerMessage,
 };
 pub use sink::{Full, Length, Sink, SliceSink};
 pub use text::Text;

@@ -2,10 +2,10 @@
 
 use super::{Client, Form, Server, keeps, written};
 use crate::choices::Choices;
-use longwire_core::log::{Cursor, Since};
+use longwire_core::log::{Cursor, Policy, Since};
 use longwire_core::session::{
-    ClientMessage, Code, Data, Event, Gap, GapReason, Level, Limits, Position, Refusal, ServerMessage, Text,
-    Topics, cbor, json,
+    ClientMessage, Code, Data, Event, Gap, GapReason, Level, Limits, Position, Pressure, Refusal,
+    ServerMessage, Text, Topics, cbor, json,
 };
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const MOST: usize = 80;
 
 /// A message of either side, whatever may stand in its fields.
 pub(super) fn message(form: Form, mut choices: Choices<'_>) {
-    let kind = choices.upto(13);
+    let kind = choices.upto(14);
     let topics: Vec<&str> = (0..=choices.upto(5)).map(|_| choices.text(MOST)).collect();
     // A value of this form that may be published, if the choices make one.
     let value = choices.bytes(200);
@@ -38,7 +38,7 @@ fn client<'b>(
 ) -> ClientMessage<'b> {
     let topics = Topics::from(topics);
     match kind {
-        0 => ClientMessage::Sub { id: id(c), since: c.option(since), topics },
+        0 => ClientMessage::Sub { id: id(c), since: c.option(since), policy: c.option(policy), topics },
         1 => ClientMessage::Unsub { id: id(c), topics },
         2 => ClientMessage::Auth { token: text(c) },
         _ => ClientMessage::Pub {
@@ -57,18 +57,30 @@ fn server<'b>(form: Form, kind: usize, value: &'b [u8], c: &mut Choices<'b>) -> 
             heartbeat: millis(c),
             lease: c.option(millis),
             limits: Limits { max_message: c.number(), max_topics: c.number(), max_inflight: c.number() },
+            publisher_n: c.option(Choices::number),
+            window: c.option(millis),
         },
         5 => ServerMessage::CaughtUp { at: cursor(c), id: id(c) },
-        6 => ServerMessage::Ack { n: c.number(), level: if c.flag() { Level::Ring } else { Level::Unknown } },
+        6 => ServerMessage::Ack {
+            n: c.number(),
+            level: if c.flag() { Level::Ring } else { Level::Unknown },
+            pressure: c.option(millis),
+        },
         7 => ServerMessage::Nack { n: c.option(Choices::number), refusal: refusal(c) },
         8 => {
             let reasons = [GapReason::Evicted, GapReason::Slow, GapReason::Reset, GapReason::Unknown];
-            ServerMessage::Gap(Gap { from: cursor(c), to: cursor(c), reason: reasons[c.upto(3)] })
+            ServerMessage::Gap(Gap {
+                from: cursor(c),
+                to: cursor(c),
+                reason: reasons[c.upto(3)],
+                skipped: c.option(Choices::number),
+            })
         }
         9 => ServerMessage::Tick { at: cursor(c) },
         10 => ServerMessage::Renew { within: millis(c) },
         11 => ServerMessage::Bye { refusal: refusal(c), window: c.option(millis) },
         12 => ServerMessage::Error { refusal: Refusal { retry_after: None, ..refusal(c) }, id: id(c) },
+        13 => ServerMessage::Pressure(Pressure { lag: c.number(), limit: c.number(), skipped: c.number() }),
         _ => ServerMessage::Event(Event {
             topic: text(c),
             position: if c.flag() { Position::At(cursor(c)) } else { Position::Past(cursor(c)) },
@@ -100,6 +112,10 @@ fn since(c: &mut Choices<'_>) -> Since {
         1 => Since::Latest,
         _ => Since::Cursor(cursor(c)),
     }
+}
+
+fn policy(c: &mut Choices<'_>) -> Policy {
+    [Policy::DropOldest, Policy::Conflate, Policy::Disconnect, Policy::DropNewest][c.upto(3)]
 }
 
 fn refusal<'b>(c: &mut Choices<'b>) -> Refusal<'b> {

@@ -331,9 +331,12 @@ fn parse(body: &[u8]) -> Option<Answer> {
                 "evicted" => GapReason::Evicted,
                 "slow" => GapReason::Slow,
                 "reset" => GapReason::Reset,
+                "conflated" => GapReason::Conflated,
                 _ => GapReason::Unknown,
             };
-            Some(Gap { from: cursor("from")?, to: cursor("to")?, reason })
+            let skipped = gap.get("skipped").map(|n| n.get().parse().ok());
+            let skipped = if let Some(n) = skipped { Some(n?) } else { None };
+            Some(Gap { from: cursor("from")?, to: cursor("to")?, reason, skipped })
         }
     };
     let list: Vec<&RawValue> = serde_json::from_str(fields.get("events")?.get()).ok()?;
@@ -357,7 +360,10 @@ mod tests {
             "next":"000000000000002a-6","more":true,"later":[]}"#;
         let answer = parse(body).unwrap();
         let cursor = |seq| Cursor { epoch: 0x2a, seq };
-        assert_eq!(answer.gap, Some(Gap { from: cursor(1), to: cursor(5), reason: GapReason::Evicted }));
+        assert_eq!(
+            answer.gap,
+            Some(Gap { from: cursor(1), to: cursor(5), reason: GapReason::Evicted, skipped: None })
+        );
         assert_eq!((answer.next, answer.more, answer.events.len()), (cursor(6), true, 1));
         for bad in [
             "",

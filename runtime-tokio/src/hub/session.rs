@@ -151,6 +151,8 @@ impl Session {
             heartbeat: shard.shared.config.heartbeat,
             lease: self.grant.expires.map(|end| end.saturating_duration_since(now)),
             limits: shard.shared.config.limits(),
+            publisher_n: None,
+            window: None,
         }
     }
 
@@ -188,7 +190,7 @@ impl Session {
             if self.form.is_cbor() { cbor::decode_client(message) } else { json::decode_client(message) };
         match decoded {
             Ok(ClientMessage::Pub { n, topic, key, data }) => self.publish(n, topic, key, data, shard, reply),
-            Ok(ClientMessage::Sub { id, since, topics }) => match self.filter(topics, shard) {
+            Ok(ClientMessage::Sub { id, since, topics, .. }) => match self.filter(topics, shard) {
                 Ok(filter) => self.begin(shard, filter, since.unwrap_or(Since::Now), id),
                 Err(refusal) => self.object(refusal, id, reply),
             },
@@ -210,7 +212,7 @@ impl Session {
     /// What was settled in this turn is acknowledged, once.
     pub(super) fn acknowledge(&mut self, reply: &mut Reply<'_>) {
         if let Some(n) = self.settled.take() {
-            reply.send(&ServerMessage::Ack { n, level: Level::Ring });
+            reply.send(&ServerMessage::Ack { n, level: Level::Ring, pressure: None });
         }
     }
 
@@ -404,7 +406,12 @@ impl Session {
         let (log, reads) = (&shard.shared.log, &mut self.reads);
         let page = log.read(&reads.filter, reads.position, u64::MAX, reads.told, PAGE);
         if let Some(gap) = page.gap {
-            let gap = Gap { from: log.cursor(gap.from), to: log.cursor(gap.to), reason: GapReason::Slow };
+            let gap = Gap {
+                from: log.cursor(gap.from),
+                to: log.cursor(gap.to),
+                reason: GapReason::Slow,
+                skipped: None,
+            };
             image.push(Effect::Told(gap.to.seq), |out| {
                 encode::write(&ServerMessage::Gap(gap), self.form, out)
             });
@@ -426,7 +433,7 @@ impl Session {
         let (log, form, now_at) = (&shard.shared.log, self.form, self.reads.position);
         let Some(past) = self.reads.pasts.front_mut() else { return };
         if let Some(from) = past.reset {
-            let gap = Gap { from, to: log.cursor(past.until), reason: GapReason::Reset };
+            let gap = Gap { from, to: log.cursor(past.until), reason: GapReason::Reset, skipped: None };
             image.push(Effect::Reset, |out| encode::write(&ServerMessage::Gap(gap), form, out));
         }
         let page = if past.state {
@@ -435,7 +442,12 @@ impl Session {
             log.read(&past.filter, past.after, past.until, past.told, PAGE)
         };
         if let Some(gap) = page.gap {
-            let gap = Gap { from: log.cursor(gap.from), to: log.cursor(gap.to), reason: GapReason::Evicted };
+            let gap = Gap {
+                from: log.cursor(gap.from),
+                to: log.cursor(gap.to),
+                reason: GapReason::Evicted,
+                skipped: None,
+            };
             image
                 .push(Effect::PastTold(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), form, out));
         }

@@ -188,7 +188,12 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub(crate) fn sub(&mut self, id: u32, since: Since, topics: &[&str]) {
-        self.send(&ClientMessage::Sub { id: Some(id), since: Some(since), topics: topics.into() });
+        self.send(&ClientMessage::Sub {
+            id: Some(id),
+            since: Some(since),
+            policy: None,
+            topics: topics.into(),
+        });
     }
 
     /// Subscribes from now on, and waits until it has begun.
