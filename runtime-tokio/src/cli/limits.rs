@@ -27,6 +27,9 @@ pub(crate) struct Limits {
     /// Time over which clients are told to come back after a stop
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().drain))]
     drain: Time,
+    /// Threads that own the connections
+    #[arg(long, value_name = "N", default_value_t = hub().shards, value_parser = at_least_one::<usize>)]
+    shards: usize,
     /// Bytes of a message or body
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(usize::try_from(hub().max_message).unwrap_or(usize::MAX)), value_parser = some_bytes)]
     max_message: Bytes,
@@ -113,6 +116,7 @@ impl Limits {
 
     pub(crate) fn hub(&self) -> HubConfig {
         HubConfig {
+            shards: self.shards,
             max_message: self.max_message.0 as u64,
             max_topics: self.max_topics,
             heartbeat: self.heartbeat.0,

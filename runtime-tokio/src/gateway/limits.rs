@@ -89,6 +89,14 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
     let log = &config.log;
     limit([
         (
+            "shards",
+            // As many as there are cores, up to four: not the same on every machine.
+            "1 to 4".to_owned(),
+            "threads that own the connections; by default one a core, up to four",
+            "connections are divided among them",
+            "",
+        ),
+        (
             "max-message",
             Bytes(usize::try_from(config.max_message).unwrap_or(usize::MAX)).to_string(),
             "bytes of a message or body",
