@@ -30,7 +30,7 @@ mod trie;
 pub use data::{BadData, Data};
 pub use event::{Event, Position, Record};
 pub use filter::Filter;
-pub use grant::{Authorize, Authorizing, Denied, Grant, Open};
+pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
 pub use reader::Reader;
 pub use socket::{AsyncStream, Socket};
