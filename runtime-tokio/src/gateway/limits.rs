@@ -90,9 +90,8 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
     limit([
         (
             "shards",
-            // As many as there are cores, up to four: not the same on every machine.
-            "1 to 4".to_owned(),
-            "threads that own the connections; by default one a core, up to four",
+            "0".to_owned(),
+            "threads that own the connections; 0: one a core, up to four",
             "connections are divided among them",
             "",
         ),
