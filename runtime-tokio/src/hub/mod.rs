@@ -24,6 +24,7 @@ mod event;
 mod filter;
 mod grant;
 mod handle;
+mod handover;
 mod input;
 mod log;
 mod outlet;
@@ -33,6 +34,12 @@ mod shard;
 mod shared;
 mod socket;
 mod trie;
+
+/// What `handover` is made of; its test puts a model of these in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+    pub(super) use tokio::sync::Notify;
+}
 
 pub use data::{BadData, Data};
 pub use event::{Event, Position, Record};

@@ -13,6 +13,7 @@
 
 use super::conn::Conn;
 use super::event::Form;
+use super::handover::Flag;
 use super::outlet::Image;
 use super::reader::Watch;
 use super::trie::Trie;
@@ -26,11 +27,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, mem, thread};
-use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 /// Readers served before the other tasks of the thread get a turn.
@@ -45,8 +45,7 @@ pub(super) const REPLY_SIZE: usize = 16 << 10;
 /// What other threads know of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct ShardHandle {
-    flagged: AtomicBool,
-    wake: Notify,
+    flag: Flag,
     mail: Mutex<Mailbox>,
     /// Everything up to here was handed to all live readers.
     position: AtomicU64,
@@ -87,9 +86,7 @@ impl Mail {
 impl ShardHandle {
     /// There is something new. Cheap when the shard knows already.
     pub(super) fn flag(&self) {
-        if !self.flagged.swap(true, Ordering::SeqCst) {
-            self.wake.notify_one();
-        }
+        self.flag.raise();
     }
 
     pub(super) fn post(&self, letter: Mail) {
@@ -259,9 +256,7 @@ impl Shard {
     async fn run(self: Rc<Self>) {
         let Some(handle) = self.shared.shards.get(self.id) else { return };
         while self.closing.get().is_none() || !self.readers.borrow().is_empty() {
-            handle.wake.notified().await;
-            // Cleared before the last look: whatever is flagged from here on wakes the loop again.
-            handle.flagged.store(false, Ordering::SeqCst);
+            handle.flag.lower().await;
             loop {
                 self.read_mail(handle);
                 self.resume_waiting();
