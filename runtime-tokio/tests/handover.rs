@@ -2,8 +2,13 @@
 //! loom, which fails a thread that is left waiting for good.
 //!
 //! `hub/handover.rs` is compiled here once more, over a model of the atomics and of tokio's `Notify`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, and that is what it is for"
+)]
 
-// A part of it is used in each test.
 #[path = "../src/hub/handover.rs"]
 mod handover;
 
