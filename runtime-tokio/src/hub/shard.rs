@@ -20,7 +20,7 @@ use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use crate::clock::Clock;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use longwire_core::log::{Pattern, Topic};
+use longwire_core::log::Pattern;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -311,8 +311,9 @@ impl Shard {
 
     /// A reader wants what a pattern matches.
     pub(super) fn subscribe(&self, id: usize, pattern: Pattern<'_>) {
-        self.trie.borrow_mut().insert(pattern, id);
-        count(&self.shared.counters.subscriptions, 1);
+        if self.trie.borrow_mut().insert(pattern, id) {
+            count(&self.shared.counters.subscriptions, 1);
+        }
     }
 
     /// A reader no longer does.
@@ -454,9 +455,8 @@ impl Shard {
         let mut readers = self.readers.borrow_mut();
         let trie = self.trie.borrow();
         for (index, record) in (0u32..).zip(&window.records) {
-            let Ok(topic) = Topic::parse(&record.event.topic) else { continue };
             let seq = record.event.seq;
-            trie.find(topic, &mut |id| {
+            trie.find(record.event.topic.topic(), &mut |id| {
                 let Some(reader) = readers.get_mut(id) else { return };
                 if !reader.live || seq <= reader.floor || reader.seen == seq {
                     return;
