@@ -22,12 +22,12 @@ pub enum Skip {
 /// appended = delivered + skipped (evicted, slow, conflated) + lag
 /// ```
 ///
-/// where `appended` are the events that matched after the reader's first position, and `lag` those of them that it has
-/// neither been given nor told of. The sum is exact while every loss came with its count; [`uncounted`](Self::uncounted)
-/// says how many did not.
+/// where `appended` are the events that matched after the reader's first position, and `lag` are those of them after its
+/// present one. The sum is exact while every stretch that it went over came with the number of what is missing in it;
+/// [`uncounted`](Self::uncounted) says how many did not.
 ///
-/// Calls: [`gap`](Self::gap) with what the log says is lost, then [`tell`](Self::tell) when a gap was told,
-/// [`deliver`](Self::deliver) for each event, [`pass`](Self::pass) at the end of a page.
+/// Calls: [`gap`](Self::gap) with what the log says is lost, [`tell`](Self::tell) when that was told,
+/// [`deliver`](Self::deliver) for each event, [`pass`](Self::pass) at the end of a page or of a jump.
 ///
 /// ```
 /// use longwire_core::log::{Account, Skip};
@@ -35,9 +35,10 @@ pub enum Skip {
 /// // Ten events were appended for a reader; the first four are lost, and it was given the next two.
 /// let mut account = Account::new(0);
 /// assert_eq!(account.gap(4), Some((0, 4)));
-/// account.tell(4, Skip::Evicted, Some(4));
+/// account.tell(4);
 /// assert_eq!(account.gap(4), None); // told already
 /// assert!(account.deliver(5) && account.deliver(6) && !account.deliver(6));
+/// account.pass(6, Skip::Evicted, Some(4));
 /// assert!(account.balances(10, 4));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,25 +75,9 @@ impl Account {
         if lost > self.position && lost > self.told { Some((self.position, lost)) } else { None }
     }
 
-    /// Whether a further gap would lie beyond all that was told. Within the last one it cannot be counted: some of what
-    /// is missing there was counted before.
-    pub const fn is_countable(&self) -> bool {
-        self.position >= self.told
-    }
-
-    /// A gap up to `to` was told, of so many events if that is known.
-    pub fn tell(&mut self, to: u64, why: Skip, events: Option<u64>) {
+    /// A gap up to `to` was told.
+    pub fn tell(&mut self, to: u64) {
         self.told = self.told.max(to);
-        let Some(events) = events else {
-            self.uncounted = self.uncounted.saturating_add(1);
-            return;
-        };
-        let sum = match why {
-            Skip::Evicted => &mut self.evicted,
-            Skip::Slow => &mut self.slow,
-            Skip::Conflated => &mut self.conflated,
-        };
-        *sum = sum.saturating_add(events);
     }
 
     /// An event was delivered; false, and nothing is counted, when the reader was past it.
@@ -105,9 +90,17 @@ impl Account {
         new
     }
 
-    /// There is nothing more for the reader up to here.
-    pub fn pass(&mut self, to: u64) {
+    /// There is nothing more for the reader up to here. Since the last time `missed` events that matched were neither
+    /// delivered nor counted, if their number is known; 0 is a number.
+    pub fn pass(&mut self, to: u64, why: Skip, missed: Option<u64>) {
         self.position = self.position.max(to);
+        let sum = match (missed, why) {
+            (None, _) => &mut self.uncounted,
+            (_, Skip::Evicted) => &mut self.evicted,
+            (_, Skip::Slow) => &mut self.slow,
+            (_, Skip::Conflated) => &mut self.conflated,
+        };
+        *sum = sum.saturating_add(missed.unwrap_or(1));
     }
 
     /// Events delivered.
@@ -115,7 +108,7 @@ impl Account {
         self.delivered
     }
 
-    /// Events that were told to be missing, of those gaps that were counted.
+    /// Events that were missed, as far as they were counted.
     pub const fn skipped(&self, why: Skip) -> u64 {
         match why {
             Skip::Evicted => self.evicted,
@@ -124,12 +117,12 @@ impl Account {
         }
     }
 
-    /// Gaps that came without a count.
+    /// Times that it went over a stretch without a count.
     pub const fn uncounted(&self) -> u64 {
         self.uncounted
     }
 
-    /// Whether nothing has vanished: exactly, or with uncounted gaps whether no more came out than went in.
+    /// Whether nothing has vanished: exactly, or with uncounted stretches whether no more came out than went in.
     pub fn balances(&self, appended: u64, lag: u64) -> bool {
         let skipped = u128::from(self.evicted) + u128::from(self.slow) + u128::from(self.conflated);
         let out = u128::from(self.delivered) + skipped + u128::from(lag);
@@ -145,12 +138,9 @@ mod tests {
     fn a_loss_is_told_once_and_only_ahead() {
         let mut account = Account::new(10);
         assert_eq!((account.gap(9), account.gap(10), account.gap(11)), (None, None, Some((10, 11))));
-        account.tell(20, Skip::Slow, Some(3));
+        account.tell(20);
         assert_eq!((account.gap(20), account.gap(21), account.told()), (None, Some((10, 21)), 20));
-        assert!(!account.is_countable(), "some of it may have been counted");
-        account.pass(20);
-        assert!(account.is_countable());
-        account.tell(5, Skip::Slow, Some(0));
+        account.tell(5);
         assert_eq!(account.told(), 20, "it does not go back");
     }
 
@@ -160,22 +150,22 @@ mod tests {
         assert!(!account.deliver(3));
         assert!(account.deliver(5));
         assert!(!account.deliver(4));
-        account.pass(4);
+        account.pass(4, Skip::Slow, Some(0));
         assert_eq!((account.position(), account.delivered()), (5, 1));
     }
 
     #[test]
     fn every_reason_has_its_own_sum_and_all_are_in_the_balance() {
         let mut account = Account::new(0);
-        account.tell(1, Skip::Evicted, Some(1));
-        account.tell(2, Skip::Slow, Some(10));
-        account.tell(3, Skip::Conflated, Some(100));
+        account.pass(1, Skip::Evicted, Some(1));
+        account.pass(2, Skip::Slow, Some(10));
+        account.pass(3, Skip::Conflated, Some(100));
         assert!(account.deliver(4));
         let skipped = [Skip::Evicted, Skip::Slow, Skip::Conflated].map(|why| account.skipped(why));
-        assert_eq!(skipped, [1, 10, 100]);
+        assert_eq!((skipped, account.position()), ([1, 10, 100], 4));
         assert!(account.balances(117, 5) && !account.balances(116, 5) && !account.balances(118, 5));
-        account.tell(5, Skip::Slow, None);
-        assert_eq!(account.uncounted(), 1);
+        account.pass(5, Skip::Slow, None);
+        assert_eq!((account.uncounted(), account.skipped(Skip::Slow)), (1, 10));
         assert!(account.balances(118, 5) && !account.balances(116, 5));
         let full = Account { delivered: u64::MAX, evicted: u64::MAX, ..account };
         assert!(!full.balances(u64::MAX, u64::MAX), "no overflow");

@@ -99,7 +99,9 @@ const COUNTERS: &[Row<Counters>] = &[
     ("received_bytes", "Bytes read from streams.", |c| get(&c.received_bytes)),
     ("gaps", "Gaps told to readers.", |c| get(&c.gaps)),
     ("gaps_uncounted", "Gaps that did not say how many events are missing.", |c| get(&c.gaps_uncounted)),
-    ("skipped_evicted", "Events told to be missing: the log no longer held them.", |c| get(&c.skipped_evicted)),
+    ("skipped_evicted", "Events told to be missing: the log no longer held them.", |c| {
+        get(&c.skipped_evicted)
+    }),
     ("skipped_slow", "Events told to be missing: the reader was too slow.", |c| get(&c.skipped_slow)),
     ("skipped_conflated", "Events told to be missing: a slow reader got a newer one.", |c| {
         get(&c.skipped_conflated)

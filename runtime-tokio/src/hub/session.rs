@@ -415,9 +415,7 @@ impl Session {
                 reason: GapReason::Slow,
                 skipped: gap.skipped,
             };
-            image.push(Effect::Told(gap), |out| {
-                encode::write(&ServerMessage::Gap(gap), self.form, out)
-            });
+            image.push(Effect::Told(gap), |out| encode::write(&ServerMessage::Gap(gap), self.form, out));
         }
         for record in &page.records {
             let bytes = record.live(log.epoch(), self.form);
@@ -491,7 +489,7 @@ impl Session {
             }
             (Effect::Reset, Some(past)) => {
                 past.reset = None;
-                count(&counters.gaps, 1);
+                counters.skipped(GapReason::Reset, None);
             }
             (Effect::CaughtUp, Some(_)) => {
                 reads.pasts.pop_front();

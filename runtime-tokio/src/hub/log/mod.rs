@@ -180,7 +180,8 @@ impl Log {
             return Some(until - after);
         }
         let state = self.lock();
-        let lost = state.topics.losses(filter, after, until.min(state.tail.start().saturating_sub(1)), MAX_SCAN)?;
+        let lost =
+            state.topics.losses(filter, after, until.min(state.tail.start().saturating_sub(1)), MAX_SCAN)?;
         Some(lost + state.count_held(filter, after, until)?)
     }
 

@@ -4,7 +4,7 @@
 //! returned, however much lies in between. A pattern that matches many is served along the one order of all events: that
 //! costs by what is returned, if most of it matches. Which it is shows after a short look at both; then neither a page of
 //! `**` costs as much as there are topics, nor a page of a rare topic as much as there are events. Where both are
-//! expensive (thousands of topics that match, among far more events that do not), a page ends after [`MAX_SCAN`] steps.
+//! expensive (thousands of topics that match, among far more events that do not), a page ends after some thousands of steps.
 
 use super::state::State;
 use super::topics::Topics;
@@ -13,13 +13,29 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-/// Topics that are few: they are merged without a look at anything else.
-const FEW: usize = 128;
-/// Topics that can be merged for one page at all.
-const MANY: usize = 4096;
-/// Positions that are looked at before anything else, when the topics are not few.
-const SKIM: usize = 1024;
-/// Positions that are looked at for one page: it bounds the time that the log is locked.
+/// How much is looked at for one page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// Topics that are few: they are merged without a look at anything else.
+    few: usize,
+    /// Positions that are looked at before anything else, when the topics are not few.
+    skim: usize,
+    /// Topics that can be merged for one page at all.
+    many: usize,
+    /// Positions that are looked at in the end: it bounds the time that the log is locked.
+    scan: usize,
+}
+
+impl Effort {
+    pub(super) const NORMAL: Self = Self { few: 128, skim: 1024, many: 4096, scan: MAX_SCAN };
+
+    #[cfg(test)]
+    pub(super) fn of(few: usize, skim: usize, many: usize, scan: usize) -> Self {
+        Self { few, skim, many, scan }
+    }
+}
+
+/// Positions, or places in the table of topics, that are looked at while the log is locked.
 pub(super) const MAX_SCAN: usize = 8192;
 /// Positions that are looked at to count what a reader jumps over.
 const MAX_COUNT: usize = 32_768;
@@ -59,9 +75,9 @@ impl Source for Held<'_> {
     fn complete(&self, topics: &[usize], after: u64, until: u64) -> u64 {
         let start = self.0.tail.start();
         let found = topics.iter().filter_map(|id| self.0.topics.get(*id));
-        // What left a history while it is in the tail is found there only.
-        let mut missing = found.filter(|topic| topic.evicted > after && topic.evicted >= start);
-        if missing.next().is_some() { until.min(start.saturating_sub(1)) } else { until }
+        // What left a history while it is in the tail is found there only, also if its topic was forgotten.
+        let mut gone = found.map(|topic| topic.evicted).chain([self.0.topics.forgotten_upto]);
+        if gone.any(|seq| seq > after && seq >= start) { until.min(start.saturating_sub(1)) } else { until }
     }
 
     fn record(&self, event: &Arc<Event>) -> Record {
@@ -96,23 +112,24 @@ impl Source for Newest<'_> {
 impl State {
     /// What is held after `after` and not after `until`, as far as one page takes.
     pub(super) fn held(&self, filter: &Filter, after: u64, until: u64, size: PageSize) -> Page {
-        read(&Held(self), &self.topics, filter, after, until, size)
+        read(&Held(self), self, filter, after, until, size)
     }
 
     /// The state, as far as one page takes.
     pub(super) fn newest(&self, filter: &Filter, after: u64, until: u64, size: PageSize) -> Page {
-        read(&Newest(self), &self.topics, filter, after, until, size)
+        read(&Newest(self), self, filter, after, until, size)
     }
 
     /// How many events that match are held after `after` and not after `until`; `None` when they are too many to count.
     pub(super) fn count_held(&self, filter: &Filter, after: u64, until: u64) -> Option<u64> {
         let held = Held(self);
-        if let Some(topics) = self.topics.active(filter, after, FEW)
+        if let Some(topics) = self.topics.active(filter, after, self.effort.few)
             && held.complete(&topics, after, until) == until
         {
             let count = |id: &usize| {
                 let history = self.topics.get(*id).map(|topic| &topic.history);
-                let upto = |seq| history.map_or(0, |history| history.partition_point(|event| event.seq <= seq));
+                let upto =
+                    |seq| history.map_or(0, |history| history.partition_point(|event| event.seq <= seq));
                 (upto(until) - upto(after)) as u64
             };
             return Some(topics.iter().map(count).sum());
@@ -137,7 +154,8 @@ impl Taking {
     fn take(&mut self, source: &impl Source, event: &Arc<Event>) -> bool {
         let records = &mut self.page.records;
         self.bytes += event.data.len();
-        self.full = records.len() >= self.size.events || (self.bytes > self.size.bytes && !records.is_empty());
+        self.full =
+            records.len() >= self.size.events || (self.bytes > self.size.bytes && !records.is_empty());
         if self.full {
             self.page.next = event.seq - 1;
         } else {
@@ -148,19 +166,27 @@ impl Taking {
     }
 }
 
-fn read(source: &impl Source, topics: &Topics, filter: &Filter, after: u64, until: u64, size: PageSize) -> Page {
+fn read(
+    source: &impl Source,
+    state: &State,
+    filter: &Filter,
+    after: u64,
+    until: u64,
+    size: PageSize,
+) -> Page {
     let page = Page { next: after.max(until), ..Page::default() };
     if after >= until {
         return page;
     }
     let mut taking = Taking { page, size, bytes: 0, full: false };
     taking.page.next = after;
-    let few = merge(source, topics, filter, until, FEW, &mut taking);
-    if !few {
-        along(source, filter, until, SKIM, &mut taking);
-        // If that led nowhere, because hardly anything here matches.
-        if !taking.full && taking.page.next < until && !merge(source, topics, filter, until, MANY, &mut taking) {
-            along(source, filter, until, MAX_SCAN - SKIM, &mut taking);
+    let (topics, effort) = (&state.topics, state.effort);
+    if !merge(source, topics, filter, until, effort.few, &mut taking) {
+        along(source, filter, until, effort.skim, &mut taking);
+        // It led nowhere, because hardly anything here matches.
+        let stuck = !taking.full && taking.page.next < until;
+        if stuck && !merge(source, topics, filter, until, effort.many, &mut taking) {
+            along(source, filter, until, effort.scan, &mut taking);
         }
     }
     taking.page

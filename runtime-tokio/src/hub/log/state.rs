@@ -2,6 +2,7 @@
 
 use super::history::History;
 use super::latest::Latest;
+use super::read::Effort;
 use super::tail::Tail;
 use super::topics::Topics;
 use super::{AppendError, Distance, Event, LogConfig, Record, TopicsFull};
@@ -18,6 +19,7 @@ pub(super) struct State {
     pub(super) latest: Latest,
     /// Bytes of all events that were ever appended.
     pub(super) total: u64,
+    pub(super) effort: Effort,
 }
 
 impl State {
@@ -28,6 +30,7 @@ impl State {
             history: History::default(),
             latest: Latest::default(),
             total: 0,
+            effort: Effort::NORMAL,
         }
     }
 
@@ -90,7 +93,8 @@ impl State {
     fn put_latest(&mut self, config: &LogConfig, event: &Arc<Event>) {
         self.latest.supersede(&mut self.topics, event.topic_id, &event.key);
         // Only with `Forget` there is still something over a bound: the oldest of all makes room.
-        while (self.latest.len() >= config.max_keys || event.cost() > config.latest_bytes - self.latest.bytes())
+        while (self.latest.len() >= config.max_keys
+            || event.cost() > config.latest_bytes - self.latest.bytes())
             && let Some(id) = self.latest.drop_oldest(&mut self.topics)
         {
             self.bury(id);
@@ -163,7 +167,11 @@ impl State {
     /// How far a position is from the head.
     pub(super) fn distance(&self, head: u64, position: u64) -> Distance {
         let start = self.tail.start();
-        let old = if position.saturating_add(1) < start { self.history.between(position, start).next() } else { None };
+        let old = if position.saturating_add(1) < start {
+            self.history.between(position, start).next()
+        } else {
+            None
+        };
         match old.map(|event| &**event).or_else(|| self.tail.first_after(position)) {
             Some(first) => Distance {
                 events: head.saturating_sub(position),

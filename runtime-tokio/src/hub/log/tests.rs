@@ -1,7 +1,8 @@
+use super::read::Effort;
 use super::*;
-use std::time::Duration;
 use longwire_core::log::Pattern;
 use proptest::prelude::*;
+use std::time::Duration;
 
 const SIZE: PageSize = PageSize { events: 3, bytes: 1 << 20 };
 
@@ -70,6 +71,40 @@ proptest! {
         prop_assert!(stats.tail_events == 1 || stats.tail_bytes <= tail_bytes);
         prop_assert!(stats.tail_events <= tail_events);
         prop_assert!(stats.history_bytes <= history_bytes);
+    }
+}
+
+proptest! {
+    /// Along the topics, along the positions, or first one and then the other: a reader gets the same.
+    #[test]
+    fn every_way_to_find_a_page_leads_to_the_same(
+        events in prop::collection::vec((0..40usize, 0..50usize), 1..300),
+        tail_events in 1..100usize,
+        history_events in 0..20usize,
+        after in 0..300u64,
+        pattern in prop::sample::select(vec!["**", "a/*", "*/3", "b/**", "*/1/*"]),
+    ) {
+        let log = Log::new(LogConfig { tail_events, history_events, ..LogConfig::default() }, 1);
+        for (topic, len) in events {
+            let first = ["a", "b", "c", "a/1"][topic % 4];
+            publish(&log, &format!("{first}/{}", topic / 4), None, len).unwrap();
+        }
+        let filter = filter(&[pattern]);
+        let after = after.min(log.head());
+        let ways = [(0, 1, 0, 1), (0, 2, 99, 1), (99, 0, 0, 0), (3, 0, 9, 7), (0, 999, 0, 0)];
+        let read = |(few, skim, many, scan)| {
+            log.lock().effort = Effort::of(few, skim, many, scan);
+            let mut state = (Vec::new(), after);
+            while state.1 < log.head() {
+                let page = log.latest(&filter, state.1, log.head(), SIZE);
+                assert!(page.next > state.1);
+                state.1 = page.next;
+                state.0.extend(page.records.iter().map(|record| record.event.seq));
+            }
+            (read_all(&log, &filter, after), state.0)
+        };
+        let all = ways.map(read);
+        prop_assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
     }
 }
 
@@ -166,4 +201,73 @@ async fn what_is_too_old_is_gone_but_the_latest_stays() {
     }
     assert_eq!(log.latest(&filter(&["a"]), 0, 3, SIZE).records.len(), 1);
     assert_eq!(log.stats().evicted, 2);
+}
+
+#[test]
+fn a_loss_that_is_no_longer_remembered_is_told_without_a_number() {
+    let log = Log::new(LogConfig { tail_events: 1, history_events: 2, ..LogConfig::default() }, 1);
+    let (everything, filter) = (filter(&["**", "a"]), filter(&["a"]));
+    for _ in 0..REMEMBERED as u64 + 10 {
+        publish(&log, "a", None, 1).unwrap();
+    }
+    // 8 of them are lost beyond those remembered.
+    let gap = |after, until| log.read(&filter, after, until, 0, SIZE).gap.map(|gap| (gap.to, gap.skipped));
+    let lost = REMEMBERED as u64 + 8;
+    assert_eq!(gap(8, u64::MAX), Some((lost, Some(lost - 8))));
+    assert_eq!(gap(7, u64::MAX), Some((lost, None)));
+    assert_eq!((log.count(&filter, 8, lost), log.count(&filter, 7, lost)), (Some(lost - 8), None));
+    // A stretch that ends before what is remembered: there may have been one anywhere, and there was.
+    assert_eq!((gap(0, 5), gap(0, 20), gap(lost, u64::MAX)), (Some((5, None)), Some((20, None)), None));
+    assert_eq!(log.count(&everything, 0, lost), Some(lost));
+}
+
+#[test]
+fn the_coldest_topic_makes_room_and_whoever_may_have_missed_it_is_told() {
+    let config =
+        LogConfig { max_topics: 2, tail_events: 1, topics_full: TopicsFull::Forget, ..LogConfig::default() };
+    let log = Log::new(config, 1);
+    for topic in ["x/a", "y/b", "x/a", "z/c"] {
+        publish(&log, topic, None, 1).unwrap();
+    }
+    // y/b was the coldest: its event at 2 is gone.
+    let told = |pattern| read_all(&log, &filter(&[pattern]), 0);
+    assert_eq!(told("y/b"), (vec![], Some(2)));
+    assert_eq!(told("y/*"), (vec![], Some(2)));
+    assert_eq!(told("**"), (vec![1, 3, 4], Some(2)));
+    assert_eq!(told("x/*"), (vec![1, 3], None));
+    assert_eq!(log.latest(&filter(&["**"]), 0, 4, SIZE).records.len(), 2);
+    let stats = log.stats();
+    assert_eq!((stats.topics, stats.keys, stats.forgotten, stats.latest_dropped), (2, 2, 1, 1));
+    // What is forgotten and comes again does not pretend to be whole.
+    publish(&log, "y/b", None, 1).unwrap();
+    assert_eq!(told("y/b"), (vec![5], Some(3)), "x/a was the coldest by then, and was forgotten at 3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_died_is_forgotten() {
+    let hour = Duration::from_secs(3600);
+    let config = LogConfig { max_topics: 2, latest_age: 3 * hour, ..LogConfig::default() };
+    let log = Log::new(config, 1);
+    publish(&log, "dead", None, 1).unwrap();
+    publish(&log, "alive", None, 1).unwrap();
+    tokio::time::advance(2 * hour).await;
+    publish(&log, "alive", None, 1).unwrap();
+    assert_eq!(publish(&log, "new", None, 1), Err(AppendError::Topics), "its latest is still there");
+    tokio::time::advance(2 * hour).await;
+    // Without a sweep: an append looks, too.
+    assert_eq!(publish(&log, "new", None, 1), Ok(4));
+    assert_eq!(log.latest(&filter(&["dead"]), 0, 4, SIZE).records.len(), 0);
+    assert_eq!((read_all(&log, &filter(&["dead"]), 0), log.stats().forgotten), ((vec![], Some(1)), 1));
+}
+
+#[test]
+fn an_event_that_fits_nowhere_is_refused_even_if_everything_may_be_forgotten() {
+    let config = LogConfig { latest_bytes: 2_000, topics_full: TopicsFull::Forget, ..LogConfig::default() };
+    let log = Log::new(config, 1);
+    publish(&log, "a", None, 100).unwrap();
+    assert_eq!(publish(&log, "b", None, 2_000), Err(AppendError::LatestBytes));
+    assert_eq!((log.stats().topics, log.stats().keys), (1, 1));
+    publish(&log, "b", None, 1_700).unwrap();
+    assert_eq!((log.stats().topics, log.stats().keys), (2, 1), "the state of a made room, its past is there");
+    assert_eq!(read_all(&log, &filter(&["a"]), 0), (vec![1], None));
 }

@@ -15,7 +15,9 @@ pub(super) struct Topics {
     tree: Tree,
     /// Topics by their last position, if the coldest may have to go.
     by_last: Option<BTreeSet<(u64, usize)>>,
+    /// Topics that were forgotten, and the last position that one of them had.
     pub(super) forgotten: u64,
+    pub(super) forgotten_upto: u64,
 }
 
 #[derive(Debug)]
@@ -149,13 +151,15 @@ impl Topics {
             by_last.remove(&(topic.last, id));
         }
         self.forgotten += 1;
+        self.forgotten_upto = self.forgotten_upto.max(topic.last);
         Some(topic)
     }
 
     /// The topics that match and have something after a position; `None` when more than `limit` places would have to
     /// be looked at beside those that the patterns name.
     pub(super) fn active(&self, filter: &Filter, after: u64, limit: usize) -> Option<Vec<usize>> {
-        let mut visit = Active { after, left: limit.saturating_add(MAX_DEPTH * filter.len()), found: Vec::new() };
+        let mut visit =
+            Active { after, left: limit.saturating_add(MAX_DEPTH * filter.len()), found: Vec::new() };
         for pattern in filter.parsed() {
             if self.tree.walk(pattern, &mut visit).is_break() {
                 return None;
@@ -188,7 +192,8 @@ impl Topics {
         }
         visit.found.sort_unstable();
         visit.found.dedup();
-        let counts = visit.found.iter().filter_map(|id| self.get(*id)).map(|topic| topic.losses.between(after, to));
+        let counts =
+            visit.found.iter().filter_map(|id| self.get(*id)).map(|topic| topic.losses.between(after, to));
         if visit.known { counts.sum() } else { None }
     }
 }

@@ -94,7 +94,10 @@ impl Tree {
         while let Some(node) = self.nodes.get_mut(at) {
             node.forgotten = node.forgotten.max(forgotten);
             forgotten = node.forgotten;
-            let Some(parent) = node.parent.filter(|_| node.topic.is_none() && node.children.is_empty()) else { break };
+            let Some(parent) = node.parent.filter(|_| node.topic.is_none() && node.children.is_empty())
+            else {
+                break;
+            };
             let node = self.nodes.remove(at);
             if let Some(parent) = self.nodes.get_mut(parent) {
                 parent.children.remove(&node.level);
@@ -225,13 +228,23 @@ mod tests {
             nodes.push(tree.insert(Topic::parse(topic).unwrap(), id).0);
         }
         tree.remove(nodes[3], 7); // a/b/c
-        for (pattern, forgotten) in
-            [("a/b/c", 7), ("a/b/*", 7), ("a/**", 7), ("*/*/c", 7), ("a/b", 0), ("a", 0), ("x/**", 0), ("b", 0)]
-        {
+        for (pattern, forgotten) in [
+            ("a/b/c", 7),
+            ("a/b/*", 7),
+            ("a/**", 7),
+            ("*/*/c", 7),
+            ("a/b", 0),
+            ("a", 0),
+            ("x/**", 0),
+            ("b", 0),
+        ] {
             assert_eq!(all(&tree, pattern).1, forgotten, "{pattern}");
         }
         tree.remove(nodes[2], 5); // a/b, and its node goes
-        assert_eq!((all(&tree, "a/b").1, all(&tree, "a/q").1, all(&tree, "a/c").1, all(&tree, "a").1), (7, 7, 0, 0));
+        assert_eq!(
+            (all(&tree, "a/b").1, all(&tree, "a/q").1, all(&tree, "a/c").1, all(&tree, "a").1),
+            (7, 7, 0, 0)
+        );
         // Who comes anew may have been there before.
         assert_eq!(tree.insert(Topic::parse("a/b/d").unwrap(), 9).1, 7);
         assert_eq!(tree.insert(Topic::parse("x/q").unwrap(), 10).1, 0);
@@ -248,6 +261,9 @@ mod tests {
         tree.lost(node, 2);
         assert_eq!(tree.nodes[tree.root].lost, 3);
         tree.remove(node, 5);
-        assert_eq!((tree.nodes.len(), tree.nodes[tree.root].lost, tree.nodes[tree.root].forgotten), (1, 5, 5));
+        assert_eq!(
+            (tree.nodes.len(), tree.nodes[tree.root].lost, tree.nodes[tree.root].forgotten),
+            (1, 5, 5)
+        );
     }
 }
