@@ -125,7 +125,10 @@ fn million(rng: &mut StdRng) -> Log {
     for _ in 0..EVENTS {
         publish(&log, &names[rng.random_range(0..names.len())]);
     }
-    println!("| grows to {EVENTS} events of {TOPICS} topics | {} |", begin.elapsed().as_nanos() / u128::from(EVENTS));
+    println!(
+        "| grows to {EVENTS} events of {TOPICS} topics | {} |",
+        begin.elapsed().as_nanos() / u128::from(EVENTS)
+    );
     let full = Log::new(LogConfig { history_age: Duration::from_secs(3600), ..LogConfig::default() }, 1);
     let turn = |log: &Log, rng: &mut StdRng, events: u64| {
         let begin = Instant::now();

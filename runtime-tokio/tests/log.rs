@@ -452,7 +452,7 @@ fn run(config: LogConfig, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 Step::State { filter, events, after } => state(&log, &mut model, filter, events, after)?,
                 Step::Advance { millis } => {
                     tokio::time::advance(Duration::from_millis(millis)).await;
-                    log.sweep();
+                    while log.sweep() {}
                     model.expire();
                 }
             }

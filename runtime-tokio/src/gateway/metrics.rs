@@ -157,7 +157,12 @@ impl Collector for Live {
             each(&mut encoder, name, help, logs.iter().map(|(log, _, s)| (*log, measured(value(s)))))?;
         }
         for (name, help, value) in LOSSES {
-            each(&mut encoder, name, help, logs.iter().map(|(log, _, s)| (*log, ConstCounter::new(value(s)))))?;
+            each(
+                &mut encoder,
+                name,
+                help,
+                logs.iter().map(|(log, _, s)| (*log, ConstCounter::new(value(s)))),
+            )?;
         }
         let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
         gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;

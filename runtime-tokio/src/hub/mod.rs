@@ -39,9 +39,7 @@ pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
-pub use log::{
-    AppendError, Distance, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull,
-};
+pub use log::{AppendError, Distance, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
 pub use reader::Reader;
 pub use socket::{AsyncStream, Socket};
 

@@ -37,6 +37,8 @@ use tokio::task::LocalSet;
 const BUDGET: usize = 64;
 /// What is taken from the tail at once: it bounds the memory of an image.
 const WINDOW: PageSize = PageSize { events: 64, bytes: 256 << 10 };
+/// How often the logs drop what is too old.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Bytes that a connection's turn reads at most at once.
 pub(super) const READ_SIZE: usize = 64 << 10;
 /// Bytes of answers that a connection's turn can write without waiting.
@@ -202,11 +204,27 @@ pub(super) fn spawn(id: usize, logs: Vec<Arc<Shared>>) -> io::Result<thread::Joi
     thread::Builder::new().name(format!("longwire-shard-{id}")).spawn(move || {
         let _over: Vec<_> = logs.iter().map(|shared| Over { id, shared: Arc::clone(shared) }).collect();
         let scratch = Scratch::new();
+        // The first thread does it for all.
+        let swept = if id == 0 { logs.clone() } else { Vec::new() };
         let shards = logs.into_iter().map(|shared| Shard::new(id, shared, Rc::clone(&scratch)).run());
         // Not tasks of their own: between two deliveries are few turns of connections, however many there are.
         let all = shards.collect::<FuturesUnordered<_>>();
-        LocalSet::new().block_on(&runtime, all.collect::<()>());
+        let local = LocalSet::new();
+        local.spawn_local(sweep(swept));
+        local.block_on(&runtime, all.collect::<()>());
     })
+}
+
+/// Drops what is too old from the logs, also while nobody publishes or reads.
+async fn sweep(logs: Vec<Arc<Shared>>) {
+    while !logs.is_empty() {
+        tokio::time::sleep(SWEEP).await;
+        for shared in &logs {
+            while shared.log.sweep() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
 }
 
 /// However a shard's thread ends, nobody is left waiting for it.

@@ -196,11 +196,10 @@ impl Log {
         self.lock().tail.window(after, size, into)
     }
 
-    /// Drops what is too old. Appending and reading do so, too, a little at a time; to be called every now and then
-    /// for a log that is quiet.
-    pub fn sweep(&self) {
-        // The lock is let go in between: others want their turn.
-        while self.lock().expire(&self.config, Instant::now(), EXPIRE) {}
+    /// Drops what is too old, a bounded number of events; true when there is more. Appending and reading do so, too. A hub
+    /// does it once a second, so that a log that is quiet holds nothing for longer than it should.
+    pub fn sweep(&self) -> bool {
+        self.lock().expire(&self.config, Instant::now(), EXPIRE)
     }
 
     /// Its sizes.
