@@ -16,12 +16,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod account;
 mod cursor;
 mod name;
+mod owned;
 mod policy;
 mod topic;
 
+pub use account::{Account, Skip};
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
 pub use name::{LogName, MAX_LOG_NAME};
+pub use owned::{PatternName, TopicName};
 pub use policy::{Policy, UnknownPolicy};
 pub use topic::{Key, Level, MAX_DEPTH, MAX_KEY, MAX_TOPIC, NameError, Pattern, Topic};

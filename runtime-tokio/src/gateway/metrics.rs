@@ -98,6 +98,14 @@ const COUNTERS: &[Row<Counters>] = &[
     ("writes", "Writes to streams.", |c| get(&c.writes)),
     ("received_bytes", "Bytes read from streams.", |c| get(&c.received_bytes)),
     ("gaps", "Gaps told to readers.", |c| get(&c.gaps)),
+    ("gaps_uncounted", "Gaps that did not say how many events are missing.", |c| get(&c.gaps_uncounted)),
+    ("skipped_evicted", "Events told to be missing: the log no longer held them.", |c| {
+        get(&c.skipped_evicted)
+    }),
+    ("skipped_slow", "Events told to be missing: the reader was too slow.", |c| get(&c.skipped_slow)),
+    ("skipped_conflated", "Events told to be missing: a slow reader got a newer one.", |c| {
+        get(&c.skipped_conflated)
+    }),
     ("blocked", "Times that a reader fell behind because its socket was full.", |c| get(&c.blocked)),
     ("timeouts", "Streams that were given up because the client was silent.", |c| get(&c.timeouts)),
     ("protocol_errors", "Streams that broke the protocol.", |c| get(&c.protocol_errors)),
@@ -118,9 +126,16 @@ const SIZES: &[Row<LogStats>] = &[
     ("log_keys", "Topics and keys with a latest event.", |s| s.keys as u64),
     ("log_tail_events", "Events in the tail.", |s| s.tail_events as u64),
     ("log_tail_bytes", "Bytes in the tail.", |s| s.tail_bytes as u64),
+    ("log_history_events", "Events in the histories.", |s| s.history_events as u64),
     ("log_history_bytes", "Bytes in the histories.", |s| s.history_bytes as u64),
     ("log_latest_bytes", "Bytes of the latest events.", |s| s.latest_bytes as u64),
     ("log_form_bytes", "Bytes of encoded forms.", |s| s.form_bytes as u64),
+];
+
+const LOSSES: &[Row<LogStats>] = &[
+    ("log_evicted", "Events that left a history.", |s| s.evicted),
+    ("log_forgotten", "Topics that were forgotten.", |s| s.forgotten),
+    ("log_latest_dropped", "Latest events that left the state without a newer one.", |s| s.latest_dropped),
 ];
 
 fn get(counter: &AtomicU64) -> u64 {
@@ -141,8 +156,14 @@ impl Collector for Live {
         for (name, help, value) in SIZES {
             each(&mut encoder, name, help, logs.iter().map(|(log, _, s)| (*log, measured(value(s)))))?;
         }
-        let evicted = logs.iter().map(|(log, _, stats)| (*log, ConstCounter::new(stats.evicted)));
-        each(&mut encoder, "log_evicted", "Events that left a history.", evicted)?;
+        for (name, help, value) in LOSSES {
+            each(
+                &mut encoder,
+                name,
+                help,
+                logs.iter().map(|(log, _, s)| (*log, ConstCounter::new(value(s)))),
+            )?;
+        }
         let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
         gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;
         let max = u64::from(self.max_connections);

@@ -46,12 +46,12 @@ pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
-pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
+pub use log::{AppendError, Distance, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
 pub use reader::Reader;
 pub use socket::{AsyncStream, Socket};
 
 use longwire_core::log::{Cursor, Key, LogName, Since, Topic};
-use longwire_core::session::Limits;
+use longwire_core::session::{GapReason, Limits};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
 use shared::{Common, Shared};
@@ -151,6 +151,14 @@ pub struct Counters {
     pub received_bytes: AtomicU64,
     /// Gaps told.
     pub gaps: AtomicU64,
+    /// Those of them that did not say how many events are missing.
+    pub gaps_uncounted: AtomicU64,
+    /// Events told to be missing because the log no longer held them when a reader came.
+    pub skipped_evicted: AtomicU64,
+    /// Events told to be missing because a reader was too slow.
+    pub skipped_slow: AtomicU64,
+    /// Events told to be missing of which a slow reader got a newer one instead.
+    pub skipped_conflated: AtomicU64,
     /// Times a reader fell behind because its socket was full.
     pub blocked: AtomicU64,
     /// Connections that did not answer in time.
@@ -165,6 +173,19 @@ pub struct Counters {
     pub waiting: AtomicU64,
     /// Gauge: patterns that the connections and the waiting readers of the shards are subscribed to.
     pub subscriptions: AtomicU64,
+}
+
+impl Counters {
+    /// A gap was told, of so many events if that is known.
+    pub(crate) fn skipped(&self, reason: GapReason, events: Option<u64>) {
+        count(&self.gaps, 1);
+        match (events, reason) {
+            (None, _) => count(&self.gaps_uncounted, 1),
+            (Some(n), GapReason::Slow) => count(&self.skipped_slow, n),
+            (Some(n), GapReason::Conflated) => count(&self.skipped_conflated, n),
+            (Some(n), _) => count(&self.skipped_evicted, n),
+        }
+    }
 }
 
 /// A counter moves; nobody orders anything by it.

@@ -74,9 +74,9 @@ struct Past {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effect {
     Event(u64),
-    Told(u64),
+    Told(Gap),
     PastEvent(u64),
-    PastTold(u64),
+    PastTold(Gap),
     Reset,
     CaughtUp,
 }
@@ -413,11 +413,9 @@ impl Session {
                 from: log.cursor(gap.from),
                 to: log.cursor(gap.to),
                 reason: GapReason::Slow,
-                skipped: None,
+                skipped: gap.skipped,
             };
-            image.push(Effect::Told(gap.to.seq), |out| {
-                encode::write(&ServerMessage::Gap(gap), self.form, out)
-            });
+            image.push(Effect::Told(gap), |out| encode::write(&ServerMessage::Gap(gap), self.form, out));
         }
         for record in &page.records {
             let bytes = record.live(log.epoch(), self.form);
@@ -449,10 +447,9 @@ impl Session {
                 from: log.cursor(gap.from),
                 to: log.cursor(gap.to),
                 reason: GapReason::Evicted,
-                skipped: None,
+                skipped: gap.skipped,
             };
-            image
-                .push(Effect::PastTold(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), form, out));
+            image.push(Effect::PastTold(gap), |out| encode::write(&ServerMessage::Gap(gap), form, out));
         }
         for record in &page.records {
             let bytes = match past.position {
@@ -478,21 +475,21 @@ impl Session {
                 reads.position = seq;
                 count(&counters.delivered, 1);
             }
-            (Effect::Told(to), _) => {
-                reads.told = to;
-                count(&counters.gaps, 1);
+            (Effect::Told(gap), _) => {
+                reads.told = gap.to.seq;
+                counters.skipped(gap.reason, gap.skipped);
             }
             (Effect::PastEvent(seq), Some(past)) => {
                 past.after = seq;
                 count(&counters.delivered, 1);
             }
-            (Effect::PastTold(to), Some(past)) => {
-                past.told = to;
-                count(&counters.gaps, 1);
+            (Effect::PastTold(gap), Some(past)) => {
+                past.told = gap.to.seq;
+                counters.skipped(gap.reason, gap.skipped);
             }
             (Effect::Reset, Some(past)) => {
                 past.reset = None;
-                count(&counters.gaps, 1);
+                counters.skipped(GapReason::Reset, None);
             }
             (Effect::CaughtUp, Some(_)) => {
                 reads.pasts.pop_front();

@@ -21,7 +21,7 @@ use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use crate::clock::Clock;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use longwire_core::log::{Pattern, Topic};
+use longwire_core::log::Pattern;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -37,6 +37,8 @@ use tokio::task::LocalSet;
 const BUDGET: usize = 64;
 /// What is taken from the tail at once: it bounds the memory of an image.
 const WINDOW: PageSize = PageSize { events: 64, bytes: 256 << 10 };
+/// How often the logs drop what is too old.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Bytes that a connection's turn reads at most at once.
 pub(super) const READ_SIZE: usize = 64 << 10;
 /// Bytes of answers that a connection's turn can write without waiting.
@@ -199,11 +201,27 @@ pub(super) fn spawn(id: usize, logs: Vec<Arc<Shared>>) -> io::Result<thread::Joi
     thread::Builder::new().name(format!("longwire-shard-{id}")).spawn(move || {
         let _over: Vec<_> = logs.iter().map(|shared| Over { id, shared: Arc::clone(shared) }).collect();
         let scratch = Scratch::new();
+        // The first thread does it for all.
+        let swept = if id == 0 { logs.clone() } else { Vec::new() };
         let shards = logs.into_iter().map(|shared| Shard::new(id, shared, Rc::clone(&scratch)).run());
         // Not tasks of their own: between two deliveries are few turns of connections, however many there are.
         let all = shards.collect::<FuturesUnordered<_>>();
-        LocalSet::new().block_on(&runtime, all.collect::<()>());
+        let local = LocalSet::new();
+        local.spawn_local(sweep(swept));
+        local.block_on(&runtime, all.collect::<()>());
     })
+}
+
+/// Drops what is too old from the logs, also while nobody publishes or reads.
+async fn sweep(logs: Vec<Arc<Shared>>) {
+    while !logs.is_empty() {
+        tokio::time::sleep(SWEEP).await;
+        for shared in &logs {
+            while shared.log.sweep() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
 }
 
 /// However a shard's thread ends, nobody is left waiting for it.
@@ -306,8 +324,9 @@ impl Shard {
 
     /// A reader wants what a pattern matches.
     pub(super) fn subscribe(&self, id: usize, pattern: Pattern<'_>) {
-        self.trie.borrow_mut().insert(pattern, id);
-        count(&self.shared.counters.subscriptions, 1);
+        if self.trie.borrow_mut().insert(pattern, id) {
+            count(&self.shared.counters.subscriptions, 1);
+        }
     }
 
     /// A reader no longer does.
@@ -449,9 +468,8 @@ impl Shard {
         let mut readers = self.readers.borrow_mut();
         let trie = self.trie.borrow();
         for (index, record) in (0u32..).zip(&window.records) {
-            let Ok(topic) = Topic::parse(&record.event.topic) else { continue };
             let seq = record.event.seq;
-            trie.find(topic, &mut |id| {
+            trie.find(record.event.topic.topic(), &mut |id| {
                 let Some(reader) = readers.get_mut(id) else { return };
                 if !reader.live || seq <= reader.floor || reader.seen == seq {
                     return;
