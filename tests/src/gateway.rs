@@ -61,17 +61,19 @@ impl Gateway {
         self.request("GET", target, &[], b"")
     }
 
-    /// The value of a metric now, by its name without `longwire_` and `_total`, with its labels if it has some.
+    /// The value of a metric now, by its name without `longwire_` and `_total`: with its labels, or without, as a sum.
     pub fn metric(&self, name: &str) -> f64 {
         let response = self.get("/metrics");
         let text = String::from_utf8_lossy(&response.body);
         let value = |line: &str| {
             let (metric, value) = line.rsplit_once(' ')?;
             let metric = metric.strip_prefix("longwire_")?;
-            (metric.strip_suffix("_total").unwrap_or(metric) == name)
-                .then(|| value.parse().expect("a number"))
+            let base = metric.split('{').next()?;
+            let found = metric == name || base == name || base.strip_suffix("_total") == Some(name);
+            found.then(|| value.parse::<f64>().expect("a number"))
         };
-        text.lines().find_map(value).unwrap_or_else(|| panic!("no metric {name} in:\n{text}"))
+        let sum = text.lines().filter_map(value).reduce(|sum, value| sum + value);
+        sum.unwrap_or_else(|| panic!("no metric {name} in:\n{text}"))
     }
 
     /// Publishes by POST and returns the event's cursor.
