@@ -1,16 +1,18 @@
 //! What an operator sees: `GET /metrics`, in OpenMetrics text, which Prometheus reads.
 
-use crate::hub::{Counters, Hub, LogStats};
+use crate::hub::{Counters, Hub, LogStats, RoundTrips};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// The media type of [`Metrics::text`].
@@ -28,6 +30,8 @@ pub(super) struct Metrics {
     pub(super) requests: Family<Answer, Counter>,
     /// Credentials that were refused.
     pub(super) unauthorized: Counter,
+    /// Requests and long polls whose client has vanished.
+    pub(super) vanished: Counter,
 }
 
 /// Why a connection was refused: a code of `PROTOCOL.md` section 9, or `flood`.
@@ -46,14 +50,15 @@ pub(super) struct Answer {
 impl Metrics {
     pub(super) fn new(hub: Arc<Hub>, permits: Arc<Semaphore>, max_connections: u32) -> Self {
         let mut registry = Registry::with_prefix("longwire");
-        let (accepted, unauthorized) = (Counter::default(), Counter::default());
+        let (accepted, unauthorized, vanished) = (Counter::default(), Counter::default(), Counter::default());
         let (refused, requests) = (Family::default(), Family::default());
         registry.register("connections_accepted", "Connections that the listener took", accepted.clone());
         registry.register("connections_refused", "Connections refused at the front door", refused.clone());
         registry.register("requests", "Requests answered, by route and status", requests.clone());
         registry.register("unauthorized", "Credentials refused", unauthorized.clone());
+        registry.register("vanished", "Requests and long polls whose client has vanished", vanished.clone());
         registry.register_collector(Box::new(Live { hub, permits, max_connections }));
-        Self { registry, accepted, refused, requests, unauthorized }
+        Self { registry, accepted, refused, requests, unauthorized, vanished }
     }
 
     /// Counts an answer.
@@ -89,6 +94,9 @@ impl fmt::Debug for Live {
 
 /// Name, help, and how to read it: a value for each log, in the label `log`.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+/// A log's name, what happened in it, and what it holds.
+type Snapshot<'h> = (&'h str, &'h Counters, LogStats);
 
 const COUNTERS: &[Row<Counters>] = &[
     ("published", "Events appended to the log.", |c| get(&c.published)),
@@ -145,7 +153,8 @@ fn get(counter: &AtomicU64) -> u64 {
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Only logs that there are: no name comes from a request.
-        let logs: Vec<_> = self.hub.logs().map(|log| (log.name(), log.counters(), log.stats())).collect();
+        let logs: Vec<Snapshot<'_>> =
+            self.hub.logs().map(|log| (log.name(), log.counters(), log.stats())).collect();
         for (name, help, value) in COUNTERS {
             let values = logs.iter().map(|(log, counters, _)| (*log, ConstCounter::new(value(counters))));
             each(&mut encoder, name, help, values)?;
@@ -153,6 +162,7 @@ impl Collector for Live {
         for (name, help, value) in GAUGES {
             each(&mut encoder, name, help, logs.iter().map(|(log, c, _)| (*log, measured(value(c)))))?;
         }
+        round_trips(&mut encoder, &logs)?;
         for (name, help, value) in SIZES {
             each(&mut encoder, name, help, logs.iter().map(|(log, _, s)| (*log, measured(value(s)))))?;
         }
@@ -169,6 +179,23 @@ impl Collector for Live {
         let max = u64::from(self.max_connections);
         gauge(&mut encoder, "connections_max", "Connections that may be open (max_connections).", max)
     }
+}
+
+/// The round-trip times, by log and transport.
+fn round_trips(encoder: &mut DescriptorEncoder<'_>, logs: &[Snapshot<'_>]) -> fmt::Result {
+    let help = "Round-trip times: of Pings (websocket), and as the system smooths them, at each tick (sse).";
+    let mut metric = encoder.encode_descriptor("rtt", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    let bounds = RoundTrips::BOUNDS.map(|millis| Duration::from_millis(millis).as_secs_f64());
+    for (log, counters, _) in logs {
+        for (transport, rtt) in [("websocket", &counters.websocket_rtt), ("sse", &counters.sse_rtt)] {
+            let counts = rtt.buckets();
+            let buckets: Vec<_> = bounds.into_iter().chain([f64::MAX]).zip(counts).collect();
+            let (sum, count) = (rtt.sum().as_secs_f64(), counts.iter().sum());
+            let labels = [("log", *log), ("transport", transport)];
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+    }
+    Ok(())
 }
 
 /// A metric with a value for each log.

@@ -28,11 +28,15 @@ mod handover;
 mod input;
 mod log;
 mod outlet;
+mod pulse;
 mod reader;
+mod rtt;
 mod session;
 mod shard;
 mod shared;
 mod socket;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod tcp_info;
 mod trie;
 
 /// What `handover` is made of; its test puts a model of these in their place.
@@ -48,7 +52,10 @@ pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
 pub use log::{AppendError, Distance, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
 pub use reader::Reader;
+pub use rtt::RoundTrips;
 pub use socket::{AsyncStream, Socket};
+
+pub(crate) use conn::is_silence;
 
 use longwire_core::log::{Cursor, Key, LogName, Since, Topic};
 use longwire_core::session::{GapReason, Limits};
@@ -83,7 +90,8 @@ pub struct HubConfig {
     /// A reader is sent a `tick` when nothing else was sent for this long, and a client that is silent for as long
     /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
-    /// How long a client may take to answer before it is given up. Default 10 s; as above.
+    /// How long a client may take to answer before it is given up. Default 10 s; as above. SSE has no answers: there an
+    /// acknowledgement of its system's counts as one, where this one's can tell (Linux, [`Socket::Tcp`]).
     pub heartbeat_timeout: Duration,
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
@@ -124,6 +132,11 @@ impl HubConfig {
         }
     }
 
+    /// How long nothing may be heard of a client.
+    fn patience(&self) -> Duration {
+        self.heartbeat + self.heartbeat_timeout
+    }
+
     fn websocket(&self) -> ws::Config {
         ws::Config {
             max_message: self.max_message,
@@ -161,8 +174,13 @@ pub struct Counters {
     pub skipped_conflated: AtomicU64,
     /// Times a reader fell behind because its socket was full.
     pub blocked: AtomicU64,
-    /// Connections that did not answer in time.
+    /// Connections that were given up because nothing was heard of the client, or it took nothing.
     pub timeouts: AtomicU64,
+    /// From the Pings of the heartbeat to their Pongs.
+    pub websocket_rtt: RoundTrips,
+    /// As the system measures it (smoothed, on Linux, for sockets that are the shard's own), at each tick of an SSE
+    /// connection, which has no Pongs.
+    pub sse_rtt: RoundTrips,
     /// Connections that broke the protocol.
     pub protocol_errors: AtomicU64,
     /// Gauge: WebSocket connections.
