@@ -6,7 +6,7 @@ mod plot;
 #[path = "mod.rs"]
 mod simulation;
 
-use plot::{Curve, svg};
+use plot::{Column, Curve, svg};
 use simulation::client::Rule;
 use simulation::{announced, stories, world};
 use std::time::Duration;
@@ -37,9 +37,11 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let titles = ["restart in good order, away for 2 s", "killed, away for 10 s"];
-    let mut columns = titles.map(|title| (title, Vec::new()));
+    let mut columns = titles.map(|title| Column { title, away: 0.0, curves: Vec::new() });
     for (rule, name) in RULES {
-        for (story, (title, curves)) in stories(rule, seed).into_iter().zip(&mut columns) {
+        for (story, column) in stories(rule, seed).into_iter().zip(&mut columns) {
+            let Column { title, away, curves } = column;
+            *away = story.away.as_secs_f64();
             let outcome = world::run(story);
             let back = |part| match outcome.recovered(story.clients, part) {
                 Some(after) => format!("{:.1} s", after.as_secs_f64()),
@@ -58,7 +60,7 @@ fn main() {
                 back(990),
                 back(1000)
             );
-            curves.push(Curve { name, rates: rates(&outcome.attempts) });
+            curves.push(Curve { name, peak: outcome.peak(), rates: rates(&outcome.attempts) });
         }
     }
     if let Some(file) = file {
