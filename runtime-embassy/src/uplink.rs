@@ -232,8 +232,11 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
             Ok((_, None)) => Lost::NoSubprotocol,
             Ok((mut socket, Some(_))) => {
                 let hello_by = Instant::now() + self.config.connection.handshake_timeout;
-                let mut opened = || {
+                let mut opened = |window: Option<core::time::Duration>| {
                     backoff.connected(now());
+                    if let Some(window) = window {
+                        backoff.spread(window);
+                    }
                     observe(Status::Open);
                 };
                 match converse(&mut socket, hello_by, outbox, &mut opened).await {
@@ -267,7 +270,7 @@ async fn converse<L: Link, R: CryptoRng>(
     socket: &mut WebSocket<'_, L, R>,
     hello_by: Instant,
     outbox: &impl Source,
-    opened: &mut impl FnMut(),
+    opened: &mut impl FnMut(Option<core::time::Duration>),
 ) -> End {
     outbox.rewind();
     let mut allowed = None;
@@ -279,7 +282,7 @@ async fn converse<L: Link, R: CryptoRng>(
                     Ok(None) => {}
                     Ok(Some(limits)) => {
                         if allowed.replace(limits).is_none() {
-                            opened();
+                            opened(limits.window);
                         }
                     }
                     Err(end) => return end,
@@ -320,6 +323,8 @@ async fn converse<L: Link, R: CryptoRng>(
 struct Allowed {
     max_in_flight: u32,
     max_message: u64,
+    /// Over which time clients come back when the gateway goes away without a word.
+    window: Option<core::time::Duration>,
 }
 
 /// Takes in what the gateway says; a `hello` says what it allows.
@@ -332,9 +337,9 @@ fn hear(event: Event<'_>, outbox: &impl Source) -> Result<Option<Allowed>, End> 
         Event::Text(_) | Event::Chunk(_) => return Err(End::Close(CloseCode::UNSUPPORTED, Lost::TextFrame)),
     };
     match cbor::decode_server(message) {
-        Ok(ServerMessage::Hello { limits, .. }) => {
+        Ok(ServerMessage::Hello { limits, window, .. }) => {
             let max_in_flight = u32::try_from(limits.max_inflight).unwrap_or(u32::MAX);
-            return Ok(Some(Allowed { max_in_flight, max_message: limits.max_message }));
+            return Ok(Some(Allowed { max_in_flight, max_message: limits.max_message, window }));
         }
         Ok(ServerMessage::Ack { n, .. }) => outbox.acknowledge(n),
         Ok(ServerMessage::Nack { n: Some(n), .. }) => outbox.refuse(n),

@@ -163,13 +163,17 @@ impl Peer {
     }
 
     fn hello(&mut self, max_inflight: u64) {
+        self.hello_with(max_inflight, None);
+    }
+
+    fn hello_with(&mut self, max_inflight: u64, window: Option<core::time::Duration>) {
         self.say(&ServerMessage::Hello {
             session: "s".into(),
             heartbeat: core::time::Duration::from_secs(15),
             lease: None,
             limits: Limits { max_message: 200, max_topics: 1, max_inflight },
             publisher_n: None,
-            window: None,
+            window,
         });
     }
 
@@ -392,6 +396,25 @@ fn the_gateways_window_is_kept() {
         clock.advance(Duration::from_secs(61));
         assert_eq!(turn(), None);
         assert_eq!(network.wires.borrow().len(), 2);
+    });
+}
+
+#[test]
+fn a_gateway_that_dies_is_gone_back_to_within_the_window_that_hello_said() {
+    let (_guard, clock) = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..1));
+    with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello_with(10, Some(core::time::Duration::from_secs(60)));
+        exchange(turn, &mut peer);
+        clock.advance(Duration::from_secs(10));
+        peer.wire.borrow_mut().ended = true;
+        assert_eq!(turn(), None);
+        assert_eq!(seen.borrow()[2], Status::Lost(Lost::Broken(Error::Closed(CloseCause::EndOfStream))));
+        // Ten seconds of the window are over.
+        assert!((50_000..=50_500).contains(&last_wait(seen).as_millis()), "{seen:?}");
     });
 }
 

@@ -321,7 +321,7 @@ fn a_hub_that_closes_says_bye_and_ends() {
 
 #[test]
 fn a_grant_that_ends_ends_the_stream() {
-    let hub = hub(|_| {});
+    let hub = hub(|config| config.reconnect_window = Duration::ZERO);
     let (client, server) = pair();
     let expires = tokio::time::Instant::now() + Duration::from_millis(50);
     hub.adopt(Adoption {

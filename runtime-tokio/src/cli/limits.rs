@@ -24,9 +24,6 @@ pub(crate) struct Limits {
     /// Time for a request's body, and for a client to take some of its answer
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().request_timeout), value_parser = some_time)]
     request_timeout: Time,
-    /// Time over which clients are told to come back after a stop
-    #[arg(long, value_name = "TIME", default_value_t = Time(gateway().drain))]
-    drain: Time,
     /// Threads that own the connections; 0: one a core, up to four
     #[arg(long, value_name = "N", default_value_t = 0)]
     shards: usize,
@@ -42,6 +39,9 @@ pub(crate) struct Limits {
     /// Time for a client to answer
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat_timeout), value_parser = some_time)]
     heartbeat_timeout: Time,
+    /// Time over which clients come back when all are cut off together
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().reconnect_window))]
+    reconnect_window: Time,
     /// Topics
     #[arg(long, value_name = "N", default_value_t = log().max_topics, value_parser = at_least_one::<usize>)]
     max_topic_table: usize,
@@ -118,7 +118,6 @@ impl Limits {
             max_head: self.max_head.0,
             handshake_timeout: self.handshake_timeout.0,
             request_timeout: self.request_timeout.0,
-            drain: self.drain.0,
             ..gateway()
         }
     }
@@ -130,6 +129,7 @@ impl Limits {
             max_topics: self.max_topics,
             heartbeat: self.heartbeat.0,
             heartbeat_timeout: self.heartbeat_timeout.0,
+            reconnect_window: self.reconnect_window.0,
             log: LogConfig {
                 max_topics: self.max_topic_table,
                 max_keys: self.max_keys,

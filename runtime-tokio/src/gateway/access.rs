@@ -2,7 +2,7 @@
 
 use super::origin::Origin;
 use super::refused::{Field, Refused};
-use super::{Gateway, GatewayConfig, RETRY_AFTER};
+use super::{Gateway, GatewayConfig};
 use crate::hub::{Filter, Grant, LogHandle};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -111,7 +111,7 @@ impl Gateway {
             Ok(Err(denied)) => denied.0,
             Err(_) => {
                 let refused = Refused::new(Code::Unavailable, "credentials cannot be checked at the moment");
-                return Err(refused.retry_after(RETRY_AFTER));
+                return Err(refused.retry_after(self.come_back()));
             }
         };
         Err(self.unauthorized(refused))

@@ -1,13 +1,13 @@
 //! The front door: a connection is admitted before any work is done for it, its first head is read by the core, and
 //! then it goes where it belongs.
 
+use super::Gateway;
 use super::access::check_origin;
 use super::handshakes::Handshake;
 use super::head::Head;
 use super::refused::Refused;
 use super::stream::{Kind, refusal};
 use super::wire::Wire;
-use super::{Gateway, RETRY_AFTER};
 use crate::hub::{Socket, is_silence};
 use crate::net::watch_peer;
 use axum::Router;
@@ -202,7 +202,7 @@ async fn turn_away(gateway: &Gateway, mut stream: TcpStream) {
         Code::TooManyConnections,
         "as many connections as max_connections, or max_handshakes of one address, allow",
     );
-    let refused = refused.retry_after(RETRY_AFTER);
+    let refused = refused.retry_after(gateway.come_back());
     let limits = gateway.config().head_limits();
     let kind = match timeout(REFUSAL_TIME, Head::read(&mut stream, &limits)).await {
         Ok(Ok(Some(Ok(mut head)))) => Kind::of(&head.view()),

@@ -74,13 +74,6 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
             "408 `request_timeout`; connection closed",
             "requests",
         ),
-        (
-            "drain",
-            Time(config.drain).to_string(),
-            "time over which clients come back after a stop",
-            "`bye` `draining` with this window",
-            "",
-        ),
     ])
 }
 
@@ -122,6 +115,13 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "time for a client to answer",
             "connection closed",
             "timeouts",
+        ),
+        (
+            "reconnect-window",
+            Time(config.reconnect_window).to_string(),
+            "time over which clients come back when all are cut off together",
+            "told in `hello` and `bye`; refused clients come after it",
+            "",
         ),
         ("max-topic-table", log.max_topics.to_string(), "topics", FULL, "log_topics, publications_refused"),
         ("max-keys", log.max_keys.to_string(), "topics and keys", FULL, "log_keys, publications_refused"),

@@ -20,6 +20,7 @@ use longwire_core::log::Since;
 use longwire_core::session::Code;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::io::ReaderStream;
 
 /// Bytes of a stream that wait in the body of a response.
@@ -130,12 +131,18 @@ impl Gateway {
             },
             (Ok(opening), _) => self.respond_with_body(opening, permit),
             (Err(refused), Kind::Sse) if refused.is_told_in_event() => {
-                let mut response = Response::new(Body::from(refused.stream(self.hub().config().retry)));
+                let mut response = Response::new(Body::from(refused.stream(self.retry())));
                 put_all(response.headers_mut(), sse_fields());
                 response
             }
             (Err(refused), _) => refused.into_response(),
         }
+    }
+
+    /// What an `EventSource` is told to wait.
+    fn retry(&self) -> Duration {
+        let config = self.hub().config();
+        config.come_back(config.retry)
     }
 
     fn respond_with_upgrade(
@@ -232,7 +239,7 @@ pub(super) fn refusal(
     }
     let fields: Vec<Field> = cors(origin).chain(sse_fields()).collect();
     let mut bytes = stream_head(fields.iter().map(|(name, value)| (*name, &**value)));
-    bytes.extend(refused.stream(gateway.hub().config().retry));
+    bytes.extend(refused.stream(gateway.retry()));
     (200, bytes)
 }
 

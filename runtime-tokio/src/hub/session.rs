@@ -127,7 +127,8 @@ impl Session {
     /// The first words, and the subscription of the URL.
     pub(super) fn greet(&mut self, shard: &Shard, out: &mut BytesMut) {
         if self.form == Form::Sse {
-            let retry = longwire_core::sse::Fields::retry(shard.shared.config.retry);
+            let config = &shard.shared.config;
+            let retry = longwire_core::sse::Fields::retry(config.come_back(config.retry));
             if let Ok(parts) = retry.parts() {
                 parts.for_each(|part| out.extend_from_slice(part));
             }
@@ -152,7 +153,7 @@ impl Session {
             lease: self.grant.expires.map(|end| end.saturating_duration_since(now)),
             limits: shard.shared.config.limits(),
             publisher_n: None,
-            window: None,
+            window: Some(shard.shared.config.reconnect_window),
         }
     }
 

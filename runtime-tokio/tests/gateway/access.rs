@@ -1,6 +1,6 @@
 //! Sections 8.4 and 8.5: credentials and origins, on every transport.
 
-use crate::support::{Answer, Served, UPGRADE};
+use crate::support::{Answer, Served, UPGRADE, assert_retry};
 use longwire::gateway::{GatewayConfig, TokenFile};
 use longwire::hub::{Authorize, Authorizing, Denied, Grant, HubConfig, Open};
 use std::time::Duration;
@@ -125,10 +125,9 @@ async fn sse_is_refused_in_an_event_where_that_can_change() {
             client.send(&served.request("GET", "/v1/stream?topic=fleet/*", &headers, b"")).await;
             let answer = client.answer().await;
             assert_eq!((answer.status, answer.field("content-type")), (200, Some("text/event-stream")));
-            let want = format!(
-                "retry: 2000\nevent: bye\ndata: {{\"type\":\"bye\",\"code\":\"{code}\",\"permanent\":true,"
-            );
-            assert!(answer.body.starts_with(&want), "{answer:?}");
+            let bye =
+                format!("\nevent: bye\ndata: {{\"type\":\"bye\",\"code\":\"{code}\",\"permanent\":true,");
+            assert_retry(&answer.body, &bye);
             assert!(answer.body.ends_with("}\n\n"), "{answer:?}");
         }
     }
@@ -197,7 +196,8 @@ async fn a_decision_that_does_not_come_is_not_waited_for_for_ever() {
     for headers in ["", UPGRADE] {
         let answer = served.get("/v1/stream?topic=a", headers).await;
         assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
-        assert_eq!(answer.field("retry-after"), Some("1"));
+        let after: u64 = answer.field("retry-after").unwrap().parse().unwrap();
+        assert!((5..=10).contains(&after), "{answer:?}");
     }
 }
 
