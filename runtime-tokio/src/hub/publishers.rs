@@ -304,3 +304,271 @@ impl LogHandle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Open;
+    use super::super::shared::Common;
+    use super::*;
+    use crate::clock::Clock;
+    use longwire_core::log::{QuotaConfig, Rate};
+    use longwire_core::session::publisher::WINDOW;
+    use proptest::prelude::*;
+    use std::collections::{BTreeSet, HashMap};
+    use std::thread;
+
+    fn shared(change: impl FnOnce(&mut HubConfig)) -> Shared {
+        let off = QuotaConfig::default();
+        let mut config = HubConfig { shards: 1, quota: off, topic_quota: off, ..HubConfig::default() };
+        change(&mut config);
+        let common = Common {
+            websocket: Arc::new(config.websocket()),
+            config: Arc::new(config.clone()),
+            authorize: Arc::new(Open),
+            clock: Clock::start(),
+            next: Arc::default(),
+        };
+        Shared::new("default", config.log, common).unwrap()
+    }
+
+    fn number(incarnation: u64, n: u64) -> Option<Once<'static>> {
+        Some(Once::Number(PublicationId { incarnation: Incarnation(incarnation), n }))
+    }
+
+    fn publication<'p>(subject: &'p Arc<str>, once: Option<Once<'p>>, topic: &'p str) -> Publication<'p> {
+        let data = Data::json(b"1").unwrap();
+        Publication { subject, once, topic: Topic::parse(topic).unwrap(), key: None, data }
+    }
+
+    /// Publishes on a connection of its own: whether it was repeated, and where it is.
+    fn publish(
+        shared: &Shared,
+        subject: &str,
+        once: Option<Once<'_>>,
+    ) -> Result<(bool, Option<u64>), PublishError> {
+        let published = shared.publish(publication(&subject.into(), once, "a"), &mut Quota::new())?;
+        Ok((published.repeated, published.at.map(|at| at.seq)))
+    }
+
+    #[test]
+    fn a_publisher_is_a_subject_and_an_incarnation() {
+        let shared = shared(|_| {});
+        let last =
+            |subject: &str, incarnation| shared.publishers.last(&subject.into(), Incarnation(incarnation));
+        assert_eq!(publish(&shared, "ann", number(1, 7)), Ok((false, Some(1))));
+        assert_eq!(publish(&shared, "ann", number(1, 7)), Ok((true, None)));
+        assert_eq!(publish(&shared, "bob", number(1, 7)), Ok((false, Some(2))));
+        assert_eq!(publish(&shared, "ann", number(2, 7)), Ok((false, Some(3))));
+        // Who gives no number is not asked.
+        assert_eq!(publish(&shared, "ann", None), Ok((false, Some(4))));
+        assert_eq!(publish(&shared, "ann", None), Ok((false, Some(5))));
+        assert_eq!((last("ann", 1), last("ann", 3), last("eve", 1)), (Some(7), None, None));
+        assert_eq!(shared.log.head(), 5);
+    }
+
+    #[test]
+    fn a_key_is_remembered_with_its_place_for_its_subject() {
+        let shared = shared(|_| {});
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("k"))), Ok((false, Some(1))));
+        assert_eq!(publish(&shared, "bob", Some(Once::Key("k"))), Ok((false, Some(2))));
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("l"))), Ok((false, Some(3))));
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("k"))), Ok((true, Some(1))));
+        assert_eq!(shared.counters.repeated.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_forgotten_when_it_is_too_old_and_not_because_others_are() {
+        let shared = shared(|c| c.idempotency_age = Duration::from_secs(60));
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("k"))), Ok((false, Some(1))));
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("l"))), Ok((false, Some(2))));
+        // A repetition makes it no younger.
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("k"))), Ok((true, Some(1))));
+        tokio::time::advance(Duration::from_secs(21)).await;
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("l"))), Ok((true, Some(2))));
+        assert_eq!(publish(&shared, "ann", Some(Once::Key("k"))), Ok((false, Some(3))));
+    }
+
+    #[test]
+    fn what_was_refused_was_not_taken() {
+        let shared = shared(|c| c.log.max_topics = 1);
+        let subject = "ann".into();
+        let to = |topic, once| shared.publish(publication(&subject, once, topic), &mut Quota::new());
+        assert!(to("a", number(1, 1)).is_ok());
+        for once in [number(1, 2), Some(Once::Key("k"))] {
+            for _ in 0..2 {
+                assert_eq!(to("b", once), Err(PublishError::Append(AppendError::Topics)));
+            }
+            assert!(!to("a", once).unwrap().repeated);
+            assert!(to("b", once).unwrap().repeated);
+        }
+        assert_eq!(shared.counters.refused.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn numbers_that_no_honest_publisher_has_hurt_nobody_else() {
+        let shared = shared(|_| {});
+        assert_eq!(publish(&shared, "ann", number(1, 5)), Ok((false, Some(1))));
+        assert_eq!(publish(&shared, "eve", number(1, 0)), Err(PublishError::OutOfWindow));
+        assert_eq!(publish(&shared, "eve", number(1, u64::MAX)), Ok((false, Some(2))));
+        assert_eq!(publish(&shared, "eve", number(1, u64::MAX)), Ok((true, None)));
+        assert_eq!(publish(&shared, "eve", number(1, u64::MAX - WINDOW)), Err(PublishError::OutOfWindow));
+        assert_eq!(publish(&shared, "eve", number(1, 1)), Err(PublishError::OutOfWindow));
+        assert_eq!(publish(&shared, "ann", number(1, 5)), Ok((true, None)));
+        assert_eq!(publish(&shared, "ann", number(1, 6)), Ok((false, Some(3))));
+        assert_eq!(shared.counters.out_of_window.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_flood_of_publishers_and_keys_is_held_and_forgets_the_silent_first() {
+        let shared = shared(|c| (c.max_publishers, c.max_idempotency_keys) = (100, 50));
+        publish(&shared, "ann", number(u64::MAX, 1)).unwrap();
+        for n in 0..20_000 {
+            publish(&shared, "eve", number(n, 1)).unwrap();
+            publish(&shared, "eve", Some(Once::Key(&n.to_string()))).unwrap();
+            if n % 50 == 0 {
+                // Ann publishes now and then, and is not forgotten; looking alone would not help her.
+                assert!(!publish(&shared, "ann", number(u64::MAX, n + 2)).unwrap().0);
+                assert!(publish(&shared, "ann", number(u64::MAX, n + 2)).unwrap().0);
+            }
+        }
+        let counters = &shared.counters;
+        assert_eq!(counters.publishers.load(Ordering::Relaxed), 100);
+        assert_eq!(counters.idempotency_keys.load(Ordering::Relaxed), 50);
+        assert_eq!(counters.publishers_forgotten.load(Ordering::Relaxed), 20_001 - 100);
+        let tables = shared.publishers.lock();
+        assert_eq!((tables.numbers.len(), tables.keys.len(), tables.topics.len()), (100, 50, 1));
+        drop(tables);
+        // Whom nobody knows any more is as one who comes for the first time.
+        assert!(!publish(&shared, "eve", number(0, 1)).unwrap().0);
+        assert!(publish(&shared, "eve", number(19_999, 1)).unwrap().0);
+    }
+
+    #[test]
+    fn of_those_who_send_the_same_at_once_one_is_first() {
+        const NUMBERS: u64 = 3_000;
+        // As many shards as nobody serves: the log does not wait for them here.
+        let shared = shared(|c| c.log.history_events = 1 << 20);
+        let stored = |publish: &(dyn Fn(u64) -> (bool, Option<u64>) + Sync)| -> Vec<u64> {
+            let run = || (1..=NUMBERS).filter(|n| !publish(*n).0).count() as u64;
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            })
+        };
+        let head = shared.log.head();
+        let numbers = stored(&|n| match publish(&shared, "ann", number(1, n)) {
+            Ok(published) => published,
+            // A thread that fell a window behind the others is told so.
+            Err(error) => {
+                assert_eq!(error, PublishError::OutOfWindow);
+                (true, None)
+            }
+        });
+        assert_eq!((numbers.iter().sum::<u64>(), shared.log.head() - head), (NUMBERS, NUMBERS));
+        let head = shared.log.head();
+        let keys = stored(&|n| publish(&shared, "ann", Some(Once::Key(&n.to_string()))).unwrap());
+        assert_eq!((keys.iter().sum::<u64>(), shared.log.head() - head), (NUMBERS, NUMBERS));
+    }
+
+    proptest! {
+        /// Any publishers, any numbers in any order, refusals in between: each number is stored at most once, and is
+        /// acknowledged if and only if it was stored.
+        #[test]
+        fn each_number_is_stored_at_most_once_and_exactly_once_if_acknowledged(
+            steps in prop::collection::vec(
+                (0..2usize, 0..2u64, prop_oneof![0..8u64, 0..3000u64], 0..3usize), 1..200),
+        ) {
+            let shared = shared(|c| c.log.max_topics = 2);
+            let subjects: [Arc<str>; 2] = ["ann".into(), "bob".into()];
+            let mut model: HashMap<(usize, u64), BTreeSet<u64>> = HashMap::new();
+            let mut topics = BTreeSet::new();
+            let mut stored = 0;
+            for (subject, incarnation, n, topic) in steps {
+                let taken = model.entry((subject, incarnation)).or_default();
+                let largest = taken.last().copied();
+                let topic = ["a", "b", "c"][topic];
+                let result =
+                    shared.publish(publication(&subjects[subject], number(incarnation, n), topic), &mut Quota::new());
+                let result = result.map(|published| (published.repeated, published.at.map(|at| at.seq)));
+                let expected = if n == 0 || largest.is_some_and(|largest| n + WINDOW <= largest) {
+                    Err(PublishError::OutOfWindow)
+                } else if taken.contains(&n) {
+                    Ok((true, None))
+                } else if topics.len() == 2 && !topics.contains(topic) {
+                    Err(PublishError::Append(AppendError::Topics))
+                } else {
+                    topics.insert(topic);
+                    taken.insert(n);
+                    stored += 1;
+                    Ok((false, Some(stored)))
+                };
+                prop_assert_eq!(result, expected);
+                let incarnation = Incarnation(incarnation);
+                prop_assert_eq!(shared.publishers.last(&subjects[subject], incarnation), taken.last().copied());
+            }
+            prop_assert_eq!(shared.log.head(), stored);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_refuses_for_exactly_as_long_as_it_says_and_takes_nothing_then() {
+        let shared = shared(|c| {
+            c.quota = QuotaConfig { messages: Rate::new(10, 4), bytes: None };
+            c.topic_quota = QuotaConfig { messages: Rate::new(10, 6), bytes: Rate::new(10, 1000) };
+        });
+        let subject = "ann".into();
+        let (mut first, mut second) = (Quota::new(), Quota::new());
+        let publish = |quota: &mut Quota, n| shared.publish(publication(&subject, number(1, n), "a"), quota);
+        let pressure = |quota: &mut Quota, n| publish(quota, n).map(|published| published.pressure);
+        assert_eq!(pressure(&mut first, 1), Ok(None));
+        assert_eq!(pressure(&mut first, 2), Ok(None));
+        assert_eq!(pressure(&mut first, 3), Ok(Some(Duration::from_millis(100))));
+        assert_eq!(pressure(&mut first, 4), Ok(Some(Duration::from_millis(200))));
+        let over = |millis| OverQuota { bound: Bound::Messages, wait: Duration::from_millis(millis) };
+        for _ in 0..3 {
+            assert_eq!(publish(&mut first, 5), Err(PublishError::OverQuota(over(100))));
+        }
+        // The topic has two left, for whoever comes; then it is the topic that says no.
+        assert!(publish(&mut second, 6).is_ok() && publish(&mut second, 7).is_ok());
+        assert_eq!(publish(&mut second, 8), Err(PublishError::OverTopicQuota(over(100))));
+        // What was taken is no more of the topic's business.
+        assert!(publish(&mut second, 7).unwrap().repeated);
+        tokio::time::advance(Duration::from_millis(99)).await;
+        assert_eq!(publish(&mut first, 5), Err(PublishError::OverTopicQuota(over(1))));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        // What was refused three times was stored once.
+        assert!(!publish(&mut first, 5).unwrap().repeated);
+        assert_eq!(shared.log.head(), 7);
+        let (over, over_topic) = (&shared.counters.over_rate, &shared.counters.over_topic_rate);
+        assert_eq!((over.load(Ordering::Relaxed), over_topic.load(Ordering::Relaxed)), (3, 2));
+    }
+
+    #[test]
+    fn a_publication_of_many_bytes_is_taken_and_owed() {
+        let shared = shared(|c| c.quota.bytes = Rate::new(1000, 100));
+        let subject = "ann".into();
+        let mut quota = Quota::new();
+        let big = Publication {
+            data: Data::opaque("", vec![0; 5000].into()).unwrap(),
+            ..publication(&subject, None, "a")
+        };
+        // Or it could never be published, whatever its sender waits.
+        assert!(shared.publish(big, &mut quota).is_ok());
+        let refused = shared.publish(publication(&subject, None, "a"), &mut quota).unwrap_err();
+        let PublishError::OverQuota(over) = refused else { panic!("{refused:?}") };
+        assert!(over.bound == Bound::Bytes && over.wait > Duration::from_secs(4), "{over:?}");
+        assert_eq!(refused.refusal().retry_after, Some(over.wait));
+    }
+
+    #[test]
+    fn shards_that_are_behind_are_told_as_pressure() {
+        let shared = shared(|c| c.log.tail_events = 8);
+        let subject = "ann".into();
+        let pressure =
+            || shared.publish(publication(&subject, None, "a"), &mut Quota::new()).unwrap().pressure;
+        assert_eq!(pressure(), None);
+        // Nobody serves these shards.
+        assert_eq!((0..20).map(|_| pressure()).last(), Some(Some(CONGESTED)));
+    }
+}
