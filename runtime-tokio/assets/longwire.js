@@ -501,8 +501,7 @@ export class Publisher extends EventTarget {
     if (type === "hello") {
       this.#spread = envelope.window ?? 0;
       this.#maxInflight = envelope.limits?.max_inflight ?? Infinity;
-      // Taken before this connection, and never refused: only the acknowledgement was lost.
-      for (const one of this.#outbox.filter((one) => one.n <= (envelope.publisher_n ?? 0) && !one.refused)) this.#settle(one);
+      // `publisher_n` settles nothing: below it there may be what was refused, with a `nack` that was lost (section 5.2).
       this.#wake();
     } else if (type === "ack") {
       for (const one of this.#outbox.filter((one) => one.n <= n && one.sent)) this.#settle(one);

@@ -59,6 +59,7 @@ impl Reader {
             deflate: None,
             subscription: Some((filter(patterns), since)),
             grant: Grant::open(),
+            publisher: None,
             permit: Box::new(()),
         });
         let decoder = Decoder::new(1 << 20);
@@ -332,6 +333,7 @@ fn a_grant_that_ends_ends_the_stream() {
         deflate: None,
         subscription: Some((filter(&["a"]), Since::Now)),
         grant: Grant { expires: Some(expires), ..Grant::open() },
+        publisher: None,
         permit: Box::new(()),
     });
     let mut text = String::new();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 pub(super) const TOKEN: &str = "longwire.token.";
 
 /// What an allowed foreign origin gets told of a response.
-const EXPOSED: &str = "ETag, Longwire-Next, Retry-After";
+const EXPOSED: &str = "ETag, Longwire-Next, Longwire-Repeated, Retry-After";
 
 /// Checks where a request comes from. `Ok(Some(_))` is an allowed origin that is not the gateway's own.
 ///
@@ -61,7 +61,10 @@ pub(super) fn cors(origin: Option<&str>) -> impl Iterator<Item = Field> {
 pub(super) fn preflight() -> [Field; 2] {
     [
         ("Access-Control-Allow-Methods", "GET, HEAD, POST".into()),
-        ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID, If-None-Match".into()),
+        (
+            "Access-Control-Allow-Headers",
+            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, If-None-Match".into(),
+        ),
     ]
 }
 

@@ -17,11 +17,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use longwire_core::log::LogName;
+use longwire_core::log::Quota;
 use longwire_core::session::Code;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,6 +47,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Permit {
     peer: SocketAddr,
+    /// What it may publish by POST.
+    pub(super) quota: Mutex<Quota>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -80,7 +83,7 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
         let place = gateway.inner.handshakes.begin(peer.ip());
         if let (Ok(permit), Some(place)) = (permit, place) {
             tracing::debug!(%peer, "open");
-            let permit = Arc::new(Permit { peer, _permit: permit });
+            let permit = Arc::new(Permit { peer, quota: Mutex::default(), _permit: permit });
             tokio::spawn(connection(gateway, routes.clone(), stream, permit, place));
         } else if let Ok(place) = Arc::clone(&lane).try_acquire_owned() {
             gateway.metrics().turned_away(Code::TooManyConnections.as_str());

@@ -101,6 +101,15 @@ type Snapshot<'h> = (&'h str, &'h Counters, LogStats);
 const COUNTERS: &[Row<Counters>] = &[
     ("published", "Events appended to the log.", |c| get(&c.published)),
     ("publications_refused", "Publications refused.", |c| get(&c.refused)),
+    ("publications_repeated", "Publications that had been stored before.", |c| get(&c.repeated)),
+    ("publications_out_of_window", "Publications refused: out_of_window.", |c| get(&c.out_of_window)),
+    ("over_rate", "Publications refused: over max_rate.", |c| get(&c.over_rate)),
+    ("over_byte_rate", "Publications refused: over max_byte_rate.", |c| get(&c.over_byte_rate)),
+    ("over_topic_rate", "Publications refused: over max_topic_rate.", |c| get(&c.over_topic_rate)),
+    ("over_topic_byte_rate", "Publications refused: over max_topic_byte_rate.", |c| {
+        get(&c.over_topic_byte_rate)
+    }),
+    ("publishers_forgotten", "Publishers forgotten for others that came.", |c| get(&c.publishers_forgotten)),
     ("delivered", "Events written to readers.", |c| get(&c.delivered)),
     ("sent_bytes", "Bytes written to streams.", |c| get(&c.sent_bytes)),
     ("writes", "Writes to streams.", |c| get(&c.writes)),
@@ -120,6 +129,8 @@ const COUNTERS: &[Row<Counters>] = &[
 ];
 
 const GAUGES: &[Row<Counters>] = &[
+    ("publishers", "Publishers whose numbers are remembered.", |c| get(&c.publishers)),
+    ("idempotency_keys", "Values of Idempotency-Key that are remembered.", |c| get(&c.idempotency_keys)),
     ("websockets", "WebSocket connections.", |c| get(&c.websockets)),
     ("sse", "SSE connections.", |c| get(&c.sse)),
     ("waiting", "Long polls that wait.", |c| get(&c.waiting)),

@@ -37,6 +37,7 @@ mod config;
 mod front;
 mod handshakes;
 mod head;
+mod idempotency;
 pub mod limits;
 mod metrics;
 mod origin;

@@ -18,6 +18,7 @@ use longwire_core::http::view::Request;
 use longwire_core::http::write;
 use longwire_core::log::Since;
 use longwire_core::session::Code;
+use longwire_core::session::publisher::Incarnation;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub(super) struct Opening<'b> {
     protocol: Protocol,
     subscription: Option<(Filter, Since)>,
     grant: Grant,
+    publisher: Option<Incarnation>,
     upgrade: Option<(Upgrade<'b>, Option<&'static str>)>,
     deflate: Option<(Agreed, ExtensionText)>,
     fields: Vec<Field>,
@@ -110,6 +112,7 @@ impl Gateway {
             protocol: upgrade.as_ref().map_or(Protocol::Sse, |(_, protocol, _)| *protocol),
             subscription,
             grant,
+            publisher: selection.publisher,
             upgrade: upgrade.map(|(upgrade, _, chosen)| (upgrade, chosen)),
             fields,
         })
@@ -197,11 +200,21 @@ impl Opening<'_> {
         self,
         permit: Option<Arc<Permit>>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
-        let Self { log, protocol, deflate, subscription, grant, .. } = self;
+        let Self { log, protocol, deflate, subscription, grant, publisher, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
         move |socket, head, early| {
-            log.adopt(Adoption { socket, head, early, protocol, deflate, subscription, grant, permit });
+            log.adopt(Adoption {
+                socket,
+                head,
+                early,
+                protocol,
+                deflate,
+                subscription,
+                grant,
+                publisher,
+                permit,
+            });
         }
     }
 

@@ -74,7 +74,8 @@ enum Phase {
 
 impl Conn {
     pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
-        let Adoption { socket, head, early, protocol, deflate, subscription, grant, permit } = adoption;
+        let Adoption { socket, head, early, protocol, deflate, subscription, grant, publisher, permit } =
+            adoption;
         let config = &shard.shared.config;
         let stream = Stream::new(socket, config.unsent, config.patience())?;
         let pulse = Pulse::new(&stream);
@@ -107,7 +108,7 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, shard.shared.number(), form, grant, subscription),
+            session: Session::new(id, shard.shared.number(), form, grant, publisher, subscription),
             stream,
             ws,
             rest,

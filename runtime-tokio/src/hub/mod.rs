@@ -28,8 +28,10 @@ mod handover;
 mod input;
 mod log;
 mod outlet;
+mod publishers;
 mod pulse;
 mod reader;
+mod recent;
 mod rtt;
 mod session;
 mod shard;
@@ -51,13 +53,16 @@ pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
 pub use log::{AppendError, Distance, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
+pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
 pub use rtt::RoundTrips;
 pub use socket::{AsyncStream, Socket};
 
 pub(crate) use conn::is_silence;
 
-use longwire_core::log::{Cursor, Key, LogName, Since, Topic};
+use crate::clock::Clock;
+use longwire_core::log::{Cursor, Key, LogName, QuotaConfig, Rate, Since, Topic};
+use longwire_core::session::publisher::{Incarnation, WINDOW};
 use longwire_core::session::{GapReason, Limits};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
@@ -84,9 +89,23 @@ pub struct HubConfig {
     pub max_message: u64,
     /// Patterns on one connection. Default 64. A further one is refused with `too_many_topics`.
     pub max_topics: usize,
-    /// Publications of one connection that are not acknowledged. Default 1,024; a number for clients to go by.
-    /// (Publications are acknowledged in the turn that reads them, and a connection whose turn cannot end is not read.)
+    /// Publications of one connection that are not acknowledged. Default 1,024, which is the most there can be: a
+    /// publisher's [window](WINDOW); at least one. A number for clients to go by. (Publications are acknowledged in the
+    /// turn that reads them, and a connection whose turn cannot end is not read.)
     pub max_inflight: u64,
+    /// What one connection may publish, `POST` included. Default: 20,000 publications and 32 MiB in a second, two seconds'
+    /// worth of it at once. More is refused with `over_quota`.
+    pub quota: QuotaConfig,
+    /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two seconds'
+    /// worth of it at once. As above.
+    pub topic_quota: QuotaConfig,
+    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in about 300 bytes each. Default 10,000.
+    /// Beyond it the one that was silent for longest is forgotten: what it sends again may be stored twice.
+    pub max_publishers: usize,
+    /// Values of `Idempotency-Key` that a log remembers. Default 10,000. Beyond it the oldest is forgotten, as above.
+    pub max_idempotency_keys: usize,
+    /// How long it remembers one. Default one hour.
+    pub idempotency_age: Duration,
     /// A reader is sent a `tick` when nothing else was sent for this long, and a client that is silent for as long
     /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
@@ -117,7 +136,15 @@ impl Default for HubConfig {
             shards: cores.min(4),
             max_message: 1 << 20,
             max_topics: 64,
-            max_inflight: 1024,
+            max_inflight: WINDOW,
+            quota: QuotaConfig { messages: Rate::new(20_000, 40_000), bytes: Rate::new(32 << 20, 64 << 20) },
+            topic_quota: QuotaConfig {
+                messages: Rate::new(50_000, 100_000),
+                bytes: Rate::new(64 << 20, 128 << 20),
+            },
+            max_publishers: 10_000,
+            max_idempotency_keys: 10_000,
+            idempotency_age: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(10),
             unsent: 16 << 10,
@@ -167,6 +194,20 @@ pub struct Counters {
     pub published: AtomicU64,
     /// Publications refused.
     pub refused: AtomicU64,
+    /// Publications acknowledged that had been stored before, and were not stored again.
+    pub repeated: AtomicU64,
+    /// Of those refused: their number lay before their publisher's window.
+    pub out_of_window: AtomicU64,
+    /// Of those refused: too many on one connection.
+    pub over_rate: AtomicU64,
+    /// Of those refused: too many bytes on one connection.
+    pub over_byte_rate: AtomicU64,
+    /// Of those refused: too many to one topic.
+    pub over_topic_rate: AtomicU64,
+    /// Of those refused: too many bytes to one topic.
+    pub over_topic_byte_rate: AtomicU64,
+    /// Publishers whose numbers were forgotten, for others that came.
+    pub publishers_forgotten: AtomicU64,
     /// Events written to readers.
     pub delivered: AtomicU64,
     /// Bytes written to connections of the shards.
@@ -196,6 +237,10 @@ pub struct Counters {
     pub sse_rtt: RoundTrips,
     /// Connections that broke the protocol.
     pub protocol_errors: AtomicU64,
+    /// Gauge: publishers whose numbers are remembered.
+    pub publishers: AtomicU64,
+    /// Gauge: values of `Idempotency-Key` that are remembered.
+    pub idempotency_keys: AtomicU64,
     /// Gauge: WebSocket connections.
     pub websockets: AtomicU64,
     /// Gauge: SSE connections.
@@ -252,6 +297,8 @@ pub struct Adoption {
     pub subscription: Option<(Filter, Since)>,
     /// What it may do.
     pub grant: Grant,
+    /// Which incarnation of a publisher it is, if it is one (`PROTOCOL.md` section 5.2).
+    pub publisher: Option<Incarnation>,
     /// Dropped with the connection: permits of whoever counts connections.
     pub permit: Box<dyn Any + Send>,
 }
@@ -285,11 +332,14 @@ impl Hub {
         for time in [&mut config.heartbeat, &mut config.heartbeat_timeout] {
             *time = (*time).clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
         }
+        // What a client may have under way the window has to know.
+        config.max_inflight = config.max_inflight.clamp(1, WINDOW);
         check_names(config.logs.keys())?;
         let common = Common {
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize,
+            clock: Clock::start(),
             next: Arc::default(),
         };
         let config = Arc::clone(&common.config);

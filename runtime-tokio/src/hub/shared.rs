@@ -2,8 +2,10 @@
 //! that is flooded makes its own publishers wait and loses its own past only.
 
 use super::handover::Gate;
+use super::publishers::Publishers;
 use super::shard::ShardHandle;
 use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
+use crate::clock::Clock;
 use longwire_core::log::{Key, Topic};
 use longwire_core::ws;
 use std::io;
@@ -17,6 +19,8 @@ pub(super) struct Common {
     pub(super) config: Arc<HubConfig>,
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
+    /// What quotas are counted by: a connection may publish to several logs.
+    pub(super) clock: Clock,
     /// Counts connections of all logs, so that they go to the shards in turn.
     pub(super) next: Arc<AtomicU64>,
 }
@@ -27,10 +31,12 @@ pub(crate) struct Shared {
     pub(super) name: Arc<str>,
     pub(crate) config: Arc<HubConfig>,
     pub(crate) log: Log,
+    pub(super) publishers: Publishers,
     pub(crate) counters: Counters,
     pub(crate) shards: Vec<ShardHandle>,
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
+    pub(super) clock: Clock,
     next: Arc<AtomicU64>,
     closing: AtomicBool,
     /// Where publishers wait for the shards to catch up.
@@ -49,15 +55,17 @@ impl Shared {
     pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let Common { config, websocket, authorize, next } = common;
+        let Common { config, websocket, authorize, clock, next } = common;
         Ok(Self {
             name: name.into(),
+            publishers: Publishers::new(&config, bounds.max_topics),
             log: Log::new(bounds, u64::from_ne_bytes(epoch)),
             counters: Counters::default(),
             shards: (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect(),
             config,
             websocket,
             authorize,
+            clock,
             next,
             closing: AtomicBool::new(false),
             gate: Gate::default(),
@@ -84,7 +92,7 @@ impl Shared {
     }
 
     /// Whether a shard is more than half the tail behind.
-    fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         let position = self.shards.iter().map(ShardHandle::position).min();
         position.is_some_and(|position| position < self.log.half())
     }
@@ -141,6 +149,7 @@ mod tests {
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize: Arc::new(Open),
+            clock: Clock::start(),
             next: Arc::clone(next),
         };
         Shared::new(name, bounds, common).unwrap()

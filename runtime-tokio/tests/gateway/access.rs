@@ -230,7 +230,7 @@ async fn foreign_origins_are_refused_and_allowed_ones_are_told_so() {
             assert_eq!(answer.status, status, "{target} {origin}");
             let named = allowed.then_some(origin);
             assert_eq!(answer.field("access-control-allow-origin"), named, "{target} {origin}");
-            let exposed = allowed.then_some("ETag, Longwire-Next, Retry-After");
+            let exposed = allowed.then_some("ETag, Longwire-Next, Longwire-Repeated, Retry-After");
             assert_eq!(answer.field("access-control-expose-headers"), exposed);
         }
     }
@@ -254,7 +254,7 @@ async fn a_preflight_is_answered_for_allowed_origins() {
         assert_eq!(answer.field("access-control-allow-methods"), Some("GET, HEAD, POST"));
         assert_eq!(
             answer.field("access-control-allow-headers"),
-            Some("Authorization, Content-Type, Last-Event-ID, If-None-Match")
+            Some("Authorization, Content-Type, Idempotency-Key, Last-Event-ID, If-None-Match")
         );
         let answer = served.ask(&preflight("https://evil.example")).await;
         assert_eq!((answer.status, answer.field("access-control-allow-methods")), (403, None));
