@@ -1,8 +1,8 @@
-//! Cursors, topics, patterns, keys, rates.
+//! Cursors, topics, patterns, keys, names of logs, rates.
 
 use core::hint::black_box;
 
-use longwire_core::log::{Bucket, Cursor, Key, Pattern, Quota, QuotaConfig, Rate, Since, Topic};
+use longwire_core::log::{Bucket, Cursor, Key, LogName, Pattern, Quota, QuotaConfig, Rate, Since, Topic};
 use longwire_core::time::Instant;
 
 use crate::{any, any_str, display, forget, show};
@@ -51,6 +51,14 @@ fn names(a: &str, b: &str) {
         }
         Err(error) => show(error),
     }
+    match LogName::parse(a) {
+        Ok(name) => {
+            black_box(name.as_str());
+            display(name);
+        }
+        Err(error) => show(error),
+    }
+    black_box(LogName::of_path(b));
 }
 
 fn rates() {
