@@ -146,8 +146,20 @@ async fn the_configuration_is_printed_as_options_that_would_make_it() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let given =
-        ["--tail-events", "7", "--history-age", "90s", "--log", "b,tail-bytes=1MiB", "--log", "a,max-keys=3"];
+    let given = [
+        "--shards",
+        "9",
+        "--topics-full",
+        "forget",
+        "--tail-events",
+        "7",
+        "--history-age",
+        "90s",
+        "--log",
+        "b,tail-bytes=1MiB",
+        "--log",
+        "a,max-keys=3",
+    ];
     let printed = print(&given).await;
     for line in [
         "--max-connections 10000",
