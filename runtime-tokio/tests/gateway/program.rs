@@ -167,7 +167,7 @@ async fn the_configuration_is_printed_as_options_that_would_make_it() {
         "--topics-full forget",
         "--tail-events 7",
         "--history-age 90s",
-        "--drain 5s",
+        "--reconnect-window 5s",
     ] {
         assert!(printed.contains(&format!("{line}\n")), "{line} is not in {printed}");
     }
