@@ -186,7 +186,7 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             Time(config.reconnect_window).to_string(),
             "time over which clients come back when all are cut off together",
             "told in `hello` and `bye`; refused clients come after it",
-            "",
+            "connections_accepted, connections_refused",
         ),
         ("max-topic-table", log.max_topics.to_string(), "topics", FULL, "log_topics, publications_refused"),
         ("max-keys", log.max_keys.to_string(), "topics and keys", FULL, "log_keys, publications_refused"),
