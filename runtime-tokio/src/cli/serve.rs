@@ -171,6 +171,8 @@ impl Server {
             )),
             _ => wrong(error),
         })?;
+        // A second call sets a new length; where it does not, the old one is good enough.
+        let _ = socket2::SockRef::from(&listener).listen(BACKLOG);
         let address = listener.local_addr().map_err(wrong)?;
         log_to_stderr();
         make_room_for(config.max_connections);
@@ -260,6 +262,10 @@ fn log_to_stderr() {
     // Somebody may have set another one up already.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
 }
+
+/// Connections that the kernel holds until they are accepted (Linux: at most net.core.somaxconn). When thousands come back
+/// in a second, those that find no place wait for their kernel to try again, which takes a second and more.
+const BACKLOG: i32 = 4096;
 
 /// Files that are open beside the connections: listeners, the runtimes, the shards.
 const OTHER_FILES: u64 = 64;

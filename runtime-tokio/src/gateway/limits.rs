@@ -190,7 +190,7 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             Time(config.reconnect_window).to_string(),
             "time over which clients come back when all are cut off together",
             "told in `hello` and `bye`; refused clients come after it",
-            "",
+            "connections_accepted, connections_refused",
         ),
     ])
 }
