@@ -176,14 +176,14 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             Time(config.heartbeat).to_string(),
             "silence before a `tick`, and before a client is asked whether it lives",
             "`tick`, Ping",
-            "",
+            "rtt_seconds",
         ),
         (
             "heartbeat-timeout",
             Time(config.heartbeat_timeout).to_string(),
             "time for a client to answer",
             "connection closed",
-            "timeouts",
+            "timeouts, vanished",
         ),
         (
             "reconnect-window",
