@@ -104,7 +104,7 @@ pub struct HubConfig {
     /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two seconds'
     /// worth of it at once. As above.
     pub topic_quota: QuotaConfig,
-    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in about 300 bytes each. Default 10,000.
+    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in a few hundred bytes each. Default 10,000.
     /// Beyond it the one that was silent for longest is forgotten: what it sends again may be stored twice.
     pub max_publishers: usize,
     /// Values of `Idempotency-Key` that a log remembers. Default 10,000. Beyond it the oldest is forgotten, as above.
