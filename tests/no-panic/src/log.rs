@@ -1,8 +1,11 @@
-//! Cursors, topics, patterns, keys, names of logs, rates.
+//! Cursors, topics, patterns, keys, names of logs, rates, and the books of a reader.
 
 use core::hint::black_box;
 
-use longwire_core::log::{Bucket, Cursor, Key, LogName, Pattern, Quota, QuotaConfig, Rate, Since, Topic};
+use longwire_core::log::{
+    Account, Bucket, Cursor, Key, LogName, Pattern, PatternName, Quota, QuotaConfig, Rate, Since, Skip,
+    Topic, TopicName,
+};
 use longwire_core::time::Instant;
 
 use crate::{any, any_str, display, forget, show};
@@ -14,6 +17,28 @@ pub fn all() {
     cursors(a);
     names(a, b);
     rates();
+    owned(a);
+    books();
+}
+
+fn owned(text: &str) {
+    if let (Ok(topic), Ok(pattern)) = (TopicName::parse(text), PatternName::parse(text)) {
+        black_box((pattern.pattern().matches(topic.topic()), topic.holder(), topic.cmp(&topic)));
+        display(&topic);
+        display(&pattern);
+    }
+}
+
+fn books() {
+    let mut account = Account::new(any());
+    for why in [Skip::Evicted, Skip::Slow, Skip::Conflated] {
+        black_box((account.gap(any()), account.deliver(any())));
+        account.tell(any());
+        account.pass(any(), why, any::<bool>().then(any));
+        black_box((account.skipped(why), account.balances(any(), any())));
+    }
+    black_box((account.position(), account.told(), account.delivered(), account.uncounted()));
+    black_box(account);
 }
 
 fn cursors(text: &str) {
