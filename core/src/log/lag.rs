@@ -92,6 +92,16 @@ impl Bounds {
         Self { max, sure: max }
     }
 
+    /// Whether a reader that is so far behind is told so: from half of the bound on.
+    pub fn presses(&self, behind: Distance) -> bool {
+        behind.events > 0 && behind.reaches(self.first().half())
+    }
+
+    /// What `pressure` says to a reader that is so far behind and has skipped so many events.
+    pub fn pressure(&self, behind: Distance, skipped: u64) -> Pressure {
+        Pressure { lag: behind.events, limit: behind.events_at(self.first()), skipped }
+    }
+
     /// Where a reader begins to lose, if it can be said.
     fn first(&self) -> Distance {
         self.max.min(self.sure)
@@ -122,11 +132,12 @@ pub enum Next {
 /// counted twice, and nothing that was skipped is sent.
 ///
 /// The account of a reader is whole at any time: what was appended for it is what was delivered, what was
-/// [skipped](Self::skipped), and what still lies before it.
+/// [skipped](Self::skipped), and what still lies before it, of which some is [open](Self::open). A reader in a gap that
+/// is conflated is as far behind as the end of that gap: what comes before is bounded by the topics and keys.
 ///
 /// ```
 /// use core::time::Duration;
-/// use longwire_core::log::{Bounds, Distance, Lag, Loss, Next, Policy};
+/// use longwire_core::log::{Bounds, Distance, Lag, Skip, Next, Policy};
 ///
 /// let bounds = Bounds::new(Distance { events: 100, bytes: 1 << 20, age: Duration::from_secs(60) });
 /// let behind = |events| Distance { events, ..Distance::default() };
@@ -138,7 +149,7 @@ pub enum Next {
 ///
 /// let Next::Jump(within) = lag.next(Policy::DropOldest, &bounds, behind(101), false) else { unreachable!() };
 /// assert_eq!(within.events, 50);
-/// lag.skip(Loss::Slow, 51); // 51 of 101 events were jumped over, and all of them had matched
+/// lag.skip(Skip::Slow, 51); // 51 of 101 events were jumped over, and all of them had matched
 /// lag.told();
 /// assert_eq!(lag.skipped().total(), 51);
 /// ```
@@ -147,10 +158,11 @@ pub enum Next {
 pub struct Lag {
     /// It was told pressure, and did not come near since.
     pressed: bool,
+    open: u64,
     skipped: Skipped,
 }
 
-const _: () = assert!(size_of::<Lag>() <= 32);
+const _: () = assert!(size_of::<Lag>() <= 40);
 
 impl Lag {
     /// What the reader does next. `behind` is how far it is behind the head, and `lost` says whether the log has
@@ -167,9 +179,8 @@ impl Lag {
             // What the log has lost is gone, but what it holds can still be read.
             Policy::DropOldest | Policy::DropNewest | Policy::Conflate | Policy::Disconnect => {}
         }
-        let half = bounds.first().half();
-        self.pressed &= behind.reaches(half.half());
-        if !self.pressed && behind.events > 0 && behind.reaches(half) { Next::Pressure } else { Next::GoOn }
+        self.pressed &= behind.reaches(bounds.first().half().half());
+        if !self.pressed && bounds.presses(behind) { Next::Pressure } else { Next::GoOn }
     }
 
     /// The pressure was told. It is told again after a loss, or once the reader was nearer than a quarter of the bound.
@@ -178,25 +189,42 @@ impl Lag {
     }
 
     /// So many events that matched are not delivered.
-    pub fn skip(&mut self, loss: Loss, events: u64) {
+    pub fn skip(&mut self, loss: Skip, events: u64) {
         let sum = self.skipped.of_mut(loss);
         *sum = sum.saturating_add(events);
     }
 
-    /// One of those that were counted as conflated is delivered nevertheless: it is the latest of its topic and key.
-    pub fn unskip(&mut self) {
-        self.skipped.conflated = self.skipped.conflated.saturating_sub(1);
+    /// A gap is conflated in which so many events matched. Which of them come is not known yet: each may be overtaken by a
+    /// later one of its topic and key.
+    pub fn conflate(&mut self, events: u64) {
+        self.open = self.open.saturating_add(events);
+    }
+
+    /// One of them comes.
+    pub fn came(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// The reader is past that gap: what did not come was skipped. Returns how many.
+    pub fn settle(&mut self) -> u64 {
+        let skipped = core::mem::take(&mut self.open);
+        self.skip(Skip::Conflated, skipped);
+        skipped
+    }
+
+    /// It has caught up.
+    pub fn near(&mut self) {
+        self.pressed = false;
+    }
+
+    /// Events in a gap that is conflated, that did not come yet and may never.
+    pub const fn open(&self) -> u64 {
+        self.open
     }
 
     /// What this reader did not get.
     pub fn skipped(&self) -> Skipped {
         self.skipped
-    }
-
-    /// What `pressure` says of a reader that is so far behind.
-    pub fn pressure(&self, bounds: &Bounds, behind: Distance) -> Pressure {
-        let limit = behind.events_at(bounds.first());
-        Pressure { lag: behind.events, limit, skipped: self.skipped.total() }
     }
 }
 
@@ -215,7 +243,7 @@ pub struct Pressure {
 /// Why events were skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Loss {
+pub enum Skip {
     /// The reader was too far behind.
     Slow,
     /// It was, and a later one of the same topic and key takes their place.
@@ -229,11 +257,11 @@ pub enum Loss {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Skipped {
-    /// [`Loss::Slow`]
+    /// [`Skip::Slow`]
     pub slow: u64,
-    /// [`Loss::Conflated`]
+    /// [`Skip::Conflated`]
     pub conflated: u64,
-    /// [`Loss::Evicted`]
+    /// [`Skip::Evicted`]
     pub evicted: u64,
 }
 
@@ -243,11 +271,11 @@ impl Skipped {
         self.slow.saturating_add(self.conflated).saturating_add(self.evicted)
     }
 
-    fn of_mut(&mut self, loss: Loss) -> &mut u64 {
+    fn of_mut(&mut self, loss: Skip) -> &mut u64 {
         match loss {
-            Loss::Slow => &mut self.slow,
-            Loss::Conflated => &mut self.conflated,
-            Loss::Evicted => &mut self.evicted,
+            Skip::Slow => &mut self.slow,
+            Skip::Conflated => &mut self.conflated,
+            Skip::Evicted => &mut self.evicted,
         }
     }
 }
@@ -348,12 +376,12 @@ mod tests {
             (events(0), 100),
         ] {
             assert_eq!(
-                Lag::default().pressure(&Bounds::new(MAX), behind),
+                Bounds::new(MAX).pressure(behind, 0),
                 Pressure { lag: behind.events, limit, skipped: 0 }
             );
         }
         let far = Distance { events: u64::MAX, bytes: 7, age: Duration::MAX };
-        assert_eq!(Lag::default().pressure(&Bounds::new(Distance::UNBOUNDED), far).limit, u64::MAX);
+        assert_eq!(Bounds::new(Distance::UNBOUNDED).pressure(far, 0).limit, u64::MAX);
     }
 
     #[derive(Clone, Debug)]
@@ -412,6 +440,11 @@ mod tests {
             self.log.get(from..to).unwrap_or_default().iter().filter(|e| e.matches).count() as u64
         }
 
+        /// Everything up to here came, or is to come as far as it is the latest.
+        fn reach(&self) -> usize {
+            self.position.max(self.conflated)
+        }
+
         /// The first event after the position that is to be sent.
         fn following(&self) -> Option<usize> {
             let latest: BTreeMap<usize, usize> =
@@ -425,7 +458,7 @@ mod tests {
 
         /// One piece.
         fn read(&mut self, policy: Policy, bounds: &Bounds) -> Next {
-            let behind = self.behind(self.position);
+            let behind = self.behind(self.reach());
             let next = self.lag.next(policy, bounds, behind, false);
             let head = self.log.len();
             match next {
@@ -433,15 +466,15 @@ mod tests {
                 Jump(within) => {
                     let to =
                         (self.position..=head).find(|at| !self.behind(*at).is_beyond(within)).unwrap_or(head);
-                    self.lag.skip(Loss::Slow, self.matching(self.position, to));
+                    self.lag.skip(Skip::Slow, self.matching(self.position, to));
                     self.gaps.push((self.position, to));
                     self.position = to;
                     self.tell(self.behind(to));
                 }
                 Conflate => {
                     // What lies in a gap that was told is counted already.
-                    let from = self.position.max(self.conflated);
-                    self.lag.skip(Loss::Conflated, self.matching(from, head));
+                    let from = self.reach();
+                    self.lag.conflate(self.matching(from, head));
                     self.gaps.push((from, head));
                     self.conflated = head;
                     self.tell(behind);
@@ -453,11 +486,14 @@ mod tests {
                 None => self.position = head,
                 Some(at) => {
                     if at < self.conflated {
-                        self.lag.unskip();
+                        self.lag.came();
                     }
                     self.delivered.push(at);
                     self.position = at + 1;
                 }
+            }
+            if self.position > self.conflated {
+                self.lag.settle();
             }
             next
         }
@@ -487,7 +523,7 @@ mod tests {
                     }
                     Op::Wait(time) => model.now += time,
                     Op::Read(pieces) => for _ in 0..pieces {
-                        let behind = model.behind(model.position);
+                        let behind = model.behind(model.reach());
                         let told = model.pressures.len();
                         let next = model.read(policy, &bounds);
                         prop_assert_eq!(next == Disconnect, policy == Policy::Disconnect && behind.is_beyond(bounds.max));
@@ -498,16 +534,16 @@ mod tests {
                         let acted = matches!(next, Jump(_) | Conflate);
                         prop_assert_eq!(acted, behind.is_beyond(bounds.max));
                         prop_assert!(acted || model.pressures.len() == told || behind.reaches(bounds.max.half()));
-                        prop_assert!(!model.behind(model.position).is_beyond(bounds.max) || policy == Policy::Conflate);
+                        prop_assert!(!model.behind(model.reach()).is_beyond(bounds.max));
                     }
                 }
                 let head = model.log.len();
-                // Within a gap that is conflated, what is still to come counts as skipped until it comes.
-                let before = model.matching(model.position.max(model.conflated), head);
+                let before = model.matching(model.reach(), head) + model.lag.open();
                 let skipped = model.lag.skipped();
                 prop_assert_eq!(model.matching(0, head), model.delivered.len() as u64 + skipped.total() + before);
+                prop_assert!(model.position <= model.conflated || model.lag.open() == 0);
                 prop_assert!(model.delivered.is_sorted_by(|a, b| a < b));
-                prop_assert!(model.gaps.is_sorted_by(|a, b| a.1 <= b.0));
+                prop_assert!(model.gaps.iter().all(|(from, to)| from < to) && model.gaps.is_sorted_by(|a, b| a.1 <= b.0));
                 for at in 0..model.position {
                     let told = model.gaps.iter().any(|(from, to)| (*from..*to).contains(&at));
                     let matches = model.log.get(at).is_some_and(|e| e.matches);

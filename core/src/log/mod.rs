@@ -23,7 +23,7 @@ mod policy;
 mod topic;
 
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
-pub use lag::{Bounds, Distance, Lag, Loss, Next, Pressure, Skipped};
+pub use lag::{Bounds, Distance, Lag, Next, Pressure, Skip, Skipped};
 pub use name::{LogName, MAX_LOG_NAME};
 pub use policy::{Policy, UnknownPolicy};
 pub use topic::{Key, Level, MAX_DEPTH, MAX_KEY, MAX_TOPIC, NameError, Pattern, Topic};

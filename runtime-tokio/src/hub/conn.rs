@@ -8,13 +8,13 @@
 
 use super::event::Form;
 use super::input::{Outcome, Received, WebSocket, receive};
-use super::outlet::{Image, Rest};
+use super::outlet::{Image, NoRoom, Rest};
 use super::session::{Session, close_code};
 use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
 use super::{Adoption, Protocol, count, encode};
 use crate::websocket::deflate::Codec;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::session::{Code, Refusal, ServerMessage};
 use longwire_core::ws::{self, CloseCause, CloseCode, Step};
@@ -39,6 +39,10 @@ const READS: usize = 4;
 /// thrown away: a socket that is closed with input unread takes our last words with it (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How often a reader that is to be disconnected when it is too far behind is looked at while nothing else happens to it.
+/// Nothing is lost in between but time: it holds no memory of the log.
+const LAG_CHECK: Duration = Duration::from_millis(250);
+
 /// A connection.
 pub(super) struct Conn {
     session: Session,
@@ -54,6 +58,8 @@ pub(super) struct Conn {
     /// When a message that moves the reader on was last written. Pings do not count: a browser does not see them.
     told: Instant,
     phase: Phase,
+    /// Counted as not at the head.
+    lagging: bool,
     waker: Option<Waker>,
     gauge: fn(&super::Counters) -> &AtomicU64,
     _permit: Box<dyn Any + Send>,
@@ -66,12 +72,16 @@ enum Phase {
     Ending(Instant),
     /// Ours has ended, the peer's has not; it is waited for until then.
     Lingering(Instant),
+    /// What it would have to hold is too much: it is over, in the middle of a frame.
+    Cut,
 }
 
 impl Conn {
     pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
-        let Adoption { socket, head, early, protocol, deflate, subscription, grant, permit } = adoption;
-        let stream = Stream::new(socket, shard.shared.config.unsent)?;
+        let Adoption { socket, head, early, protocol, deflate, subscription, policy, grant, permit } =
+            adoption;
+        let config = &shard.shared.config;
+        let stream = Stream::new(socket, config.unsent, config.send_buffer)?;
         let deflated = deflate.is_some_and(|agreed| agreed.server.bits >= encode::SHARED_WINDOW.bits);
         let form = match protocol {
             Protocol::WebSocketJson if deflated => Form::WsJsonDeflated,
@@ -101,7 +111,7 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, shard.shared.number(), form, grant, subscription),
+            session: Session::new(id, shard.shared.number(), form, grant, subscription, policy),
             stream,
             ws,
             rest,
@@ -110,6 +120,7 @@ impl Conn {
             sent: Instant::now(),
             told: Instant::now(),
             phase: Phase::Open,
+            lagging: false,
             waker: None,
             gauge,
             _permit: permit,
@@ -141,7 +152,7 @@ impl Conn {
 
     /// Writes what the shard has for a live reader; false when the reader is no longer live: then it goes on from
     /// `before`, or from the last piece that was begun, in its own turn.
-    pub(super) fn deliver(&mut self, shard: &Shard, image: &Image<u64>, before: u64) -> bool {
+    pub(super) fn deliver(&mut self, shard: &Shard, image: &mut Image<u64>, before: u64) -> bool {
         let idle =
             self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send();
         if !idle || !self.stream.is_direct() {
@@ -169,28 +180,55 @@ impl Conn {
         count(&counters.blocked, 1);
         let mut position = before;
         let mut begun = 0;
-        self.rest.set(image.written(written, |seq| {
+        let rest = image.written(written, &shard.shared.pins, |seq| {
             position = seq;
             begun += 1;
-        }));
+        });
+        self.keep(rest);
         count(&counters.delivered, begun);
         self.lag(position);
         false
     }
 
+    /// What the socket did not take of a piece goes out first, from now on.
+    fn keep(&mut self, rest: Result<Bytes, NoRoom>) {
+        match rest {
+            Ok(rest) => self.rest.set(rest),
+            Err(NoRoom) => self.phase = Phase::Cut,
+        }
+    }
+
     /// The connection is over; its task has ended.
     pub(super) fn end(&mut self, shard: &Shard) {
+        if self.phase == Phase::Cut {
+            count(&shard.shared.counters.too_slow, 1);
+        }
+        if !self.rest.is_empty() || self.phase == Phase::Cut {
+            self.stream.abandon();
+        }
         self.session.leave(shard);
+        self.count_lagging(shard);
         (self.gauge)(&shard.shared.counters).fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Keeps the gauge of readers that are not at the head.
+    fn count_lagging(&mut self, shard: &Shard) {
+        let gauge = &shard.shared.counters.lagging;
+        match (mem::replace(&mut self.lagging, self.session.reads.lags()), self.lagging) {
+            (false, true) => count(gauge, 1),
+            (true, false) => drop(gauge.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+
     /// One turn of the connection's task; ready when the connection is over.
-    pub(super) fn turn(
-        &mut self,
-        cx: &mut Context<'_>,
-        shard: &Shard,
-        mut sleep: Pin<&mut Sleep>,
-    ) -> Poll<()> {
+    pub(super) fn turn(&mut self, cx: &mut Context<'_>, shard: &Shard, sleep: Pin<&mut Sleep>) -> Poll<()> {
+        let turn = self.take_turn(cx, shard, sleep);
+        self.count_lagging(shard);
+        turn
+    }
+
+    fn take_turn(&mut self, cx: &mut Context<'_>, shard: &Shard, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
         if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
@@ -204,6 +242,10 @@ impl Conn {
             };
             if self.phase != Phase::Open && self.finish(cx).is_ready() {
                 return Poll::Ready(());
+            }
+            if self.phase == Phase::Open && self.session.is_too_slow(shard) {
+                self.cast_off(shard);
+                continue;
             }
             let deadline = self.deadline(shard);
             if progress == Progress::Waiting {
@@ -284,7 +326,10 @@ impl Conn {
                 return Ok(Progress::Waiting);
             }
             image.clear();
-            self.session.compose(shard, &mut image);
+            if self.session.compose(shard, &mut image).is_err() {
+                self.cast_off(shard);
+                return Ok(Progress::Waiting);
+            }
             let mut written = 0;
             while written < image.bytes().len() {
                 let piece = image.bytes().get(written..).unwrap_or_default();
@@ -298,7 +343,8 @@ impl Conn {
                 }
             }
             let session = &mut self.session;
-            self.rest.set(image.written(written, |effect| session.begun(shard, effect)));
+            let rest = image.written(written, &shard.shared.pins, |effect| session.begun(shard, effect));
+            self.keep(rest);
             if written < image.bytes().len() {
                 count(&shard.shared.counters.blocked, 1);
                 return Ok(Progress::Waiting);
@@ -376,6 +422,9 @@ impl Conn {
 
     /// What is pending has gone out: end our direction, then wait a little for the peer's end.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.phase == Phase::Cut {
+            return Poll::Ready(());
+        }
         if let Phase::Ending(until) = self.phase {
             if !self.rest.is_empty() || !self.tx_at.is_idle() {
                 return Poll::Pending;
@@ -408,7 +457,8 @@ impl Conn {
         // While something waits to go out there is nothing to tick for, only somebody to give up.
         let own = if self.is_busy() { stuck } else { tick };
         let ws = self.ws.as_ref().and_then(|ws| ws.connection.poll_timeout()).map(|at| shard.clock.at(at));
-        self.session.deadlines().chain(ws).chain([own]).min().unwrap_or(own)
+        let lag = self.session.watches_its_lag().then(|| Instant::now() + LAG_CHECK);
+        self.session.deadlines().chain(ws).chain(lag).chain([own]).min().unwrap_or(own)
     }
 
     /// Step 4 of a turn; true when the connection is over.
@@ -464,6 +514,13 @@ impl Conn {
                 Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
             self.bye(shard, refusal, Some(window));
         }
+    }
+
+    /// The reader is too far behind, and its policy is to be disconnected. If its socket is full, what is half-sent and
+    /// the `bye` have [`LINGER`] to go out.
+    fn cast_off(&mut self, shard: &Shard) {
+        count(&shard.shared.counters.too_slow, 1);
+        self.bye(shard, Refusal::new(Code::TooSlow, "this reader was too far behind"), None);
     }
 
     /// Tells the peer to go.

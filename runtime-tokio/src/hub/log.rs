@@ -1,9 +1,10 @@
 //! The log: what was published, bounded in every direction, and how it is read.
 
 use super::event::{Budget, Forms};
+use super::ruler::Ruler;
 use super::{Data, Event, Filter, Record};
-use longwire_core::log::{Cursor, Key, Topic};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use longwire_core::log::{Bounds, Cursor, Distance, Key, Topic};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,6 +98,8 @@ pub struct Gap {
     pub from: u64,
     /// The last position in it.
     pub to: u64,
+    /// How many events that matched are missing, if that is known.
+    pub skipped: Option<u64>,
 }
 
 /// A piece of a log, as one reader sees it.
@@ -121,6 +124,9 @@ pub struct PageSize {
 
 /// Patterns compared for one page, matching or not: it bounds the time that the log is locked.
 const MAX_SCAN: usize = 8192;
+
+/// Events of the tail looked at to count what a reader has skipped.
+const MAX_COUNT: usize = 1 << 16;
 
 /// A log in memory: one order of positions over all topics.
 ///
@@ -152,6 +158,7 @@ struct Inner {
     latest: BTreeMap<u64, Arc<Event>>,
     latest_bytes: usize,
     evicted: u64,
+    ruler: Ruler,
 }
 
 #[derive(Debug)]
@@ -204,6 +211,19 @@ impl Log {
         }
     }
 
+    /// The same, which measures how far readers are behind up to `max`; up to [`MAX_LAG`](super::MAX_LAG) otherwise.
+    #[must_use]
+    pub fn measured(mut self, max: Distance) -> Self {
+        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).ruler = Ruler::new(max);
+        self
+    }
+
+    /// The bounds of its readers: they may be as far behind as `max`, and what is sure to be held is the tail.
+    pub fn bounds(&self, max: Distance) -> Bounds {
+        let (events, bytes) = (self.config.tail_events as u64, self.config.tail_bytes as u64);
+        Bounds { max, sure: Distance { events, bytes, ..Distance::UNBOUNDED } }
+    }
+
     /// The epoch of its cursors.
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -247,6 +267,7 @@ impl Log {
         let topic_id = known.unwrap_or(inner.topics.len());
         let event = Arc::new(Event { seq, topic: name, key, data, topic_id, born: Instant::now() });
         let before = inner.superseded(known, &event.key);
+        let (cost, born) = (event.cost(), event.born);
         inner.has_room(&self.config, known, before, &event)?;
         if known.is_none() {
             inner.add_topic(&event.topic);
@@ -257,6 +278,7 @@ impl Log {
             &self.config,
             Record { event, forms: Some(Arc::new(Forms::new(Arc::clone(&self.forms)))) },
         );
+        inner.ruler.append(seq, cost, born);
         self.half.store(inner.half, Ordering::Release);
         self.head.store(seq, Ordering::Release);
         Ok(seq)
@@ -323,6 +345,42 @@ impl Log {
             into.push(record.clone());
         }
         Some(())
+    }
+
+    /// How far a reader with everything up to `position` is behind.
+    pub fn distance(&self, position: u64) -> Distance {
+        self.lock().ruler.distance(position, Instant::now())
+    }
+
+    /// The first position that is no further behind than `bound`.
+    pub fn within(&self, bound: Distance) -> u64 {
+        self.lock().ruler.within(bound, Instant::now())
+    }
+
+    /// How many events after `after` and not after `until` match; `None` when that cannot be said, or not at a bounded
+    /// cost.
+    pub fn count(&self, filter: &Filter, after: u64, until: u64) -> Option<u64> {
+        let inner = self.lock();
+        let first = inner.tail.front().map_or(1, |first| first.event.seq);
+        let mut sum = 0;
+        let mut wanted = HashSet::new();
+        for topic in inner.matching(filter) {
+            wanted.insert(&*topic.name);
+            if after + 1 < first {
+                if topic.lost > after {
+                    return None;
+                }
+                let upto = |seq| topic.history.partition_point(|event| event.seq <= seq);
+                sum += upto(until.min(first - 1)).saturating_sub(upto(after)) as u64;
+            }
+        }
+        let from = inner.after(after.max(first - 1));
+        let to = inner.after(until.max(first - 1));
+        if to.saturating_sub(from) > MAX_COUNT {
+            return None;
+        }
+        let tail = inner.tail.range(from..to.max(from));
+        Some(sum + tail.filter(|record| wanted.contains(&*record.event.topic)).count() as u64)
     }
 
     /// Drops from the histories what is older than [`LogConfig::history_age`]. To be called every now and then.
@@ -535,7 +593,7 @@ impl Inner {
             }
         }
         let mut page = Page { next: until, ..Page::default() };
-        page.gap = (lost > after.max(told)).then_some(Gap { from: after, to: lost });
+        page.gap = (lost > after.max(told)).then_some(Gap { from: after, to: lost, skipped: None });
         let mut bytes = 0;
         while let Some((seq, (topic, at))) = heads.pop_first() {
             let Some(event) = topic.history.get(at) else { continue };
@@ -666,9 +724,9 @@ mod tests {
             publish(&log, "a", None, 1).unwrap();
         }
         let page = log.read(&filter(&["a"]), 2, 5, 0, SIZE);
-        assert_eq!((page.gap, page.next), (Some(Gap { from: 2, to: 5 }), 5));
+        assert_eq!((page.gap, page.next), (Some(Gap { from: 2, to: 5, skipped: None }), 5));
         let page = log.read(&filter(&["a"]), 5, u64::MAX, 0, SIZE);
-        assert_eq!((page.gap, page.next), (Some(Gap { from: 5, to: 8 }), 9));
+        assert_eq!((page.gap, page.next), (Some(Gap { from: 5, to: 8, skipped: None }), 9));
         assert_eq!(log.read(&filter(&["a"]), u64::MAX, u64::MAX, 0, SIZE).next, u64::MAX);
     }
 

@@ -28,6 +28,8 @@ mod input;
 mod log;
 mod outlet;
 mod reader;
+mod reads;
+mod ruler;
 mod session;
 mod shard;
 mod shared;
@@ -43,10 +45,11 @@ pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
 pub use reader::Reader;
 pub use socket::{AsyncStream, Socket};
 
-use longwire_core::log::{Cursor, Key, LogName, Since, Topic};
+use longwire_core::log::{Cursor, Distance, Key, LogName, Policy, Since, Skip, Topic};
 use longwire_core::session::Limits;
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
+use outlet::Pins;
 use shared::{Common, Shared};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -55,6 +58,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// How far a reader may be behind by default: see [`HubConfig::max_lag_events`].
+const MAX_LAG: Distance = Distance { events: 262_144, bytes: 80 << 20, age: Duration::from_secs(3600) };
 
 /// What a hub allows and how it is laid out. Everything is finite by default.
 #[derive(Clone, Debug)]
@@ -81,6 +87,27 @@ pub struct HubConfig {
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
     pub unsent: u32,
+    /// Bytes of the kernel's send buffer for a subscriber (`SO_SNDBUF`; Linux takes twice as many, and no more than
+    /// `net.core.wmem_max`). Default 256 KiB: what is on its way to a peer is no older than that. 0 leaves it to the
+    /// system, which goes up to megabytes.
+    pub send_buffer: usize,
+    /// How many events of the log a reader may be behind, matching or not. Default 262,144. Then its policy acts.
+    ///
+    /// The defaults of this bound and the next two are about what the tail and the histories hold by default: in 80 MiB
+    /// there are as many events of 320 bytes each, of which the structures around an event take most. A reader further
+    /// behind would find little of what it wants.
+    pub max_lag_events: u64,
+    /// The same in bytes of those events, as the log counts them. Default 80 MiB.
+    pub max_lag_bytes: usize,
+    /// The same as the age of the oldest of them. Default one hour.
+    pub max_lag_age: Duration,
+    /// The policies that readers may choose from. The first is that of a reader that does not choose. Default
+    /// `DropOldest`, `Conflate`, `Disconnect`. (`DropNewest` is none for readers, and counts for nothing here.)
+    pub policies: Vec<Policy>,
+    /// Bytes that half-sent events may take, over all connections; one that several readers have half of counts once for
+    /// each shard. Default 64 MiB. A connection that would need more is closed without a word: nothing can be said
+    /// in the middle of a frame.
+    pub max_pinned_bytes: usize,
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
     pub deflate: bool,
@@ -101,6 +128,12 @@ impl Default for HubConfig {
             heartbeat: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(10),
             unsent: 16 << 10,
+            send_buffer: 256 << 10,
+            max_lag_events: MAX_LAG.events,
+            max_lag_bytes: 80 << 20,
+            max_lag_age: MAX_LAG.age,
+            policies: Policy::OF_READERS.into(),
+            max_pinned_bytes: 64 << 20,
             deflate: true,
             retry: Duration::from_secs(2),
         }
@@ -115,6 +148,21 @@ impl HubConfig {
             max_topics: self.max_topics as u64,
             max_inflight: self.max_inflight,
         }
+    }
+
+    /// How far a reader may be behind.
+    pub fn max_lag(&self) -> Distance {
+        Distance { events: self.max_lag_events, bytes: self.max_lag_bytes as u64, age: self.max_lag_age }
+    }
+
+    /// Whether a reader may have that policy.
+    pub fn allows(&self, policy: Policy) -> bool {
+        policy != Policy::DropNewest && self.policies.contains(&policy)
+    }
+
+    /// The policy of a reader that does not choose.
+    pub fn policy(&self) -> Policy {
+        self.policies.iter().copied().find(|policy| self.allows(*policy)).unwrap_or_default()
     }
 
     fn websocket(&self) -> ws::Config {
@@ -146,6 +194,18 @@ pub struct Counters {
     pub gaps: AtomicU64,
     /// Times a reader fell behind because its socket was full.
     pub blocked: AtomicU64,
+    /// Events that readers skipped because they were too far behind.
+    pub skipped_slow: AtomicU64,
+    /// Events that readers skipped for a later one of the same topic and key.
+    pub skipped_conflated: AtomicU64,
+    /// Events that a log no longer held when they were asked for, as far as they could be counted.
+    pub skipped_evicted: AtomicU64,
+    /// Times that a reader was told pressure.
+    pub pressures: AtomicU64,
+    /// Connections closed because they were too slow: by their policy, or for the bytes that they pinned.
+    pub too_slow: AtomicU64,
+    /// Gauge: connections that are not at the head of the log.
+    pub lagging: AtomicU64,
     /// Connections that did not answer in time.
     pub timeouts: AtomicU64,
     /// Connections that broke the protocol.
@@ -158,6 +218,18 @@ pub struct Counters {
     pub waiting: AtomicU64,
     /// Gauge: patterns that the connections and the waiting readers of the shards are subscribed to.
     pub subscriptions: AtomicU64,
+}
+
+impl Counters {
+    /// Events were skipped.
+    fn skip(&self, skip: Skip, events: u64) {
+        let counter = match skip {
+            Skip::Slow => &self.skipped_slow,
+            Skip::Conflated => &self.skipped_conflated,
+            Skip::Evicted => &self.skipped_evicted,
+        };
+        count(counter, events);
+    }
 }
 
 /// A counter moves; nobody orders anything by it.
@@ -191,6 +263,9 @@ pub struct Adoption {
     pub deflate: Option<Agreed>,
     /// What it reads from the start, and where that begins. SSE has nothing else; a WebSocket may subscribe later.
     pub subscription: Option<(Filter, Since)>,
+    /// What happens when it is too far behind, until it says otherwise: [`HubConfig::policy`], or one that it asked for
+    /// and that [`HubConfig::allows`].
+    pub policy: Policy,
     /// What it may do.
     pub grant: Grant,
     /// Dropped with the connection: permits of whoever counts connections.
@@ -207,6 +282,7 @@ impl std::fmt::Debug for Adoption {
 #[derive(Debug)]
 pub struct Hub {
     config: Arc<HubConfig>,
+    pins: Arc<Pins>,
     authorize: Arc<dyn Authorize>,
     default: LogHandle,
     /// All of them, by name.
@@ -228,6 +304,7 @@ impl Hub {
         }
         check_names(config.logs.keys())?;
         let common = Common {
+            pins: Pins::new(config.max_pinned_bytes),
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize,
@@ -242,8 +319,8 @@ impl Hub {
         let logs = named.chain([Ok(default.clone())]);
         let logs =
             logs.map(|log| log.map(|log| (Arc::clone(&log.shared.name), log))).collect::<Result<_, _>>()?;
-        let Common { authorize, .. } = common;
-        let hub = Self { config, authorize, default, logs, threads: Mutex::default() };
+        let Common { authorize, pins, .. } = common;
+        let hub = Self { config, authorize, pins, default, logs, threads: Mutex::default() };
         for id in 0..hub.config.shards.max(1) {
             let logs = hub.logs().map(|log| Arc::clone(&log.shared)).collect();
             // Should it fail, the hub is dropped, and with it the threads that run already.
@@ -276,6 +353,11 @@ impl Hub {
     /// What happened so far on the default log.
     pub fn counters(&self) -> &Counters {
         self.default.counters()
+    }
+
+    /// Bytes that half-sent events take now.
+    pub fn pinned_bytes(&self) -> usize {
+        self.pins.used()
     }
 
     /// Who decides what a credential allows.

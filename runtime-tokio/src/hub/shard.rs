@@ -538,7 +538,7 @@ impl Shard {
                     }
                 }
                 let first = window.picked.first().and_then(|at| window.records.get(*at as usize));
-                if !conn.deliver(self, &window.image, first.map_or(end, |record| record.event.seq - 1))
+                if !conn.deliver(self, &mut window.image, first.map_or(end, |record| record.event.seq - 1))
                     && let Some(reader) = self.readers.borrow_mut().get_mut(id)
                 {
                     reader.live = false;

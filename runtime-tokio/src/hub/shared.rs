@@ -1,6 +1,7 @@
 //! One log, and what its shards, publishers and readers have in common. Nothing of it is another log's, so that a log
 //! that is flooded makes its own publishers wait and loses its own past only.
 
+use super::outlet::Pins;
 use super::shard::ShardHandle;
 use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
 use longwire_core::log::{Key, Topic};
@@ -19,6 +20,8 @@ pub(super) struct Common {
     pub(super) authorize: Arc<dyn Authorize>,
     /// Counts connections of all logs, so that they go to the shards in turn.
     pub(super) next: Arc<AtomicU64>,
+    /// What is half-sent takes room of all of them.
+    pub(super) pins: Arc<Pins>,
 }
 
 /// The state of one log.
@@ -32,6 +35,7 @@ pub(crate) struct Shared {
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
     next: Arc<AtomicU64>,
+    pub(super) pins: Arc<Pins>,
     closing: AtomicBool,
     /// Somebody waits for the shards to catch up.
     congested: AtomicBool,
@@ -50,16 +54,17 @@ impl Shared {
     pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let Common { config, websocket, authorize, next } = common;
+        let Common { config, websocket, authorize, next, pins } = common;
         Ok(Self {
             name: name.into(),
-            log: Log::new(bounds, u64::from_ne_bytes(epoch)),
+            log: Log::new(bounds, u64::from_ne_bytes(epoch)).measured(config.max_lag()),
             counters: Counters::default(),
             shards: (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect(),
             config,
             websocket,
             authorize,
             next,
+            pins,
             closing: AtomicBool::new(false),
             congested: AtomicBool::new(false),
             caught_up: Notify::new(),
@@ -158,6 +163,7 @@ mod tests {
             config: Arc::new(config),
             authorize: Arc::new(Open),
             next: Arc::clone(next),
+            pins: Pins::new(0),
         };
         Shared::new(name, bounds, common).unwrap()
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -36,8 +37,8 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Takes the socket over; `unsent` bounds what the kernel holds for a slow peer.
-    pub(super) fn new(socket: Socket, unsent: u32) -> io::Result<Self> {
+    /// Takes the socket over; `unsent` and `send_buffer` bound what the kernel holds for a slow peer.
+    pub(super) fn new(socket: Socket, unsent: u32, send_buffer: usize) -> io::Result<Self> {
         match socket {
             Socket::Tcp(tcp) => {
                 tcp.set_nonblocking(true)?;
@@ -47,10 +48,21 @@ impl Stream {
                 // Not every platform has it, and nothing but memory depends on it.
                 #[cfg(any(target_os = "linux", target_os = "android"))]
                 socket.set_tcp_notsent_lowat(unsent)?;
-                let _ = (socket, unsent);
+                let _ = unsent;
+                if send_buffer > 0 {
+                    socket.set_send_buffer_size(send_buffer)?;
+                }
                 Ok(Self::Direct(tcp))
             }
             Socket::Stream(stream) => Ok(Self::Woken(stream)),
+        }
+    }
+
+    /// The kernel forgets what it still has to send: a peer that does not read would leave it there for minutes.
+    pub(super) fn abandon(&self) {
+        if let Self::Direct(tcp) = self {
+            // If it cannot be had, the kernel gives up later.
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 
