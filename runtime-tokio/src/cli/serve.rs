@@ -5,6 +5,7 @@ use super::limits::Limits;
 use super::output::{Output, Style, notice};
 use longwire::gateway::{Gateway, GatewayConfig, Origin, TokenFile};
 use longwire::hub::{Authorize, Hub, HubConfig, Open};
+use longwire_core::log::Policy;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -42,8 +43,18 @@ pub(crate) struct Args {
     #[arg(long)]
     no_deflate: bool,
 
+    /// What readers may choose to happen when they are too far behind; the first is for those that do not choose
+    #[arg(long, value_name = "POLICIES", value_delimiter = ',', default_values_t = Policy::OF_READERS, value_parser = a_policy)]
+    policies: Vec<Policy>,
+
     #[command(flatten)]
     limits: Limits,
+}
+
+/// One that readers can have.
+fn a_policy(text: &str) -> Result<Policy, &'static str> {
+    let policy = text.parse().ok().filter(|policy| Policy::OF_READERS.contains(policy));
+    policy.ok_or("some of drop_oldest, conflate, disconnect, with commas")
 }
 
 const EXAMPLES: &str = "\
@@ -67,7 +78,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         None => Access::ThisMachine,
     };
     let gateway = GatewayConfig { allow_origins: args.allow_origin, ..args.limits.gateway() };
-    let hub = HubConfig { deflate: !args.no_deflate, ..args.limits.hub() };
+    let hub = HubConfig { deflate: !args.no_deflate, policies: args.policies, ..args.limits.hub() };
     let server = Server::start(&args.listen, access, gateway, hub).await?;
     server.announce()?;
     server.run().await;

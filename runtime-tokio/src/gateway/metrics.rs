@@ -98,6 +98,23 @@ const COUNTERS: &[Row<Counters>] = &[
     ("writes", "Writes to streams.", |c| get(&c.writes)),
     ("received_bytes", "Bytes read from streams.", |c| get(&c.received_bytes)),
     ("gaps", "Gaps told to readers.", |c| get(&c.gaps)),
+    ("skipped_slow", "Events that readers skipped because they were too far behind.", |c| {
+        get(&c.skipped_slow)
+    }),
+    ("skipped_conflated", "Events that readers skipped for a later one of the same topic and key.", |c| {
+        get(&c.skipped_conflated)
+    }),
+    (
+        "skipped_evicted",
+        "Events that the log no longer held when they were asked for, as far as counted.",
+        |c| get(&c.skipped_evicted),
+    ),
+    ("pressures", "Times that a reader was told that it is behind.", |c| get(&c.pressures)),
+    (
+        "too_slow",
+        "Streams closed because they were too far behind, or pinned too much.",
+        |c| get(&c.too_slow),
+    ),
     ("blocked", "Times that a reader fell behind because its socket was full.", |c| get(&c.blocked)),
     ("timeouts", "Streams that were given up because the client was silent.", |c| get(&c.timeouts)),
     ("protocol_errors", "Streams that broke the protocol.", |c| get(&c.protocol_errors)),
@@ -106,6 +123,7 @@ const COUNTERS: &[Row<Counters>] = &[
 const GAUGES: &[Row<Counters>] = &[
     ("websockets", "WebSocket connections.", |c| get(&c.websockets)),
     ("sse", "SSE connections.", |c| get(&c.sse)),
+    ("lagging", "Streams that are not at the head of the log.", |c| get(&c.lagging)),
     ("waiting", "Long polls that wait.", |c| get(&c.waiting)),
     ("subscriptions", "Patterns that readers have subscribed to, on connections and long polls.", |c| {
         get(&c.subscriptions)
@@ -145,6 +163,8 @@ impl Collector for Live {
         each(&mut encoder, "log_evicted", "Events that left a history.", evicted)?;
         let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
         gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;
+        let pinned = self.hub.pinned_bytes() as u64;
+        gauge(&mut encoder, "pinned_bytes", "Bytes of events that are half-sent.", pinned)?;
         let max = u64::from(self.max_connections);
         gauge(&mut encoder, "connections_max", "Connections that may be open (max_connections).", max)
     }

@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use longwire_core::http::view::Request;
 use longwire_core::log::{Cursor, Since};
-use longwire_core::session::{self, Code, GapReason, Position, ServerMessage, json};
+use longwire_core::session::{self, Code, GapReason, Position, Pressure, ServerMessage, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ impl Gateway {
         let max_topics = self.hub().config().max_topics;
         let selection = Selection::parse(request.query().unwrap_or_default(), max_topics)?.require_topic()?;
         check_filter(&grant, &selection.filter)?;
+        // No policy acts on a poll, which is a resume; but a word that means nothing is not taken in silence.
+        selection.policy(self.hub().config())?;
         let log = handle.log();
         let after = match selection.since {
             None => return Self::cacheable_state(log, request, &selection, credential.is_some()).await,
@@ -88,7 +90,12 @@ impl Gateway {
             match page.gap {
                 // A gap stands before the first event; a later one is for the next poll.
                 Some(_) if events.count > 0 => break true,
-                Some(gap) => events.gap(log.cursor(gap.from), log.cursor(gap.to), GapReason::Evicted),
+                Some(gap) => events.gap(session::Gap {
+                    from: log.cursor(gap.from),
+                    to: log.cursor(gap.to),
+                    reason: GapReason::Evicted,
+                    skipped: gap.skipped,
+                }),
                 None => {}
             }
             if !page.records.iter().all(|record| events.count < limit && events.push(record.event())) {
@@ -101,6 +108,11 @@ impl Gateway {
             }
         };
         events.next = events.last.filter(|_| cut).unwrap_or(reader.position());
+        let (bounds, behind) = (log.bounds(self.hub().config().max_lag()), log.distance(events.next));
+        if events.gap.is_some() || bounds.presses(behind) {
+            let skipped = events.gap.and_then(|gap| gap.skipped).unwrap_or(0);
+            events.pressure = Some(bounds.pressure(behind, skipped));
+        }
         Ok(answer(events.finish(cut), NO_STORE))
     }
 
@@ -138,7 +150,8 @@ impl Gateway {
         let mut events = Events::new(log.epoch(), Position::Past);
         events.next = until;
         if let Some(from) = reset {
-            events.gap(from, log.cursor(until), GapReason::Reset);
+            let to = log.cursor(until);
+            events.gap(session::Gap { from, to, reason: GapReason::Reset, skipped: None });
         }
         let mut after = 0;
         loop {
@@ -164,7 +177,8 @@ impl Gateway {
 struct Events {
     epoch: u64,
     position: fn(Cursor) -> Position,
-    gap: Option<(Cursor, Cursor, GapReason)>,
+    gap: Option<session::Gap>,
+    pressure: Option<Pressure>,
     list: Vec<u8>,
     count: usize,
     /// The position of the last event.
@@ -174,13 +188,16 @@ struct Events {
 
 impl Events {
     fn new(epoch: u64, position: fn(Cursor) -> Position) -> Self {
-        Self { epoch, position, gap: None, list: Vec::new(), count: 0, last: None, next: 0 }
+        Self { epoch, position, gap: None, pressure: None, list: Vec::new(), count: 0, last: None, next: 0 }
     }
 
     /// Before the first event. What is missing right behind a gap makes it longer.
-    fn gap(&mut self, from: Cursor, to: Cursor, reason: GapReason) {
-        let (from, ..) = self.gap.unwrap_or((from, to, reason));
-        self.gap = Some((from, to, reason));
+    fn gap(&mut self, mut gap: session::Gap) {
+        if let Some(before) = self.gap {
+            gap.from = before.from;
+            gap.skipped = before.skipped.zip(gap.skipped).map(|(before, more)| before.saturating_add(more));
+        }
+        self.gap = Some(gap);
     }
 
     /// Adds an event; false when that would make the body too large, and it is not the first.
@@ -205,12 +222,17 @@ impl Events {
     }
 
     fn finish(self, more: bool) -> Vec<u8> {
-        let gap = self.gap.map(|(from, to, reason)| {
-            format!("\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{}\"}},", reason.as_str())
+        let gap = self.gap.map(|session::Gap { from, to, reason, skipped }| {
+            let skipped = skipped.map(|skipped| format!(",\"skipped\":{skipped}")).unwrap_or_default();
+            let reason = reason.as_str();
+            format!("\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{reason}\"{skipped}}},")
+        });
+        let pressure = self.pressure.map(|Pressure { lag, limit, skipped }| {
+            format!("\"pressure\":{{\"lag\":{lag},\"limit\":{limit},\"skipped\":{skipped}}},")
         });
         let next = Cursor { epoch: self.epoch, seq: self.next };
         let more = if more { ",\"more\":true" } else { "" };
-        let head = format!("{{{}\"events\":[", gap.unwrap_or_default());
+        let head = format!("{{{}{}\"events\":[", gap.unwrap_or_default(), pressure.unwrap_or_default());
         let tail = format!("],\"next\":\"{next}\"{more}}}");
         [head.as_bytes(), &self.list, tail.as_bytes()].concat()
     }

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use longwire_core::http::upgrade::{self, HandshakeError, Upgrade, accept_key};
 use longwire_core::http::view::Request;
 use longwire_core::http::write;
-use longwire_core::log::Since;
+use longwire_core::log::{Policy, Since};
 use longwire_core::session::Code;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
 use std::sync::Arc;
@@ -59,6 +59,7 @@ pub(super) struct Opening<'b> {
     log: LogHandle,
     protocol: Protocol,
     subscription: Option<(Filter, Since)>,
+    policy: Policy,
     grant: Grant,
     upgrade: Option<(Upgrade<'b>, Option<&'static str>)>,
     deflate: Option<(Agreed, ExtensionText)>,
@@ -91,6 +92,7 @@ impl Gateway {
             selection = selection.require_topic()?.resume(request)?;
         }
         check_filter(&grant, &selection.filter)?;
+        let policy = selection.policy(self.hub().config())?;
         let subscription =
             (!selection.filter.is_empty()).then(|| (selection.filter, selection.since.unwrap_or(Since::Now)));
         let mut fields: Vec<Field> = cors(origin).collect();
@@ -108,6 +110,7 @@ impl Gateway {
             deflate,
             protocol: upgrade.as_ref().map_or(Protocol::Sse, |(_, protocol, _)| *protocol),
             subscription,
+            policy,
             grant,
             upgrade: upgrade.map(|(upgrade, _, chosen)| (upgrade, chosen)),
             fields,
@@ -190,11 +193,21 @@ impl Opening<'_> {
         self,
         permit: Option<Arc<Permit>>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
-        let Self { log, protocol, deflate, subscription, grant, .. } = self;
+        let Self { log, protocol, deflate, subscription, policy, grant, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
         move |socket, head, early| {
-            log.adopt(Adoption { socket, head, early, protocol, deflate, subscription, grant, permit });
+            log.adopt(Adoption {
+                socket,
+                head,
+                early,
+                protocol,
+                deflate,
+                subscription,
+                policy,
+                grant,
+                permit,
+            });
         }
     }
 

@@ -273,14 +273,14 @@ impl Conn {
         }
         let mut progress = self.catch_up(cx, shard)?;
         for read in 1..=READS {
+            if self.phase != Phase::Open {
+                break;
+            }
             match self.receive(cx, shard)? {
                 Received::Nothing => break,
                 Received::Some if self.flush(cx, shard)?.is_pending() => return Ok(Progress::Waiting),
                 Received::Some if read == READS => progress = Progress::More,
                 Received::Some => {}
-            }
-            if self.phase != Phase::Open {
-                break;
             }
         }
         // An answer may have been written, or a subscription begun.

@@ -84,6 +84,11 @@ pub(super) struct Lost {
 pub(super) struct TooSlow;
 
 impl Reads {
+    /// Nothing yet.
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
     /// Whether something is to be read from the log for it. A connection without a subscription reads nothing.
     pub(super) fn lags(&self) -> bool {
         !self.pasts.is_empty() || (!self.live && !self.filter.is_empty())

@@ -63,7 +63,7 @@ impl Session {
             number,
             form,
             grant,
-            reads: Reads { policy, ..Reads::default() },
+            reads: Reads::new(policy),
             subscription,
             settled: None,
             errors: 0,
@@ -202,7 +202,8 @@ impl Session {
             shard.unsubscribe(self.id, pattern);
         }
         self.reads.settle(shard);
-        self.reads = Reads { begun: true, ..Reads::default() };
+        self.reads = Reads::new(self.reads.policy);
+        self.reads.begun = true;
     }
 
     fn publish(

@@ -437,6 +437,8 @@ impl Shard {
             window.hits.clear();
             window.readers.clear();
             window.picked.clear();
+            // With it go its pins, as far as no reader needs them.
+            window.image.clear();
             window.form = None;
             window.served = 0;
             self.shared.relieved();
