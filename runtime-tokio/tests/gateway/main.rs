@@ -14,5 +14,6 @@ mod polls;
 mod program;
 mod publishing;
 mod refusals;
+mod slow;
 mod streams;
 mod support;
