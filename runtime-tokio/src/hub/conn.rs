@@ -203,7 +203,7 @@ impl Conn {
         if self.phase == Phase::Cut {
             count(&shard.shared.counters.too_slow, 1);
         }
-        if !self.rest.is_empty() || self.phase == Phase::Cut {
+        if !self.rest.is_empty() || !self.tx_at.is_idle() || self.phase == Phase::Cut {
             self.stream.abandon();
         }
         self.session.leave(shard);
@@ -240,7 +240,7 @@ impl Conn {
                 Ok(progress) => progress,
                 Err(_) => return Poll::Ready(()),
             };
-            if self.phase != Phase::Open && self.finish(cx).is_ready() {
+            if self.phase != Phase::Open && self.finish(cx, shard).is_ready() {
                 return Poll::Ready(());
             }
             if self.phase == Phase::Open && self.session.is_too_slow(shard) {
@@ -421,13 +421,15 @@ impl Conn {
     }
 
     /// What is pending has gone out: end our direction, then wait a little for the peer's end.
-    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Poll<()> {
         if self.phase == Phase::Cut {
             return Poll::Ready(());
         }
         if let Phase::Ending(until) = self.phase {
-            if !self.rest.is_empty() || !self.tx_at.is_idle() {
-                return Poll::Pending;
+            match self.flush(cx, shard) {
+                Ok(Poll::Ready(())) => {}
+                Ok(Poll::Pending) => return Poll::Pending,
+                Err(_) => return Poll::Ready(()),
             }
             if ready!(self.stream.poll_shutdown(cx)).is_err() {
                 return Poll::Ready(());

@@ -59,7 +59,8 @@ impl Ruler {
         }
     }
 
-    /// How far a position is from the head. Bytes and age are those of the stretch that it lies in: over-told by less
+    /// How far a position is from the head. The events are the positions in between (where there are holes, too many by
+    /// them). Bytes and age are those of the stretch that it lies in: over-told by less
     /// than a stretch.
     pub(super) fn distance(&self, position: u64, now: Instant) -> Distance {
         if position >= self.head {

@@ -4,6 +4,8 @@ use crate::client::*;
 use longwire::hub::{Hub, HubConfig, LogConfig};
 use longwire_core::log::{Policy, Since};
 use longwire_core::session::{ClientMessage, GapReason};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +14,9 @@ use std::time::Duration;
 const TRANSPORTS: [Form; 3] = [Form::Json, Form::Cbor, Form::Sse];
 /// Events that a reader may be behind in these tests.
 const LIMIT: u64 = 40;
+
+/// The key of the last event.
+const LAST: u64 = 1000;
 
 /// Room for everything that these tests publish: nothing is evicted.
 fn hub(change: impl FnOnce(&mut HubConfig)) -> Arc<Hub> {
@@ -248,6 +253,53 @@ fn a_conflation_goes_on_where_the_socket_was_full() {
         assert!(latest.values().all(|seq| reader.positions().contains(seq)));
         assert!(reader.gaps().windows(2).all(|two| two[0].1 <= two[1].0), "{:?}", reader.gaps());
         assert!(hub.counters().skipped_conflated.load(Relaxed) > 0);
+    }
+}
+
+/// However the reading and the publishing mix: what did not come lies in a gap, which says how many, and the sums agree.
+#[test]
+fn whatever_is_read_or_not_the_account_is_whole() {
+    let mut rng = seeded("slow");
+    for (round, policy) in [Policy::DropOldest, Policy::Conflate].into_iter().cycle().take(6).enumerate() {
+        let form = TRANSPORTS[round % TRANSPORTS.len()];
+        let hub = hub(|config| {
+            config.max_lag_bytes = rng.random_range(1 << 20..4 << 20);
+            config.max_lag_events = rng.random_range(2..200);
+        });
+        let mut reader = Slow::open(&hub, form, policy);
+        let mut publishing = StdRng::seed_from_u64(rng.random());
+        let publisher = {
+            let hub = Arc::clone(&hub);
+            std::thread::spawn(move || {
+                let mut published = Published::default();
+                for _ in 0..600 {
+                    published.body = format!("\"{}\"", "x".repeat(publishing.random_range(0..40_000)));
+                    published.one(&hub, publishing.random_range(0..50));
+                    if publishing.random_bool(0.1) {
+                        publish(&hub, "b", "1");
+                    }
+                }
+                // Whatever the policy, the newest is never skipped.
+                published.one(&hub, LAST);
+                published
+            })
+        };
+        let last =
+            |seen: &Seen| matches!(seen, Seen::Event { key: Some(key), .. } if *key == LAST.to_string());
+        while !reader.seen.last().is_some_and(last) {
+            for _ in 0..rng.random_range(0..200) {
+                let seen = reader.client.must();
+                reader.seen.push(seen);
+                if reader.seen.last().is_some_and(last) {
+                    break;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..50)));
+        }
+        let published = publisher.join().unwrap();
+        println!("{policy} {form:?}: {} came, {} gaps", reader.positions().len(), reader.gaps().len());
+        check(&published, &reader);
+        conserved(&hub, &published);
     }
 }
 
