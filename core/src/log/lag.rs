@@ -1,6 +1,6 @@
 //! How far a reader may be behind the head of its log, and what happens to it there (`PROTOCOL.md` section 5.1).
 
-use super::Policy;
+use super::{Policy, Skip};
 use core::time::Duration;
 
 /// How far a reader is, or may be, behind the head of its log.
@@ -238,18 +238,6 @@ pub struct Pressure {
     pub limit: u64,
     /// Matching events that this connection has skipped so far, as far as they were counted.
     pub skipped: u64,
-}
-
-/// Why events were skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Skip {
-    /// The reader was too far behind.
-    Slow,
-    /// It was, and a later one of the same topic and key takes their place.
-    Conflated,
-    /// The log no longer held them.
-    Evicted,
 }
 
 /// Events that matched and were not delivered, by the reason. They are as many as could be counted: what a log has

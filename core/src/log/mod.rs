@@ -16,14 +16,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod account;
 mod cursor;
 mod lag;
 mod name;
+mod owned;
 mod policy;
 mod topic;
 
+pub use account::{Account, Skip};
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
-pub use lag::{Bounds, Distance, Lag, Next, Pressure, Skip, Skipped};
+pub use lag::{Bounds, Distance, Lag, Next, Pressure, Skipped};
 pub use name::{LogName, MAX_LOG_NAME};
+pub use owned::{PatternName, TopicName};
 pub use policy::{Policy, UnknownPolicy};
 pub use topic::{Key, Level, MAX_DEPTH, MAX_KEY, MAX_TOPIC, NameError, Pattern, Topic};

@@ -2,7 +2,7 @@
 
 use longwire::gateway::GatewayConfig;
 use longwire::gateway::limits::{Bytes, Time};
-use longwire::hub::{HubConfig, LogConfig};
+use longwire::hub::{HubConfig, LogConfig, TopicsFull};
 use std::str::FromStr;
 
 /// All limits: `longwire::gateway::limits` says what happens beyond them.
@@ -69,12 +69,21 @@ pub(crate) struct Limits {
     /// Bytes of the latest events of all topics and keys
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(log().latest_bytes), value_parser = some_bytes)]
     latest_bytes: Bytes,
+    /// Time that the latest event of a topic and key stays
+    #[arg(long, value_name = "TIME", default_value_t = Time(log().latest_age), value_parser = some_time)]
+    latest_age: Time,
+    /// What gives way when the tables of topics and keys are full: what is new (refuse), or what is oldest (forget)
+    #[arg(long, value_name = "WHAT", default_value_t = log().topics_full)]
+    topics_full: TopicsFull,
     /// Newest events, which live readers are served from
     #[arg(long, value_name = "N", default_value_t = log().tail_events, value_parser = at_least_one::<usize>)]
     tail_events: usize,
     /// Bytes of those, and of their encoded forms
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(log().tail_bytes))]
     tail_bytes: Bytes,
+    /// Time that those stay
+    #[arg(long, value_name = "TIME", default_value_t = Time(log().tail_age))]
+    tail_age: Time,
     /// Events in the history of one topic
     #[arg(long, value_name = "N", default_value_t = log().history_events)]
     history_events: usize,
@@ -162,8 +171,11 @@ impl Limits {
                 max_topics: self.max_topic_table,
                 max_keys: self.max_keys,
                 latest_bytes: self.latest_bytes.0,
+                latest_age: self.latest_age.0,
+                topics_full: self.topics_full,
                 tail_events: self.tail_events,
                 tail_bytes: self.tail_bytes.0,
+                tail_age: self.tail_age.0,
                 history_events: self.history_events,
                 history_bytes: self.history_bytes.0,
                 history_age: self.history_age.0,
@@ -204,7 +216,8 @@ mod tests {
         let untouched = parse(&[]);
         assert_eq!(untouched, format!("{:?} {:?}", gateway(), hub()));
         for row in limits::all() {
-            let changed = parse(&[format!("--{}", row.flag), "777".to_owned()]);
+            let value = if row.flag == "topics-full" { "forget" } else { "777" };
+            let changed = parse(&[format!("--{}", row.flag), value.to_owned()]);
             assert_ne!(changed, untouched, "{}", row.flag);
         }
     }

@@ -35,7 +35,7 @@ Each command has its own --help, with examples.";
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Sub(sub::Args),
     Pub(publish::Args),
     Connect(connect::Args),
@@ -45,7 +45,7 @@ impl Command {
     async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Demo(args) => demo::run(args).await,
-            Self::Serve(args) => serve::run(args).await,
+            Self::Serve(args) => serve::run(*args).await,
             Self::Sub(args) => sub::run(args).await,
             Self::Pub(args) => publish::run(args).await,
             Self::Connect(args) => connect::run(args).await,

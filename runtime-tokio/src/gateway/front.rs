@@ -8,7 +8,8 @@ use super::refused::Refused;
 use super::stream::{Kind, refusal};
 use super::wire::Wire;
 use super::{Gateway, RETRY_AFTER};
-use crate::hub::Socket;
+use crate::hub::{Socket, is_silence};
+use crate::net::watch_peer;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use longwire_core::log::LogName;
 use longwire_core::session::Code;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -161,6 +163,9 @@ async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, 
     let config = gateway.config();
     // Without it the connection only is slower.
     let _ = stream.set_nodelay(true);
+    // A long poll says nothing for a minute: the system asks whether there is still somebody.
+    let hub = gateway.hub().config();
+    watch_peer(&stream, hub.heartbeat, hub.heartbeat_timeout);
     let wire = Wire::new(stream, head.into_bytes(), config.request_timeout);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -184,6 +189,9 @@ async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, 
         }
     };
     if let Err(error) = result {
+        if error.source().and_then(|source| source.downcast_ref()).is_some_and(is_silence) {
+            gateway.metrics().vanished.inc();
+        }
         tracing::debug!(%error, "http");
     }
 }

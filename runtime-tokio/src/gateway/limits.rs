@@ -85,7 +85,7 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
 }
 
 fn hub_limits(config: &HubConfig) -> Vec<Limit> {
-    const FULL: &str = "publication refused: `topics_full`";
+    const FULL: &str = "as `--topics-full` says";
     let log = &config.log;
     limit([
         (
@@ -169,6 +169,20 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "log_latest_bytes, publications_refused",
         ),
         (
+            "latest-age",
+            Time(log.latest_age).to_string(),
+            "time that the latest event of a topic and key stays",
+            "it leaves the state; a topic of which nothing else is held is forgotten",
+            "log_latest_dropped, log_forgotten",
+        ),
+        (
+            "topics-full",
+            log.topics_full.to_string(),
+            "what gives way of topics, keys and latest events when they are full: what is new, or with `forget` what is oldest",
+            "publication refused: `topics_full`; or topic forgotten, and whoever may have missed some of it told a `gap`",
+            "publications_refused, log_forgotten",
+        ),
+        (
             "tail-events",
             log.tail_events.to_string(),
             "newest events, which live readers are served from",
@@ -181,6 +195,13 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "bytes of those, and of their encoded forms",
             "as above",
             "log_tail_bytes, log_form_bytes",
+        ),
+        (
+            "tail-age",
+            Time(log.tail_age).to_string(),
+            "time that an event stays among those",
+            "as above; the newest stays",
+            "log_tail_events",
         ),
         (
             "history-events",
@@ -200,7 +221,7 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "history-age",
             Time(log.history_age).to_string(),
             "time that an event stays in a history",
-            "it leaves; the tail and the latest of each topic and key do not ask for age",
+            "it leaves; who resumes from before it is told a `gap`",
             "log_evicted",
         ),
     ])

@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use longwire_core::http::view::Request;
 use longwire_core::log::{Cursor, Since};
-use longwire_core::session::{self, Code, GapReason, Position, Pressure, ServerMessage, json};
+use longwire_core::session::{self, Code, Gap, GapReason, Position, Pressure, ServerMessage, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -90,12 +90,11 @@ impl Gateway {
             match page.gap {
                 // A gap stands before the first event; a later one is for the next poll.
                 Some(_) if events.count > 0 => break true,
-                Some(gap) => events.gap(session::Gap {
-                    from: log.cursor(gap.from),
-                    to: log.cursor(gap.to),
-                    reason: GapReason::Evicted,
-                    skipped: gap.skipped,
-                }),
+                Some(gap) => {
+                    let (from, to) = (log.cursor(gap.from), log.cursor(gap.to));
+                    handle.counters().skipped(GapReason::Evicted, gap.skipped);
+                    events.gap(Gap { from, to, reason: GapReason::Evicted, skipped: gap.skipped });
+                }
                 None => {}
             }
             if !page.records.iter().all(|record| events.count < limit && events.push(record.event())) {
@@ -124,7 +123,7 @@ impl Gateway {
         private: bool,
     ) -> Result<Response, Refused> {
         let state = Self::state(log, selection, None).await?;
-        // Nothing leaves a state: what changes it is newer than all of it. Weak, for `next` may differ.
+        // What comes into a state is newer than all of it, and what leaves makes it smaller. Weak, for `next` may differ.
         let etag = format!("W/\"{:016x}-{}-{}\"", state.epoch, state.count, state.last.unwrap_or(0));
         let scope = if private { "private, max-age=1" } else { "public, max-age=1" };
         let known = request.headers().list("if-none-match").any(|tag| tag == b"*" || is_same(tag, &etag));
@@ -150,8 +149,7 @@ impl Gateway {
         let mut events = Events::new(log.epoch(), Position::Past);
         events.next = until;
         if let Some(from) = reset {
-            let to = log.cursor(until);
-            events.gap(session::Gap { from, to, reason: GapReason::Reset, skipped: None });
+            events.gap(Gap { from, to: log.cursor(until), reason: GapReason::Reset, skipped: None });
         }
         let mut after = 0;
         loop {
@@ -177,7 +175,7 @@ impl Gateway {
 struct Events {
     epoch: u64,
     position: fn(Cursor) -> Position,
-    gap: Option<session::Gap>,
+    gap: Option<Gap>,
     pressure: Option<Pressure>,
     list: Vec<u8>,
     count: usize,
@@ -192,12 +190,12 @@ impl Events {
     }
 
     /// Before the first event. What is missing right behind a gap makes it longer.
-    fn gap(&mut self, mut gap: session::Gap) {
-        if let Some(before) = self.gap {
-            gap.from = before.from;
-            gap.skipped = before.skipped.zip(gap.skipped).map(|(before, more)| before.saturating_add(more));
-        }
-        self.gap = Some(gap);
+    fn gap(&mut self, gap: Gap) {
+        let longer = |before: Gap| {
+            let skipped = before.skipped.zip(gap.skipped).map(|(before, more)| before + more);
+            Gap { from: before.from, skipped, ..gap }
+        };
+        self.gap = Some(self.gap.map_or(gap, longer));
     }
 
     /// Adds an event; false when that would make the body too large, and it is not the first.
@@ -222,9 +220,9 @@ impl Events {
     }
 
     fn finish(self, more: bool) -> Vec<u8> {
-        let gap = self.gap.map(|session::Gap { from, to, reason, skipped }| {
-            let skipped = skipped.map(|skipped| format!(",\"skipped\":{skipped}")).unwrap_or_default();
+        let gap = self.gap.map(|Gap { from, to, reason, skipped }| {
             let reason = reason.as_str();
+            let skipped = skipped.map(|n| format!(",\"skipped\":{n}")).unwrap_or_default();
             format!("\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{reason}\"{skipped}}},")
         });
         let pressure = self.pressure.map(|Pressure { lag, limit, skipped }| {

@@ -2,7 +2,7 @@
 
 use super::Data;
 use bytes::Bytes;
-use longwire_core::log::Cursor;
+use longwire_core::log::{Cursor, TopicName};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ pub struct Event {
     /// Its position.
     pub seq: u64,
     /// Its topic; the text is shared with all events of the topic.
-    pub topic: Arc<str>,
+    pub topic: TopicName<Arc<str>>,
     /// Its key, if it has one.
     pub key: Option<Box<str>>,
     /// Its value.
@@ -22,6 +22,8 @@ pub struct Event {
     pub(super) topic_id: usize,
     /// When it was appended, for the bound on age.
     pub(super) born: Instant,
+    /// What all events up to this one cost, for distances.
+    pub(super) total: u64,
 }
 
 /// What an event is charged beside its body: the structures around it, so that a flood of empty events is bounded
@@ -29,13 +31,17 @@ pub struct Event {
 const OVERHEAD: usize = 192;
 
 impl Event {
-    /// Bytes that it counts for in every budget.
-    pub(super) fn cost(&self) -> usize {
-        let content_type = match &self.data {
+    /// Bytes that it counts for in every budget: its body, key and content type, and the structures around them.
+    pub fn cost(&self) -> usize {
+        Self::cost_of(&self.data, self.key.as_deref())
+    }
+
+    pub(super) fn cost_of(data: &Data, key: Option<&str>) -> usize {
+        let content_type = match data {
             Data::Bytes { content_type, .. } => content_type.len(),
             _ => 0,
         };
-        OVERHEAD + self.data.len() + self.key.as_ref().map_or(0, |key| key.len()) + content_type
+        OVERHEAD + data.len() + key.map_or(0, str::len) + content_type
     }
 }
 

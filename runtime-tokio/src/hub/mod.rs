@@ -24,29 +24,42 @@ mod event;
 mod filter;
 mod grant;
 mod handle;
+mod handover;
 mod input;
 mod log;
 mod outlet;
+mod pulse;
 mod reader;
 mod reads;
-mod ruler;
+mod rtt;
 mod session;
 mod shard;
 mod shared;
 mod socket;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod tcp_info;
 mod trie;
+
+/// What `handover` is made of; its test puts a model of these in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+    pub(super) use tokio::sync::Notify;
+}
 
 pub use data::{BadData, Data};
 pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
-pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
+pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
 pub use reader::Reader;
+pub use rtt::RoundTrips;
 pub use socket::{AsyncStream, Socket};
 
-use longwire_core::log::{Cursor, Distance, Key, LogName, Policy, Since, Skip, Topic};
-use longwire_core::session::Limits;
+pub(crate) use conn::is_silence;
+
+use longwire_core::log::{Cursor, Distance, Key, LogName, Policy, Since, Topic};
+use longwire_core::session::{GapReason, Limits};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
 use outlet::Pins;
@@ -82,7 +95,8 @@ pub struct HubConfig {
     /// A reader is sent a `tick` when nothing else was sent for this long, and a client that is silent for as long
     /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
-    /// How long a client may take to answer before it is given up. Default 10 s; as above.
+    /// How long a client may take to answer before it is given up. Default 10 s; as above. SSE has no answers: there an
+    /// acknowledgement of its system's counts as one, where this one's can tell (Linux, [`Socket::Tcp`]).
     pub heartbeat_timeout: Duration,
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
@@ -165,6 +179,11 @@ impl HubConfig {
         self.policies.iter().copied().find(|policy| self.allows(*policy)).unwrap_or_default()
     }
 
+    /// How long nothing may be heard of a client.
+    fn patience(&self) -> Duration {
+        self.heartbeat + self.heartbeat_timeout
+    }
+
     fn websocket(&self) -> ws::Config {
         ws::Config {
             max_message: self.max_message,
@@ -192,22 +211,29 @@ pub struct Counters {
     pub received_bytes: AtomicU64,
     /// Gaps told.
     pub gaps: AtomicU64,
+    /// Those of them that did not say how many events are missing.
+    pub gaps_uncounted: AtomicU64,
+    /// Events told to be missing because the log no longer held them when a reader came.
+    pub skipped_evicted: AtomicU64,
+    /// Events told to be missing because a reader was too slow.
+    pub skipped_slow: AtomicU64,
+    /// Events told to be missing of which a slow reader got a newer one instead.
+    pub skipped_conflated: AtomicU64,
     /// Times a reader fell behind because its socket was full.
     pub blocked: AtomicU64,
-    /// Events that readers skipped because they were too far behind.
-    pub skipped_slow: AtomicU64,
-    /// Events that readers skipped for a later one of the same topic and key.
-    pub skipped_conflated: AtomicU64,
-    /// Events that a log no longer held when they were asked for, as far as they could be counted.
-    pub skipped_evicted: AtomicU64,
     /// Times that a reader was told pressure.
     pub pressures: AtomicU64,
     /// Connections closed because they were too slow: by their policy, or for the bytes that they pinned.
     pub too_slow: AtomicU64,
     /// Gauge: connections that are not at the head of the log.
     pub lagging: AtomicU64,
-    /// Connections that did not answer in time.
+    /// Connections that were given up because nothing was heard of the client, or it took nothing.
     pub timeouts: AtomicU64,
+    /// From the Pings of the heartbeat to their Pongs.
+    pub websocket_rtt: RoundTrips,
+    /// As the system measures it (smoothed, on Linux, for sockets that are the shard's own), at each tick of an SSE
+    /// connection, which has no Pongs.
+    pub sse_rtt: RoundTrips,
     /// Connections that broke the protocol.
     pub protocol_errors: AtomicU64,
     /// Gauge: WebSocket connections.
@@ -221,14 +247,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Events were skipped.
-    fn skip(&self, skip: Skip, events: u64) {
-        let counter = match skip {
-            Skip::Slow => &self.skipped_slow,
-            Skip::Conflated => &self.skipped_conflated,
-            Skip::Evicted => &self.skipped_evicted,
-        };
-        count(counter, events);
+    /// A gap was told, of so many events if that is known.
+    pub(crate) fn skipped(&self, reason: GapReason, events: Option<u64>) {
+        count(&self.gaps, 1);
+        match (events, reason) {
+            (None, _) => count(&self.gaps_uncounted, 1),
+            (Some(n), GapReason::Slow) => count(&self.skipped_slow, n),
+            (Some(n), GapReason::Conflated) => count(&self.skipped_conflated, n),
+            (Some(n), _) => count(&self.skipped_evicted, n),
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use super::shard::Mail;
 use super::{Filter, Page, PageSize, Shared, count};
 use futures_util::task::AtomicWaker;
-use longwire_core::log::Skip;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,8 +57,6 @@ impl Reader {
             self.position = page.next;
             if let Some(gap) = page.gap {
                 self.told = gap.to;
-                count(&self.shared.counters.gaps, 1);
-                self.shared.counters.skip(Skip::Evicted, gap.skipped.unwrap_or(0));
             }
             if page.gap.is_some() || !page.records.is_empty() || page.next >= self.shared.log.head() {
                 return page;

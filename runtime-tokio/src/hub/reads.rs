@@ -120,7 +120,7 @@ impl Reads {
             skipped = slow.lag.settle();
             slow.conflated = 0;
         });
-        shard.shared.counters.skip(Skip::Conflated, skipped);
+        count(&shard.shared.counters.skipped_conflated, skipped);
     }
 
     /// It has caught up. What it remembers is what it has skipped, if anything.
@@ -194,7 +194,7 @@ impl Session {
             Next::Conflate => {
                 // What lies in a gap that was told is counted already, and what is left of it comes first.
                 let lost = self.reads.lost(shard, reach, log.head(), Skip::Conflated);
-                page = log.latest(&self.reads.filter, position, lost.to, PAGE);
+                page = log.conflated(&self.reads.filter, position, lost.to, lost.to, PAGE);
                 Some(Lost { position, ..lost })
             }
             Next::Pressure | Next::GoOn if page.gap.is_some() => {
@@ -307,15 +307,16 @@ impl Session {
             (Effect::Lost(lost), _) => {
                 reads.told = reads.told.max(lost.to);
                 let skipped = lost.skipped.unwrap_or(0);
-                count(&counters.gaps, 1);
                 if lost.skip == Skip::Conflated {
+                    // How many of them are skipped shows when the reader is past the gap.
+                    counters.skipped(GapReason::Conflated, lost.skipped.map(|_| 0));
                     reads.remember(|slow| {
                         slow.lag.conflate(skipped);
                         slow.conflated = lost.to;
                     });
                 } else {
+                    counters.skipped(lost.reason(), lost.skipped);
                     reads.remember(|slow| slow.lag.skip(lost.skip, skipped));
-                    counters.skip(lost.skip, skipped);
                     reads.pass(shard, lost.position);
                 }
             }
@@ -329,14 +330,12 @@ impl Session {
             }
             (Effect::PastLost { to, skipped }, Some(past)) => {
                 past.told = to;
-                let skipped = skipped.unwrap_or(0);
-                count(&counters.gaps, 1);
-                reads.remember(|slow| slow.lag.skip(Skip::Evicted, skipped));
-                counters.skip(Skip::Evicted, skipped);
+                counters.skipped(GapReason::Evicted, skipped);
+                reads.remember(|slow| slow.lag.skip(Skip::Evicted, skipped.unwrap_or(0)));
             }
             (Effect::Reset, Some(past)) => {
                 past.reset = None;
-                count(&counters.gaps, 1);
+                counters.skipped(GapReason::Reset, None);
             }
             (Effect::CaughtUp, Some(_)) => {
                 reads.pasts.pop_front();
@@ -351,7 +350,8 @@ impl Reads {
     fn page(&self, shard: &Shard, position: u64) -> Page {
         let (log, until) = (&shard.shared.log, self.slow().conflated);
         if position < until {
-            log.latest(&self.filter, position, until, PAGE)
+            // Its gap was told.
+            log.conflated(&self.filter, position, until, until, PAGE)
         } else {
             log.read(&self.filter, position, u64::MAX, self.told, PAGE)
         }

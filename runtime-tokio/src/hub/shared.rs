@@ -1,6 +1,7 @@
 //! One log, and what its shards, publishers and readers have in common. Nothing of it is another log's, so that a log
 //! that is flooded makes its own publishers wait and loses its own past only.
 
+use super::handover::Gate;
 use super::outlet::Pins;
 use super::shard::ShardHandle;
 use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
@@ -10,7 +11,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// What all logs of a hub have in common: how connections are treated, and who is let in.
 #[derive(Clone, Debug)]
@@ -37,9 +37,8 @@ pub(crate) struct Shared {
     next: Arc<AtomicU64>,
     pub(super) pins: Arc<Pins>,
     closing: AtomicBool,
-    /// Somebody waits for the shards to catch up.
-    congested: AtomicBool,
-    caught_up: Notify,
+    /// Where publishers wait for the shards to catch up.
+    gate: Gate,
     numbered: AtomicU64,
 }
 
@@ -57,7 +56,7 @@ impl Shared {
         let Common { config, websocket, authorize, next, pins } = common;
         Ok(Self {
             name: name.into(),
-            log: Log::new(bounds, u64::from_ne_bytes(epoch)).measured(config.max_lag()),
+            log: Log::new(bounds, u64::from_ne_bytes(epoch)),
             counters: Counters::default(),
             shards: (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect(),
             config,
@@ -66,8 +65,7 @@ impl Shared {
             next,
             pins,
             closing: AtomicBool::new(false),
-            congested: AtomicBool::new(false),
-            caught_up: Notify::new(),
+            gate: Gate::default(),
             numbered: AtomicU64::new(0),
         })
     }
@@ -87,12 +85,7 @@ impl Shared {
 
     /// Whether publishers have to wait. Then [`relieved`](Self::relieved) wakes them.
     pub(super) fn is_congested(&self) -> bool {
-        if !self.is_behind() {
-            return false;
-        }
-        // Said before the second look: a shard that catches up in between sees that somebody waits, or is seen.
-        self.congested.store(true, Ordering::SeqCst);
-        self.is_behind()
+        self.gate.is_shut(|| self.is_behind())
     }
 
     /// Whether a shard is more than half the tail behind.
@@ -101,23 +94,14 @@ impl Shared {
         position.is_some_and(|position| position < self.log.half())
     }
 
+    /// Waits until publishers may go on. Cancel-safe.
     pub(super) async fn admitted(&self) {
-        loop {
-            let notified = self.caught_up.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if !self.is_congested() {
-                return;
-            }
-            notified.await;
-        }
+        self.gate.pass(|| self.is_behind()).await;
     }
 
     /// A shard finished a round: whoever waited may look again.
     pub(super) fn relieved(&self) {
-        if self.congested.load(Ordering::SeqCst) && !self.is_congested() {
-            self.congested.store(false, Ordering::SeqCst);
-            self.caught_up.notify_waiters();
+        if self.gate.open(|| self.is_behind()) {
             // Connections that were not read meanwhile are woken by their own shards.
             self.shards.iter().for_each(ShardHandle::flag);
         }
@@ -182,7 +166,7 @@ mod tests {
         assert!(quiet.admitted().now_or_never().is_some());
         // What relieves one log is no relief for another, and wakes nobody there.
         quiet.relieved();
-        assert!(flooded.admitted().now_or_never().is_none() && !quiet.congested.load(Ordering::SeqCst));
+        assert!(flooded.admitted().now_or_never().is_none() && quiet.admitted().now_or_never().is_some());
         assert_ne!(flooded.log.epoch(), quiet.log.epoch());
     }
 }

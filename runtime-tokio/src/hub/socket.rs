@@ -1,5 +1,7 @@
 //! What a shard writes to: its own TCP sockets at once, anything else by way of the connection's task.
 
+use super::HubConfig;
+use super::pulse::TcpState;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -37,8 +39,9 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Takes the socket over; `unsent` and `send_buffer` bound what the kernel holds for a slow peer.
-    pub(super) fn new(socket: Socket, unsent: u32, send_buffer: usize) -> io::Result<Self> {
+    /// Takes the socket over, and bounds what the kernel holds for a slow peer, and how long it holds on to what the peer
+    /// does not acknowledge, also when this end has closed the socket.
+    pub(super) fn new(socket: Socket, config: &HubConfig) -> io::Result<Self> {
         match socket {
             Socket::Tcp(tcp) => {
                 tcp.set_nonblocking(true)?;
@@ -47,10 +50,14 @@ impl Stream {
                 let socket = socket2::SockRef::from(&tcp);
                 // Not every platform has it, and nothing but memory depends on it.
                 #[cfg(any(target_os = "linux", target_os = "android"))]
-                socket.set_tcp_notsent_lowat(unsent)?;
-                let _ = unsent;
-                if send_buffer > 0 {
-                    socket.set_send_buffer_size(send_buffer)?;
+                {
+                    socket.set_tcp_notsent_lowat(config.unsent)?;
+                    // It counts milliseconds, in an int.
+                    let patience = config.patience().min(Duration::from_millis(i32::MAX as u64));
+                    socket.set_tcp_user_timeout(Some(patience))?;
+                }
+                if config.send_buffer > 0 {
+                    socket.set_send_buffer_size(config.send_buffer)?;
                 }
                 Ok(Self::Direct(tcp))
             }
@@ -64,6 +71,15 @@ impl Stream {
             // If it cannot be had, the kernel gives up later.
             let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// What the system knows of the peer, if it can be asked.
+    pub(super) fn tcp_state(&self) -> Option<TcpState> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Self::Direct(tcp) = self {
+            return super::tcp_info::tcp_state(std::os::fd::AsFd::as_fd(tcp));
+        }
+        None
     }
 
     /// Whether the shard may write without a task.
