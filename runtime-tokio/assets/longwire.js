@@ -210,7 +210,8 @@ export class Subscriber extends EventTarget {
   }
 
   #backoff(ending, link) {
-    return backoff(ending, this.#attempts++, link.openedAt === null ? 0 : this.#spread);
+    this.#spread = ending.window || this.#spread;
+    return backoff(ending, this.#attempts++, this.#spread, link.lived());
   }
 
   /** Tries the better rungs beside the connection that works, and moves to the first that opens. */
@@ -244,11 +245,15 @@ export class Subscriber extends EventTarget {
   }
 }
 
-/** Section 11, step 5: what the server asked for, otherwise full jitter, over at least `spread` ms. */
-function backoff({ retry_after = 0, window = 0 }, attempts, spread) {
-  const asked = retry_after + Math.random() * window;
-  const cap = Math.max(spread, Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** attempts));
-  return asked > 0 ? { delay: asked, firm: true } : { delay: Math.random() * cap, firm: false };
+/**
+ * How long to wait (section 11.1), and whether the server asked for it. `spread` is the window that it told last, `lived` for
+ * how many ms the connection had lived.
+ */
+function backoff({ retry_after = 0, window = 0 }, attempts, spread, lived) {
+  const own = Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** attempts);
+  const tooSoon = window > 0 ? 0 : Math.max(0, spread - lived);
+  const over = tooSoon > 0 ? own : Math.max(spread, own);
+  return { delay: Math.max(retry_after, tooSoon) + Math.random() * over, firm: retry_after + window > 0 };
 }
 
 /** What a server refused: `code`, `permanent`, `retry_after` (ms) of section 9. */
@@ -447,7 +452,8 @@ export class Publisher extends EventTarget {
         return;
       }
       if (wanted === "auto") this.#judge(transport, link, ending);
-      const wait = backoff(ending, this.#attempts++, link.openedAt === null ? 0 : this.#spread);
+      this.#spread = ending.window || this.#spread;
+      const wait = backoff(ending, this.#attempts++, this.#spread, link.lived());
       this.#become({ name: "waiting", transport, ...wait, code: ending.code, message: ending.message });
       await sleep(wait.delay, turn.signal);
     }
@@ -495,8 +501,7 @@ export class Publisher extends EventTarget {
     if (type === "hello") {
       this.#spread = envelope.window ?? 0;
       this.#maxInflight = envelope.limits?.max_inflight ?? Infinity;
-      // Taken before this connection, and never refused: only the acknowledgement was lost.
-      for (const one of this.#outbox.filter((one) => one.n <= (envelope.publisher_n ?? 0) && !one.refused)) this.#settle(one);
+      // `publisher_n` settles nothing: below it there may be what was refused, with a `nack` that was lost (section 5.2).
       this.#wake();
     } else if (type === "ack") {
       for (const one of this.#outbox.filter((one) => one.n <= n && one.sent)) this.#settle(one);
@@ -624,6 +629,11 @@ class Link {
     clearTimeout(this.#watchdog);
     const silent = { code: "silent", message: `nothing was heard for ${within / 1_000} s` };
     this.#watchdog = setTimeout(() => this.end(silent), Math.min(within, MAX_DELAY));
+  }
+
+  /** For how many ms it has been open. */
+  lived() {
+    return this.openedAt === null ? 0 : performance.now() - this.openedAt;
   }
 
   open() {

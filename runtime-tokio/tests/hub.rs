@@ -60,6 +60,7 @@ impl Reader {
             subscription: Some((filter(patterns), since)),
             policy: Policy::default(),
             grant: Grant::open(),
+            publisher: None,
             permit: Box::new(()),
         });
         let decoder = Decoder::new(1 << 20);
@@ -325,7 +326,7 @@ fn a_hub_that_closes_says_bye_and_ends() {
 
 #[test]
 fn a_grant_that_ends_ends_the_stream() {
-    let hub = hub(|_| {});
+    let hub = hub(|config| config.reconnect_window = Duration::ZERO);
     let (client, server) = pair();
     let expires = tokio::time::Instant::now() + Duration::from_millis(50);
     hub.adopt(Adoption {
@@ -337,6 +338,7 @@ fn a_grant_that_ends_ends_the_stream() {
         subscription: Some((filter(&["a"]), Since::Now)),
         policy: Policy::default(),
         grant: Grant { expires: Some(expires), ..Grant::open() },
+        publisher: None,
         permit: Box::new(()),
     });
     let mut text = String::new();

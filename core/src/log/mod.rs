@@ -1,4 +1,5 @@
-//! Where things stand in a log, and what they are called: cursors, topics, patterns, keys, and the names of logs.
+//! Where things stand in a log, what they are called, and how fast they may come: cursors, topics, patterns, keys, the
+//! names of logs, rates.
 //!
 //! Everything here is a checked view of text that somebody else stores. A [`Topic`] or a [`Pattern`] that exists
 //! is valid, so nothing behind it has to check again.
@@ -22,6 +23,7 @@ mod lag;
 mod name;
 mod owned;
 mod policy;
+mod rate;
 mod topic;
 
 pub use account::{Account, Skip};
@@ -30,4 +32,5 @@ pub use lag::{Bounds, Distance, Lag, Next, Pressure, Skipped};
 pub use name::{LogName, MAX_LOG_NAME};
 pub use owned::{PatternName, TopicName};
 pub use policy::{Policy, UnknownPolicy};
+pub use rate::{Bound, Bucket, OverQuota, Quota, QuotaConfig, Rate};
 pub use topic::{Key, Level, MAX_DEPTH, MAX_KEY, MAX_TOPIC, NameError, Pattern, Topic};

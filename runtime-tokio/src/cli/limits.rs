@@ -3,7 +3,10 @@
 use longwire::gateway::GatewayConfig;
 use longwire::gateway::limits::{Bytes, Time};
 use longwire::hub::{HubConfig, LogConfig, TopicsFull};
+use longwire_core::log::{QuotaConfig, Rate};
+use longwire_core::session::publisher::WINDOW;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// All limits: `longwire::gateway::limits` says what happens beyond them.
 #[derive(clap::Args)]
@@ -24,9 +27,6 @@ pub(crate) struct Limits {
     /// Time for a request's body, and for a client to take some of its answer
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().request_timeout), value_parser = some_time)]
     request_timeout: Time,
-    /// Time over which clients are told to come back after a stop
-    #[arg(long, value_name = "TIME", default_value_t = Time(gateway().drain))]
-    drain: Time,
     /// Threads that own the connections; 0: one a core, up to four
     #[arg(long, value_name = "N", default_value_t = 0)]
     shards: usize,
@@ -36,6 +36,33 @@ pub(crate) struct Limits {
     /// Patterns on one connection
     #[arg(long, value_name = "N", default_value_t = hub().max_topics, value_parser = at_least_one::<usize>)]
     max_topics: usize,
+    /// Publications of one connection that are not acknowledged
+    #[arg(long, value_name = "N", default_value_t = hub().max_inflight, value_parser = clap::value_parser!(u64).range(1..=WINDOW))]
+    max_inflight: u64,
+    /// Publications of one connection in a second
+    #[arg(long, value_name = "N", default_value_t = rate(hub().quota.messages), value_parser = at_least_one::<u64>)]
+    max_rate: u64,
+    /// Bytes that one connection publishes in a second: data, topics and keys
+    #[arg(long, value_name = "BYTES", default_value_t = byte_rate(hub().quota.bytes), value_parser = some_bytes)]
+    max_byte_rate: Bytes,
+    /// Publications to one topic in a second
+    #[arg(long, value_name = "N", default_value_t = rate(hub().topic_quota.messages), value_parser = at_least_one::<u64>)]
+    max_topic_rate: u64,
+    /// Bytes that are published to one topic in a second
+    #[arg(long, value_name = "BYTES", default_value_t = byte_rate(hub().topic_quota.bytes), value_parser = some_bytes)]
+    max_topic_byte_rate: Bytes,
+    /// Silence for which these four may be made up at once
+    #[arg(long, value_name = "TIME", default_value_t = Time(BURST), value_parser = some_time)]
+    burst: Time,
+    /// Publishers whose numbers a log remembers
+    #[arg(long, value_name = "N", default_value_t = hub().max_publishers, value_parser = at_least_one::<usize>)]
+    max_publishers: usize,
+    /// Values of `Idempotency-Key` that a log remembers
+    #[arg(long, value_name = "N", default_value_t = hub().max_idempotency_keys, value_parser = at_least_one::<usize>)]
+    max_idempotency_keys: usize,
+    /// Time for which it remembers one
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().idempotency_age), value_parser = some_time)]
+    idempotency_age: Time,
     /// Silence before a `tick`, and before a client is asked whether it lives
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat), value_parser = some_time)]
     heartbeat: Time,
@@ -60,6 +87,9 @@ pub(crate) struct Limits {
     /// Bytes that the kernel holds for a stream, sent or not; 0 leaves it to the system
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(hub().send_buffer), value_parser = a_send_buffer)]
     send_buffer: Bytes,
+    /// Time over which clients come back when all are cut off together
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().reconnect_window))]
+    reconnect_window: Time,
     /// Topics
     #[arg(long, value_name = "N", default_value_t = log().max_topics, value_parser = at_least_one::<usize>)]
     max_topic_table: usize,
@@ -141,7 +171,28 @@ fn some_time(text: &str) -> Result<Time, &'static str> {
     if time.0.is_zero() { Err("a time above zero, such as 10s or 500ms") } else { Ok(time) }
 }
 
+/// As the library has it: the two seconds' worth of the rates in [`HubConfig`].
+const BURST: Duration = Duration::from_secs(2);
+
+fn rate(rate: Option<Rate>) -> u64 {
+    rate.map_or(u64::MAX, Rate::per_second)
+}
+
+fn byte_rate(of: Option<Rate>) -> Bytes {
+    Bytes(usize::try_from(rate(of)).unwrap_or(usize::MAX))
+}
+
 impl Limits {
+    fn quota(&self, messages: u64, bytes: Bytes) -> QuotaConfig {
+        // At least one, or nothing could ever be published.
+        let burst = |per_second: u64| {
+            let millis = u64::try_from(self.burst.0.as_millis()).unwrap_or(u64::MAX);
+            (per_second.saturating_mul(millis) / 1000).max(1)
+        };
+        let rate = |per_second: u64| Rate::new(per_second, burst(per_second));
+        QuotaConfig { messages: rate(messages), bytes: rate(bytes.0 as u64) }
+    }
+
     pub(crate) fn gateway(&self) -> GatewayConfig {
         GatewayConfig {
             max_connections: self.max_connections,
@@ -149,7 +200,6 @@ impl Limits {
             max_head: self.max_head.0,
             handshake_timeout: self.handshake_timeout.0,
             request_timeout: self.request_timeout.0,
-            drain: self.drain.0,
             ..gateway()
         }
     }
@@ -159,6 +209,12 @@ impl Limits {
             shards: if self.shards == 0 { hub().shards } else { self.shards },
             max_message: self.max_message.0 as u64,
             max_topics: self.max_topics,
+            max_inflight: self.max_inflight,
+            quota: self.quota(self.max_rate, self.max_byte_rate),
+            topic_quota: self.quota(self.max_topic_rate, self.max_topic_byte_rate),
+            max_publishers: self.max_publishers,
+            max_idempotency_keys: self.max_idempotency_keys,
+            idempotency_age: self.idempotency_age.0,
             heartbeat: self.heartbeat.0,
             heartbeat_timeout: self.heartbeat_timeout.0,
             max_lag_events: self.max_lag_events,
@@ -167,6 +223,7 @@ impl Limits {
             max_pinned_bytes: self.max_pinned_bytes.0,
             unsent: u32::try_from(self.max_unsent.0).unwrap_or(u32::MAX),
             send_buffer: self.send_buffer.0,
+            reconnect_window: self.reconnect_window.0,
             log: LogConfig {
                 max_topics: self.max_topic_table,
                 max_keys: self.max_keys,

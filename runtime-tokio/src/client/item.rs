@@ -81,6 +81,8 @@ pub(super) enum Arrival {
     Hello {
         heartbeat: Duration,
         max_inflight: u64,
+        /// Over which time to come back when the gateway goes away without a word.
+        window: Option<Duration>,
     },
     Bye(Refusal),
     /// Something was refused, and the connection goes on.
@@ -95,8 +97,8 @@ impl From<session::ServerMessage<'_>> for Arrival {
     fn from(message: session::ServerMessage<'_>) -> Self {
         use session::ServerMessage as M;
         match message {
-            M::Hello { heartbeat, limits, .. } => {
-                Self::Hello { heartbeat, max_inflight: limits.max_inflight }
+            M::Hello { heartbeat, limits, window, .. } => {
+                Self::Hello { heartbeat, max_inflight: limits.max_inflight, window }
             }
             M::Event(event) => Self::Event(event.into()),
             M::CaughtUp { at, .. } => Self::CaughtUp(at),

@@ -76,6 +76,15 @@ impl Session {
         }
     }
 
+    /// The time over which clients come back when the gateway goes away without a word, if it said one.
+    pub(super) fn window(&self) -> Option<Duration> {
+        match self {
+            Self::WebSocket(socket) => socket.window,
+            Self::Sse(stream) => stream.window,
+            Self::Poll(_) => None,
+        }
+    }
+
     /// What arrives next. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Arrival, End> {
         match self {
@@ -133,6 +142,8 @@ pub(super) struct Socket {
     pub(super) socket: WebSocket<NetStream>,
     silence: Silence,
     pub(super) echo: Echo,
+    /// The time over which clients come back, as `hello` says it.
+    window: Option<Duration>,
 }
 
 /// The round-trip time of Pings of ours.
@@ -184,7 +195,7 @@ impl Socket {
         }
         let socket =
             websocket::connect(&endpoint.websocket_url(path), &options).await.map_err(Error::from)?;
-        Ok(Self { socket, silence: silence(HEARTBEAT), echo: Echo::default() })
+        Ok(Self { socket, silence: silence(HEARTBEAT), echo: Echo::default(), window: None })
     }
 
     /// What arrives next; control frames are signs of life. Cancel-safe.
@@ -208,9 +219,10 @@ impl Socket {
                 Some(Err(error)) => return Err(Error::from(error).into()),
                 None => return Err(Error::Ended.into()),
             };
-            if let Arrival::Hello { heartbeat, .. } = arrival {
+            if let Arrival::Hello { heartbeat, window, .. } = arrival {
                 self.silence = silence(heartbeat);
                 self.echo.ask(&mut self.socket);
+                self.window = window;
             }
             return Ok(arrival);
         }
@@ -220,6 +232,7 @@ impl Socket {
 /// SSE (section 7).
 pub(super) struct Stream {
     events: EventStream,
+    window: Option<Duration>,
 }
 
 impl Stream {
@@ -227,7 +240,7 @@ impl Stream {
         let path = stream_path(endpoint, topics, since, "");
         let mut events = EventStream::open(endpoint, &path, &[]).await?;
         events.silence = Some(silence(HEARTBEAT));
-        let mut stream = Self { events };
+        let mut stream = Self { events, window: None };
         match stream.next().await? {
             Arrival::Hello { .. } => Ok(stream),
             // A refusal that can change in time has status 200, so that an EventSource comes back.
@@ -238,12 +251,15 @@ impl Stream {
 
     async fn next(&mut self) -> Result<Arrival, End> {
         let Some(event) = self.events.next().await? else {
-            let told = self.events.retry().map(|retry| (retry, Duration::ZERO));
+            // Who knows the window needs no time of its own, which is drawn for those that do not.
+            let retry = self.events.retry().filter(|_| self.window.is_none());
+            let told = retry.map(|retry| (retry, Duration::ZERO));
             return Err(End { error: Error::Ended, told });
         };
         let arrival = decode(event.data)?;
-        if let Arrival::Hello { heartbeat, .. } = arrival {
+        if let Arrival::Hello { heartbeat, window, .. } = arrival {
             self.events.silence = Some(silence(heartbeat));
+            self.window = window;
         }
         Ok(arrival)
     }

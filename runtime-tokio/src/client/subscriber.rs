@@ -379,6 +379,9 @@ impl Work {
         };
         let now = self.now();
         self.backoff.connected(now);
+        if let Some(window) = session.window() {
+            self.backoff.spread(window);
+        }
         self.emit(Item::State(State::Connected(transport))).await;
         self.read(session).await
     }

@@ -4,6 +4,7 @@
 
 use super::GatewayConfig;
 use crate::hub::HubConfig;
+use longwire_core::log::Rate;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -74,17 +75,11 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
             "408 `request_timeout`; connection closed",
             "requests",
         ),
-        (
-            "drain",
-            Time(config.drain).to_string(),
-            "time over which clients come back after a stop",
-            "`bye` `draining` with this window",
-            "",
-        ),
     ])
 }
 
 fn hub_limits(config: &HubConfig) -> Vec<Limit> {
+    const OVER: &str = "429 or `nack` `over_quota`; from half of the burst on `pressure`";
     const FULL: &str = "as `--topics-full` says";
     let log = &config.log;
     limit([
@@ -108,6 +103,69 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "patterns on one connection",
             "400 or `error` `too_many_topics`",
             "requests",
+        ),
+        (
+            "max-inflight",
+            config.max_inflight.to_string(),
+            "publications of one connection that are not acknowledged; at most 1024",
+            "the connection is not read until they are",
+            "",
+        ),
+        (
+            "max-rate",
+            per_second(config.quota.messages).to_string(),
+            "publications of one connection in a second",
+            OVER,
+            "over_rate",
+        ),
+        (
+            "max-byte-rate",
+            Bytes(bytes_per_second(config.quota.bytes)).to_string(),
+            "bytes that one connection publishes in a second: data, topics and keys",
+            OVER,
+            "over_byte_rate",
+        ),
+        (
+            "max-topic-rate",
+            per_second(config.topic_quota.messages).to_string(),
+            "publications to one topic in a second",
+            OVER,
+            "over_topic_rate",
+        ),
+        (
+            "max-topic-byte-rate",
+            Bytes(bytes_per_second(config.topic_quota.bytes)).to_string(),
+            "bytes that are published to one topic in a second",
+            OVER,
+            "over_topic_byte_rate",
+        ),
+        (
+            "burst",
+            Time(burst(config.quota.messages)).to_string(),
+            "silence for which these four may be made up at once",
+            "as above",
+            "",
+        ),
+        (
+            "max-publishers",
+            config.max_publishers.to_string(),
+            "publishers whose numbers a log remembers",
+            "the one that was silent longest is forgotten: what it sends again may be stored twice",
+            "publishers, publishers_forgotten",
+        ),
+        (
+            "max-idempotency-keys",
+            config.max_idempotency_keys.to_string(),
+            "values of `Idempotency-Key` that a log remembers",
+            "the oldest is forgotten, as above",
+            "idempotency_keys",
+        ),
+        (
+            "idempotency-age",
+            Time(config.idempotency_age).to_string(),
+            "time for which it remembers one",
+            "as above",
+            "idempotency_keys",
         ),
         (
             "heartbeat",
@@ -158,6 +216,13 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "bytes that the kernel holds for a stream, sent or not (`SO_SNDBUF`); 0 leaves it to the system",
             "as above",
             "blocked, lagging",
+        ),
+        (
+            "reconnect-window",
+            Time(config.reconnect_window).to_string(),
+            "time over which clients come back when all are cut off together",
+            "told in `hello` and `bye`; refused clients come after it",
+            "",
         ),
         ("max-topic-table", log.max_topics.to_string(), "topics", FULL, "log_topics, publications_refused"),
         ("max-keys", log.max_keys.to_string(), "topics and keys", FULL, "log_keys, publications_refused"),
@@ -225,6 +290,19 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "log_evicted",
         ),
     ])
+}
+
+fn per_second(rate: Option<Rate>) -> u64 {
+    rate.map_or(u64::MAX, Rate::per_second)
+}
+
+fn bytes_per_second(rate: Option<Rate>) -> usize {
+    usize::try_from(per_second(rate)).unwrap_or(usize::MAX)
+}
+
+/// How many seconds' worth of a rate its burst is.
+fn burst(rate: Option<Rate>) -> Duration {
+    rate.map_or(Duration::ZERO, |rate| Duration::from_secs(rate.burst() / rate.per_second()))
 }
 
 /// The table, in Markdown.

@@ -98,33 +98,45 @@ type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 /// A log's name, what happened in it, and what it holds.
 type Snapshot<'h> = (&'h str, &'h Counters, LogStats);
 
-const COUNTERS: &[Row<Counters>] =
-    &[
-        ("published", "Events appended to the log.", |c| get(&c.published)),
-        ("publications_refused", "Publications refused.", |c| get(&c.refused)),
-        ("delivered", "Events written to readers.", |c| get(&c.delivered)),
-        ("sent_bytes", "Bytes written to streams.", |c| get(&c.sent_bytes)),
-        ("writes", "Writes to streams.", |c| get(&c.writes)),
-        ("received_bytes", "Bytes read from streams.", |c| get(&c.received_bytes)),
-        ("gaps", "Gaps told to readers.", |c| get(&c.gaps)),
-        ("gaps_uncounted", "Gaps that did not say how many events are missing.", |c| get(&c.gaps_uncounted)),
-        ("skipped_evicted", "Events told to be missing: the log no longer held them.", |c| {
-            get(&c.skipped_evicted)
-        }),
-        ("skipped_slow", "Events told to be missing: the reader was too slow.", |c| get(&c.skipped_slow)),
-        ("skipped_conflated", "Events told to be missing: a slow reader got a newer one.", |c| {
-            get(&c.skipped_conflated)
-        }),
-        ("pressures", "Times that a reader was told that it is behind.", |c| get(&c.pressures)),
-        ("too_slow", "Streams closed because they were too far behind, or pinned too much.", |c| {
-            get(&c.too_slow)
-        }),
-        ("blocked", "Times that a reader fell behind because its socket was full.", |c| get(&c.blocked)),
-        ("timeouts", "Streams that were given up because the client was silent.", |c| get(&c.timeouts)),
-        ("protocol_errors", "Streams that broke the protocol.", |c| get(&c.protocol_errors)),
-    ];
+const COUNTERS: &[Row<Counters>] = &[
+    ("published", "Events appended to the log.", |c| get(&c.published)),
+    ("publications_refused", "Publications refused.", |c| get(&c.refused)),
+    ("publications_repeated", "Publications that had been stored before.", |c| get(&c.repeated)),
+    ("publications_out_of_window", "Publications refused: out_of_window.", |c| get(&c.out_of_window)),
+    ("over_rate", "Publications refused: over max_rate.", |c| get(&c.over_rate)),
+    ("over_byte_rate", "Publications refused: over max_byte_rate.", |c| get(&c.over_byte_rate)),
+    ("over_topic_rate", "Publications refused: over max_topic_rate.", |c| get(&c.over_topic_rate)),
+    ("over_topic_byte_rate", "Publications refused: over max_topic_byte_rate.", |c| {
+        get(&c.over_topic_byte_rate)
+    }),
+    ("publishers_forgotten", "Publishers forgotten for others that came.", |c| get(&c.publishers_forgotten)),
+    ("delivered", "Events written to readers.", |c| get(&c.delivered)),
+    ("sent_bytes", "Bytes written to streams.", |c| get(&c.sent_bytes)),
+    ("writes", "Writes to streams.", |c| get(&c.writes)),
+    ("received_bytes", "Bytes read from streams.", |c| get(&c.received_bytes)),
+    ("gaps", "Gaps told to readers.", |c| get(&c.gaps)),
+    ("gaps_uncounted", "Gaps that did not say how many events are missing.", |c| get(&c.gaps_uncounted)),
+    ("skipped_evicted", "Events told to be missing: the log no longer held them.", |c| {
+        get(&c.skipped_evicted)
+    }),
+    ("skipped_slow", "Events told to be missing: the reader was too slow.", |c| get(&c.skipped_slow)),
+    ("skipped_conflated", "Events told to be missing: a slow reader got a newer one.", |c| {
+        get(&c.skipped_conflated)
+    }),
+    ("pressures", "Times that a reader was told that it is behind.", |c| get(&c.pressures)),
+    (
+        "too_slow",
+        "Streams closed because they were too far behind, or pinned too much.",
+        |c| get(&c.too_slow),
+    ),
+    ("blocked", "Times that a reader fell behind because its socket was full.", |c| get(&c.blocked)),
+    ("timeouts", "Streams that were given up because the client was silent.", |c| get(&c.timeouts)),
+    ("protocol_errors", "Streams that broke the protocol.", |c| get(&c.protocol_errors)),
+];
 
 const GAUGES: &[Row<Counters>] = &[
+    ("publishers", "Publishers whose numbers are remembered.", |c| get(&c.publishers)),
+    ("idempotency_keys", "Values of Idempotency-Key that are remembered.", |c| get(&c.idempotency_keys)),
     ("websockets", "WebSocket connections.", |c| get(&c.websockets)),
     ("sse", "SSE connections.", |c| get(&c.sse)),
     ("lagging", "Streams that are not at the head of the log.", |c| get(&c.lagging)),

@@ -6,6 +6,7 @@ use longwire_core::http::query::{DecodeError, Encoded, pairs};
 use longwire_core::http::view::Request;
 use longwire_core::log::{Cursor, Pattern, Policy, Since, UnknownPolicy};
 use longwire_core::session::Code;
+use longwire_core::session::publisher::Incarnation;
 use std::time::Duration;
 
 /// Events that one poll may ask for.
@@ -22,6 +23,7 @@ pub(super) struct Selection {
     pub(super) wait: Duration,
     pub(super) limit: usize,
     policy: Option<Policy>,
+    pub(super) publisher: Option<Incarnation>,
 }
 
 impl Selection {
@@ -55,7 +57,11 @@ impl Selection {
                 _ => return Err(Refused::bad_request(UnknownPolicy.as_str())),
             },
         };
-        Ok(Self { filter, since, wait, limit, policy })
+        let publisher = match once(query, "publisher")? {
+            Some(publisher) => Some(incarnation(&decode(publisher, Code::BadRequest)?)?),
+            None => None,
+        };
+        Ok(Self { filter, since, wait, limit, publisher, policy })
     }
 
     /// What happens when this reader is too far behind.
@@ -113,6 +119,10 @@ pub(super) fn decode(value: Encoded<'_>, otherwise: Code) -> Result<String, Refu
     })
 }
 
+fn incarnation(text: &str) -> Result<Incarnation, Refused> {
+    text.parse().map_err(|_| Refused::bad_request("publisher is 16 lowercase hexadecimal digits"))
+}
+
 /// A whole number; one beyond 64 bits counts as the largest.
 fn number(query: &str, name: &str) -> Result<Option<u64>, Refused> {
     let Some(value) = once(query, name)? else { return Ok(None) };
@@ -141,6 +151,8 @@ mod tests {
 
     #[test]
     fn the_query_is_form_encoded() {
+        let publisher = parse("publisher=9f86d081884c7d6%35").unwrap().publisher;
+        assert_eq!(publisher, Some(Incarnation(0x9f86_d081_884c_7d65)));
         let selection = parse("topic=a%2Fb+c&unknown=%zz&topic=**&since=latest&w%61it=7&limit=9").unwrap();
         assert_eq!(selection.filter.patterns().collect::<Vec<_>>(), ["**", "a/b c"]);
         assert_eq!(selection.since, Some(Since::Latest));
@@ -206,6 +218,12 @@ mod tests {
             ("policy=drop_newest", Code::BadRequest),
             ("policy=Conflate", Code::BadRequest),
             ("policy=conflate&policy=conflate", Code::BadRequest),
+            ("publisher=", Code::BadRequest),
+            ("publisher=9f86d081884c7d6", Code::BadRequest),
+            ("publisher=9f86d081884c7d650", Code::BadRequest),
+            ("publisher=9F86D081884C7D65", Code::BadRequest),
+            ("publisher=%ff86d081884c7d65", Code::BadRequest),
+            ("publisher=9f86d081884c7d65&publisher=9f86d081884c7d65", Code::BadRequest),
         ] {
             assert_eq!(parse(query), Err(code), "{query}");
         }

@@ -18,8 +18,10 @@ use longwire_core::http::view::Request;
 use longwire_core::http::write;
 use longwire_core::log::{Policy, Since};
 use longwire_core::session::Code;
+use longwire_core::session::publisher::Incarnation;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::io::ReaderStream;
 
 /// Bytes of a stream that wait in the body of a response.
@@ -61,6 +63,7 @@ pub(super) struct Opening<'b> {
     subscription: Option<(Filter, Since)>,
     policy: Policy,
     grant: Grant,
+    publisher: Option<Incarnation>,
     upgrade: Option<(Upgrade<'b>, Option<&'static str>)>,
     deflate: Option<(Agreed, ExtensionText)>,
     fields: Vec<Field>,
@@ -112,6 +115,7 @@ impl Gateway {
             subscription,
             policy,
             grant,
+            publisher: selection.publisher,
             upgrade: upgrade.map(|(upgrade, _, chosen)| (upgrade, chosen)),
             fields,
         })
@@ -133,12 +137,18 @@ impl Gateway {
             },
             (Ok(opening), _) => self.respond_with_body(opening, permit),
             (Err(refused), Kind::Sse) if refused.is_told_in_event() => {
-                let mut response = Response::new(Body::from(refused.stream(self.hub().config().retry)));
+                let mut response = Response::new(Body::from(refused.stream(self.retry())));
                 put_all(response.headers_mut(), sse_fields());
                 response
             }
             (Err(refused), _) => refused.into_response(),
         }
+    }
+
+    /// What an `EventSource` is told to wait.
+    fn retry(&self) -> Duration {
+        let config = self.hub().config();
+        config.come_back(config.retry)
     }
 
     fn respond_with_upgrade(
@@ -193,7 +203,7 @@ impl Opening<'_> {
         self,
         permit: Option<Arc<Permit>>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
-        let Self { log, protocol, deflate, subscription, policy, grant, .. } = self;
+        let Self { log, protocol, deflate, subscription, policy, grant, publisher, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
         move |socket, head, early| {
@@ -206,6 +216,7 @@ impl Opening<'_> {
                 subscription,
                 policy,
                 grant,
+                publisher,
                 permit,
             });
         }
@@ -245,7 +256,7 @@ pub(super) fn refusal(
     }
     let fields: Vec<Field> = cors(origin).chain(sse_fields()).collect();
     let mut bytes = stream_head(fields.iter().map(|(name, value)| (*name, &**value)));
-    bytes.extend(refused.stream(gateway.hub().config().retry));
+    bytes.extend(refused.stream(gateway.retry()));
     (200, bytes)
 }
 

@@ -82,8 +82,18 @@ enum Phase {
 
 impl Conn {
     pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
-        let Adoption { socket, head, early, protocol, deflate, subscription, policy, grant, permit } =
-            adoption;
+        let Adoption {
+            socket,
+            head,
+            early,
+            protocol,
+            deflate,
+            subscription,
+            policy,
+            grant,
+            publisher,
+            permit,
+        } = adoption;
         let config = &shard.shared.config;
         let stream = Stream::new(socket, config)?;
         let pulse = Pulse::new(&stream);
@@ -116,7 +126,7 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, shard.shared.number(), form, grant, subscription, policy),
+            session: Session::new(id, shard.shared.number(), form, grant, publisher, subscription, policy),
             stream,
             ws,
             rest,

@@ -28,9 +28,11 @@ mod handover;
 mod input;
 mod log;
 mod outlet;
+mod publishers;
 mod pulse;
 mod reader;
 mod reads;
+mod recent;
 mod rtt;
 mod session;
 mod shard;
@@ -52,13 +54,16 @@ pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
 pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
+pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
 pub use rtt::RoundTrips;
 pub use socket::{AsyncStream, Socket};
 
 pub(crate) use conn::is_silence;
 
-use longwire_core::log::{Cursor, Distance, Key, LogName, Policy, Since, Topic};
+use crate::clock::Clock;
+use longwire_core::log::{Cursor, Distance, Key, LogName, Policy, QuotaConfig, Rate, Since, Topic};
+use longwire_core::session::publisher::{Incarnation, WINDOW};
 use longwire_core::session::{GapReason, Limits};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
@@ -89,9 +94,23 @@ pub struct HubConfig {
     pub max_message: u64,
     /// Patterns on one connection. Default 64. A further one is refused with `too_many_topics`.
     pub max_topics: usize,
-    /// Publications of one connection that are not acknowledged. Default 1,024; a number for clients to go by.
-    /// (Publications are acknowledged in the turn that reads them, and a connection whose turn cannot end is not read.)
+    /// Publications of one connection that are not acknowledged. Default 1,024, which is the most there can be: a
+    /// publisher's [window](WINDOW); at least one. A number for clients to go by. (Publications are acknowledged in the
+    /// turn that reads them, and a connection whose turn cannot end is not read.)
     pub max_inflight: u64,
+    /// What one connection may publish, `POST` included. Default: 20,000 publications and 32 MiB in a second, two seconds'
+    /// worth of it at once. More is refused with `over_quota`.
+    pub quota: QuotaConfig,
+    /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two seconds'
+    /// worth of it at once. As above.
+    pub topic_quota: QuotaConfig,
+    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in about 300 bytes each. Default 10,000.
+    /// Beyond it the one that was silent for longest is forgotten: what it sends again may be stored twice.
+    pub max_publishers: usize,
+    /// Values of `Idempotency-Key` that a log remembers. Default 10,000. Beyond it the oldest is forgotten, as above.
+    pub max_idempotency_keys: usize,
+    /// How long it remembers one. Default one hour.
+    pub idempotency_age: Duration,
     /// A reader is sent a `tick` when nothing else was sent for this long, and a client that is silent for as long
     /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
@@ -125,7 +144,12 @@ pub struct HubConfig {
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
     pub deflate: bool,
-    /// Time to tell an SSE client to wait before it reconnects. Default 2 s.
+    /// The time over which clients come back when they are all cut off together: `hello` says it in advance, for a gateway
+    /// that dies says nothing, and `bye` when it stops in good order. Default 5 s: the 10,000 connections of a gateway come
+    /// back at 2,000 a second.
+    pub reconnect_window: Duration,
+    /// The least that a plain `EventSource` is told to wait before it reconnects. Default 2 s. Each is told another time,
+    /// drawn evenly from one to two windows (`reconnect_window`).
     pub retry: Duration,
 }
 
@@ -138,7 +162,15 @@ impl Default for HubConfig {
             shards: cores.min(4),
             max_message: 1 << 20,
             max_topics: 64,
-            max_inflight: 1024,
+            max_inflight: WINDOW,
+            quota: QuotaConfig { messages: Rate::new(20_000, 40_000), bytes: Rate::new(32 << 20, 64 << 20) },
+            topic_quota: QuotaConfig {
+                messages: Rate::new(50_000, 100_000),
+                bytes: Rate::new(64 << 20, 128 << 20),
+            },
+            max_publishers: 10_000,
+            max_idempotency_keys: 10_000,
+            idempotency_age: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(10),
             unsent: 16 << 10,
@@ -149,6 +181,7 @@ impl Default for HubConfig {
             policies: Policy::OF_READERS.into(),
             max_pinned_bytes: 64 << 20,
             deflate: true,
+            reconnect_window: Duration::from_secs(5),
             retry: Duration::from_secs(2),
         }
     }
@@ -184,6 +217,13 @@ impl HubConfig {
         self.heartbeat + self.heartbeat_timeout
     }
 
+    /// When one client comes back that does exactly as it is told: those that are told in the same instant come spread over
+    /// the window, and not before those that know the window themselves.
+    pub(crate) fn come_back(&self, least: Duration) -> Duration {
+        let window = self.reconnect_window;
+        least.max(window).saturating_add(window.mul_f64(rand::random()))
+    }
+
     fn websocket(&self) -> ws::Config {
         ws::Config {
             max_message: self.max_message,
@@ -201,6 +241,20 @@ pub struct Counters {
     pub published: AtomicU64,
     /// Publications refused.
     pub refused: AtomicU64,
+    /// Publications acknowledged that had been stored before, and were not stored again.
+    pub repeated: AtomicU64,
+    /// Of those refused: their number lay before their publisher's window.
+    pub out_of_window: AtomicU64,
+    /// Of those refused: too many on one connection.
+    pub over_rate: AtomicU64,
+    /// Of those refused: too many bytes on one connection.
+    pub over_byte_rate: AtomicU64,
+    /// Of those refused: too many to one topic.
+    pub over_topic_rate: AtomicU64,
+    /// Of those refused: too many bytes to one topic.
+    pub over_topic_byte_rate: AtomicU64,
+    /// Publishers whose numbers were forgotten, for others that came.
+    pub publishers_forgotten: AtomicU64,
     /// Events written to readers.
     pub delivered: AtomicU64,
     /// Bytes written to connections of the shards.
@@ -236,6 +290,10 @@ pub struct Counters {
     pub sse_rtt: RoundTrips,
     /// Connections that broke the protocol.
     pub protocol_errors: AtomicU64,
+    /// Gauge: publishers whose numbers are remembered.
+    pub publishers: AtomicU64,
+    /// Gauge: values of `Idempotency-Key` that are remembered.
+    pub idempotency_keys: AtomicU64,
     /// Gauge: WebSocket connections.
     pub websockets: AtomicU64,
     /// Gauge: SSE connections.
@@ -295,6 +353,8 @@ pub struct Adoption {
     pub policy: Policy,
     /// What it may do.
     pub grant: Grant,
+    /// Which incarnation of a publisher it is, if it is one (`PROTOCOL.md` section 5.2).
+    pub publisher: Option<Incarnation>,
     /// Dropped with the connection: permits of whoever counts connections.
     pub permit: Box<dyn Any + Send>,
 }
@@ -329,12 +389,15 @@ impl Hub {
         for time in [&mut config.heartbeat, &mut config.heartbeat_timeout] {
             *time = (*time).clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
         }
+        // What a client may have under way the window has to know.
+        config.max_inflight = config.max_inflight.clamp(1, WINDOW);
         check_names(config.logs.keys())?;
         let common = Common {
             pins: Pins::new(config.max_pinned_bytes),
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize,
+            clock: Clock::start(),
             next: Arc::default(),
         };
         let config = Arc::clone(&common.config);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that half-sent pieces take, over all connections of a hub.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pins {
     used: AtomicUsize,
     max: usize,

@@ -4,9 +4,12 @@ use super::event::{Form, Position};
 use super::input::Reply;
 use super::reads::{Past, Reads};
 use super::shard::Shard;
-use super::{AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, count, encode};
+use super::{
+    AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, Once, Publication, count, encode,
+};
 use bytes::BytesMut;
-use longwire_core::log::{NameError, Policy, Since};
+use longwire_core::log::{NameError, Policy, Quota, Since};
+use longwire_core::session::publisher::{Incarnation, PublicationId};
 use longwire_core::session::{
     self, ClientMessage, Code, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
 };
@@ -33,8 +36,12 @@ pub(super) struct Session {
     pub(super) grant: Grant,
     pub(super) reads: Reads,
     subscription: Option<(Filter, Since)>,
+    publisher: Option<Incarnation>,
+    quota: Quota,
     /// The last publication that was settled and not acknowledged yet.
     settled: Option<u64>,
+    /// What its acknowledgement says about pressure.
+    pressure: Option<Duration>,
     errors: u32,
     renewing: Option<Authorizing<'static>>,
     /// When to ask for a new credential.
@@ -54,6 +61,7 @@ impl Session {
         number: u64,
         form: Form,
         grant: Grant,
+        publisher: Option<Incarnation>,
         subscription: Option<(Filter, Since)>,
         policy: Policy,
     ) -> Self {
@@ -65,7 +73,10 @@ impl Session {
             grant,
             reads: Reads::new(policy),
             subscription,
+            publisher,
+            quota: Quota::new(),
             settled: None,
+            pressure: None,
             errors: 0,
             renewing: None,
             renew_at,
@@ -75,7 +86,8 @@ impl Session {
     /// The first words, and the subscription of the URL.
     pub(super) fn greet(&mut self, shard: &Shard, out: &mut BytesMut) {
         if self.form == Form::Sse {
-            let retry = longwire_core::sse::Fields::retry(shard.shared.config.retry);
+            let config = &shard.shared.config;
+            let retry = longwire_core::sse::Fields::retry(config.come_back(config.retry));
             if let Ok(parts) = retry.parts() {
                 parts.for_each(|part| out.extend_from_slice(part));
             }
@@ -99,8 +111,8 @@ impl Session {
             heartbeat: shard.shared.config.heartbeat,
             lease: self.grant.expires.map(|end| end.saturating_duration_since(now)),
             limits: shard.shared.config.limits(),
-            publisher_n: None,
-            window: None,
+            publisher_n: self.publisher.and_then(|it| shard.shared.publishers.last(&self.grant.subject, it)),
+            window: Some(shard.shared.config.reconnect_window),
         }
     }
 
@@ -169,7 +181,8 @@ impl Session {
     /// What was settled in this turn is acknowledged, once.
     pub(super) fn acknowledge(&mut self, reply: &mut Reply<'_>) {
         if let Some(n) = self.settled.take() {
-            reply.send(&ServerMessage::Ack { n, level: Level::Ring, pressure: None });
+            let pressure = self.pressure.take();
+            reply.send(&ServerMessage::Ack { n, level: Level::Ring, pressure });
         }
     }
 
@@ -215,11 +228,13 @@ impl Session {
         shard: &Shard,
         reply: &mut Reply<'_>,
     ) {
-        let refused = match self.try_publish(topic, key, data, shard) {
-            Ok(()) => return self.settled = n.or(self.settled),
+        let refused = match self.try_publish(n, topic, key, data, shard) {
+            Ok(pressure) => {
+                self.pressure = self.pressure.max(pressure);
+                return self.settled = n.or(self.settled);
+            }
             Err(refusal) => refusal,
         };
-        count(&shard.shared.counters.refused, 1);
         // What came before it is acknowledged first, so that numbers are settled in their order.
         self.settle(n, reply);
         reply.send(&ServerMessage::Nack { n, refusal: refused });
@@ -231,21 +246,32 @@ impl Session {
         }
     }
 
+    /// Publishes, and says what pressure there is.
     fn try_publish(
-        &self,
+        &mut self,
+        n: Option<u64>,
         topic: Text<'_>,
         key: Option<Text<'_>>,
         data: session::Data<'_>,
         shard: &Shard,
-    ) -> Result<(), Refusal<'static>> {
+    ) -> Result<Option<Duration>, Refusal<'static>> {
+        let refused = |refusal| {
+            count(&shard.shared.counters.refused, 1);
+            refusal
+        };
         let (mut topic_text, mut key_text) = (heapless::String::new(), heapless::String::new());
-        let topic = topic.topic(&mut topic_text).map_err(|e| bad_topic(&e))?;
-        let key = key.map(|key| key.key(&mut key_text)).transpose().map_err(|e| bad_topic(&e))?;
+        let topic = topic.topic(&mut topic_text).map_err(|e| refused(bad_topic(&e)))?;
+        let key = key.map(|key| key.key(&mut key_text)).transpose().map_err(|e| refused(bad_topic(&e)))?;
         if !self.grant.may_publish(topic) {
-            return Err(Refusal::new(Code::Forbidden, "the grant does not allow to publish to this topic"));
+            let why = "the grant does not allow to publish to this topic";
+            return Err(refused(Refusal::new(Code::Forbidden, why)));
         }
-        let data = Data::try_from(data).map_err(|e| Refusal::new(Code::BadData, e.as_str()))?;
-        shard.shared.append(topic, key, data).map(drop).map_err(|error| error.refusal())
+        let data = Data::try_from(data).map_err(|e| refused(Refusal::new(Code::BadData, e.as_str())))?;
+        let id = self.publisher.zip(n).map(|(incarnation, n)| PublicationId { incarnation, n });
+        let publication =
+            Publication { subject: &self.grant.subject, once: id.map(Once::Number), topic, key, data };
+        let published = shard.shared.publish(publication, &mut self.quota);
+        published.map(|published| published.pressure).map_err(|error| error.refusal())
     }
 
     /// Checks the patterns of a `sub`: all of them, or none is taken.

@@ -3,8 +3,10 @@
 
 use super::handover::Gate;
 use super::outlet::Pins;
+use super::publishers::Publishers;
 use super::shard::ShardHandle;
 use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
+use crate::clock::Clock;
 use longwire_core::log::{Key, Topic};
 use longwire_core::ws;
 use std::io;
@@ -18,6 +20,8 @@ pub(super) struct Common {
     pub(super) config: Arc<HubConfig>,
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
+    /// What quotas are counted by: a connection may publish to several logs.
+    pub(super) clock: Clock,
     /// Counts connections of all logs, so that they go to the shards in turn.
     pub(super) next: Arc<AtomicU64>,
     /// What is half-sent takes room of all of them.
@@ -30,10 +34,12 @@ pub(crate) struct Shared {
     pub(super) name: Arc<str>,
     pub(crate) config: Arc<HubConfig>,
     pub(crate) log: Log,
+    pub(super) publishers: Publishers,
     pub(crate) counters: Counters,
     pub(crate) shards: Vec<ShardHandle>,
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
+    pub(super) clock: Clock,
     next: Arc<AtomicU64>,
     pub(super) pins: Arc<Pins>,
     closing: AtomicBool,
@@ -53,15 +59,17 @@ impl Shared {
     pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let Common { config, websocket, authorize, next, pins } = common;
+        let Common { config, websocket, authorize, clock, next, pins } = common;
         Ok(Self {
             name: name.into(),
+            publishers: Publishers::new(&config, bounds.max_topics),
             log: Log::new(bounds, u64::from_ne_bytes(epoch)),
             counters: Counters::default(),
             shards: (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect(),
             config,
             websocket,
             authorize,
+            clock,
             next,
             pins,
             closing: AtomicBool::new(false),
@@ -89,7 +97,7 @@ impl Shared {
     }
 
     /// Whether a shard is more than half the tail behind.
-    fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         let position = self.shards.iter().map(ShardHandle::position).min();
         position.is_some_and(|position| position < self.log.half())
     }
@@ -146,8 +154,9 @@ mod tests {
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize: Arc::new(Open),
+            clock: Clock::start(),
             next: Arc::clone(next),
-            pins: Pins::new(0),
+            pins: Arc::default(),
         };
         Shared::new(name, bounds, common).unwrap()
     }

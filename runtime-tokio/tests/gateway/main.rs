@@ -10,9 +10,11 @@
 mod access;
 mod admission;
 mod drain;
+mod once;
 mod polls;
 mod program;
 mod publishing;
+mod quotas;
 mod refusals;
 mod slow;
 mod streams;

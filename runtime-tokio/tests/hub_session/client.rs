@@ -173,6 +173,7 @@ pub(crate) fn adoption(socket: Socket, form: Form) -> Adoption {
         subscription: None,
         policy: Policy::default(),
         grant: Grant::open(),
+        publisher: None,
         permit: Box::new(()),
     }
 }

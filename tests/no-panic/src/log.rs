@@ -1,10 +1,11 @@
-//! Cursors, topics, patterns, keys.
+//! Cursors, topics, patterns, keys, rates.
 
 use core::hint::black_box;
 
-use longwire_core::log::{Cursor, Key, Pattern, Since, Topic};
+use longwire_core::log::{Bucket, Cursor, Key, Pattern, Quota, QuotaConfig, Rate, Since, Topic};
+use longwire_core::time::Instant;
 
-use crate::{any, any_str, display, show};
+use crate::{any, any_str, display, forget, show};
 
 /// Calls everything in `log`.
 pub fn all() {
@@ -12,6 +13,7 @@ pub fn all() {
     let (a, b) = (any_str(&mut a), any_str(&mut b));
     cursors(a);
     names(a, b);
+    rates();
 }
 
 fn cursors(text: &str) {
@@ -48,5 +50,21 @@ fn names(a: &str, b: &str) {
             display(key);
         }
         Err(error) => show(error),
+    }
+}
+
+fn rates() {
+    let now = || Instant::from_millis(any());
+    let (mut bucket, mut quota) = (Bucket::new(), Quota::new());
+    while any() {
+        let (bucket, quota) = (forget(&mut bucket), forget(&mut quota));
+        let config = QuotaConfig { messages: Rate::new(any(), any()), bytes: Rate::new(any(), any()) };
+        if let Some(rate) = config.bytes {
+            black_box((rate.per_second(), rate.burst(), bucket.take(rate, now(), any()).is_ok()));
+            black_box((bucket.level(rate, now()), bucket.pressure(rate, now()).is_some()));
+        }
+        black_box(quota.check(&config, now(), any()).is_ok());
+        quota.spend(&config, now(), any());
+        black_box(quota.pressure(&config, now()).is_some());
     }
 }
