@@ -327,6 +327,7 @@ mod tests {
             authorize: Arc::new(Open),
             clock: Clock::start(),
             next: Arc::default(),
+            pins: Arc::default(),
         };
         Shared::new("default", config.log, common).unwrap()
     }
