@@ -105,11 +105,7 @@ fn connections_see_what_is_on_their_own_log() {
         let counters = log.counters();
         let counted =
             [&counters.published, &counters.websockets, &counters.subscriptions, &counters.delivered];
-<<<<<<< HEAD
         // Counted when it was written: the reader may be faster.
-=======
-        // What a client has read already is counted right after it was written.
->>>>>>> 78bb129 (Tests: what a client has read is counted right behind the write; a poll's gap says how many)
         wait_until(|| counted.map(|counter| counter.load(Relaxed)) == [2, 1, 1, 2]);
     }
 }
