@@ -140,7 +140,7 @@ fn decode(form: Form, message: &[u8]) -> ServerMessage<'_> {
 }
 
 /// The next message, if it is whole.
-fn take_message(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) fn take_message(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
     let [first, second, ..] = bytes[..] else { return None };
     let (head, len) = match second {
         126 => (4, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
