@@ -111,7 +111,7 @@ impl Model {
             let others = |e: &Entry| e.latest && !same(e);
             (self.known.len(), self.number(others), self.sum(others))
         };
-        if !(is_known && !forget) && topics >= self.config.max_topics {
+        if !is_known && topics >= self.config.max_topics {
             return Err(AppendError::Topics);
         }
         if keys >= self.config.max_keys {
