@@ -27,6 +27,11 @@ impl Instant {
         Self(self.0.saturating_add(millis(by)))
     }
 
+    /// This moment, `millis` milliseconds earlier; the start, if that lies beyond it.
+    pub(crate) const fn before(self, millis: u64) -> Self {
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

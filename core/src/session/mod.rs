@@ -1,5 +1,5 @@
 //! The messages of `longwire.v1` (`PROTOCOL.md`): what a client and a server say to each other, in JSON and CBOR;
-//! [publishing once](publisher), and [when to come back](backoff).
+//! [publishing once](publisher), [when to come back](backoff), and [how long a grant lasts](lease).
 //!
 //! Messages are borrowed from the bytes that they were decoded from, and nothing is copied: a [`Text`] with
 //! escapes, [`Bytes`] in base64, a list of [`Topics`] are walked where they lie. Decoding checks everything that
@@ -31,6 +31,7 @@ mod error;
 mod field;
 #[cfg(feature = "json")]
 pub mod json;
+pub mod lease;
 mod message;
 pub mod publisher;
 mod sink;
