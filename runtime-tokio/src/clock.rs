@@ -16,7 +16,12 @@ impl Clock {
 
     /// This moment, as the core says it.
     pub(crate) fn now(self) -> time::Instant {
-        let millis = self.0.elapsed().as_millis();
+        self.moment(Instant::now())
+    }
+
+    /// A moment of the runtime's, as the core says it: in the millisecond in which it lies.
+    pub(crate) fn moment(self, at: Instant) -> time::Instant {
+        let millis = at.saturating_duration_since(self.0).as_millis();
         time::Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 

@@ -61,6 +61,7 @@ impl Reader {
             policy: Policy::default(),
             grant: Grant::open(),
             publisher: None,
+            parked: None,
             permit: Box::new(()),
         });
         let decoder = Decoder::new(1 << 20);
@@ -339,6 +340,7 @@ fn a_grant_that_ends_ends_the_stream() {
         policy: Policy::default(),
         grant: Grant { expires: Some(expires), ..Grant::open() },
         publisher: None,
+        parked: None,
         permit: Box::new(()),
     });
     let mut text = String::new();

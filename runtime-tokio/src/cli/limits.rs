@@ -31,6 +31,15 @@ pub(crate) struct Limits {
     /// Time for a request's body, and for a client to take some of its answer
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().request_timeout), value_parser = some_time)]
     request_timeout: Time,
+    /// Time for a WebSocket that was opened with `auth=later` to say who it is
+    #[arg(long, value_name = "TIME", default_value_t = Time(gateway().auth_timeout), value_parser = some_time)]
+    auth_timeout: Time,
+    /// Time in which a ticket can be used
+    #[arg(long, value_name = "TIME", default_value_t = Time(gateway().ticket_lifetime), value_parser = some_time)]
+    ticket_lifetime: Time,
+    /// Tickets given out within that time
+    #[arg(long, value_name = "N", default_value_t = gateway().max_tickets)]
+    max_tickets: u32,
     /// Threads that own the connections; 0: one a core, up to four
     #[arg(long, value_name = "N", default_value_t = 0)]
     shards: usize,
@@ -94,6 +103,9 @@ pub(crate) struct Limits {
     /// Time over which clients come back when all are cut off together
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().reconnect_window))]
     reconnect_window: Time,
+    /// Time before the end of a grant at which its renewal is asked for; at most a third of its time
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().renew_before))]
+    renew_before: Time,
     #[command(flatten)]
     log: LogLimits,
 }
@@ -212,6 +224,9 @@ impl Limits {
             max_head: self.max_head.0,
             handshake_timeout: self.handshake_timeout.0,
             request_timeout: self.request_timeout.0,
+            auth_timeout: self.auth_timeout.0,
+            ticket_lifetime: self.ticket_lifetime.0,
+            max_tickets: self.max_tickets,
             ..gateway()
         }
     }
@@ -236,6 +251,7 @@ impl Limits {
             unsent: u32::try_from(self.max_unsent.0).unwrap_or(u32::MAX),
             send_buffer: self.send_buffer.0,
             reconnect_window: self.reconnect_window.0,
+            renew_before: self.renew_before.0,
             log: self.log.config(),
             ..hub()
         }

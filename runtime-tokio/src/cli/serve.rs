@@ -4,7 +4,7 @@ use super::Failure;
 use super::limits::Limits;
 use super::output::{Output, Style, notice};
 use longwire::gateway::limits::{self, Bytes};
-use longwire::gateway::{Gateway, GatewayConfig, Origin, TokenFile};
+use longwire::gateway::{CredentialFiles, Credentials, Gateway, GatewayConfig, JwtConfig, Origin, Watcher};
 use longwire::hub::{Authorize, Hub, HubConfig, Open};
 use longwire_core::log::{LogName, Policy};
 use std::io;
@@ -30,6 +30,25 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     token_file: Option<PathBuf>,
 
+    /// Take JSON Web Tokens (HS256, RS256, ES256) that a key of this JWK Set has signed
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    jwt_keys: Option<PathBuf>,
+
+    /// Who has to have issued them (`iss`)
+    #[arg(long, value_name = "TEXT", requires = "jwt_keys")]
+    jwt_issuer: Option<String>,
+
+    /// For whom they have to be (`aud`); without it, tokens for somebody are refused
+    #[arg(long, value_name = "TEXT", requires = "jwt_keys")]
+    jwt_audience: Option<String>,
+
+    /// Who is shut out: subjects and ids of tokens (`jti`), one on each line
+    ///
+    /// This file, the file of tokens and the keys are read again when they change: who is listed, or lost a token, is cut off
+    /// within a second.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    revoked: Option<PathBuf>,
+
     /// Let everybody do everything, whoever can reach it and by whatever name
     #[arg(long)]
     insecure: bool,
@@ -39,6 +58,10 @@ pub(crate) struct Args {
     /// The gateway's own origin begins with http://. Behind a proxy that speaks TLS, list the public one.
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<Origin>,
+
+    /// Let pages of those origins send the browser's own credentials along, for a proxy that looks at them
+    #[arg(long, requires = "allow_origin")]
+    allow_credentials: bool,
 
     /// Compress nothing on WebSockets: saves processor time, costs bytes (permessage-deflate, from 512 bytes on)
     #[arg(long)]
@@ -84,20 +107,39 @@ A token file:
   subscribe = [\"fleet/**\"]             # patterns; none if absent
   publish = [\"fleet/7/*\"]
   logs = [\"default\", \"telemetry\"]    # or \"*\"; the default log if absent
-  expires = 2027-01-01T00:00:00Z       # never if absent";
+  expires = 2027-01-01T00:00:00Z       # never if absent
+
+The claims of a JSON Web Token (RFC 7519), of which `sub` and `exp` are needed:
+  {\"sub\": \"device-7\", \"exp\": 1798761600, \"jti\": \"b2f1\",
+   \"longwire\": {\"subscribe\": [\"fleet/7/**\"], \"publish\": [\"fleet/7/*\"]}}";
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let hub = args.limits.hub();
     let logs = args.limits.logs(&args.log).map_err(Failure::usage)?;
     let hub = HubConfig { deflate: !args.no_deflate, logs, policies: args.policies, ..hub };
-    let gateway = GatewayConfig { allow_origins: args.allow_origin, ..args.limits.gateway() };
+    let gateway = GatewayConfig {
+        allow_origins: args.allow_origin,
+        allow_credentials: args.allow_credentials,
+        ..args.limits.gateway()
+    };
     if args.print_config {
         return Ok(print_config(&gateway, &hub)?);
     }
-    let access = match args.token_file {
-        Some(path) => Access::Tokens(TokenFile::read(path).map_err(Failure::usage)?),
-        None if args.insecure => Access::Everybody,
-        None => Access::ThisMachine,
+    let Args { token_file, jwt_keys, jwt_issuer: issuer, jwt_audience: audience, .. } = args;
+    let access = match (token_file, jwt_keys) {
+        (None, None) if args.revoked.is_some() => {
+            return Err(Failure::usage(
+                "--revoked needs --token-file or --jwt-keys: without them nobody is known",
+            ));
+        }
+        (None, None) if args.insecure => Access::Everybody,
+        (None, None) => Access::ThisMachine,
+        (tokens, keys) => {
+            let jwt = keys.map(|keys| (keys, JwtConfig { issuer, audience }));
+            let files = CredentialFiles { tokens, jwt, revoked: args.revoked };
+            let (credentials, watcher) = files.load().map_err(Failure::usage)?;
+            Access::Credentials(credentials, watcher)
+        }
     };
     let server = Server::start(&args.listen, access, gateway, hub).await?;
     server.announce()?;
@@ -136,8 +178,8 @@ pub(crate) enum Access {
     ThisMachine,
     /// Whoever can reach it.
     Everybody,
-    /// Whoever has a token.
-    Tokens(TokenFile),
+    /// Whoever has a credential.
+    Credentials(Arc<Credentials>, Watcher),
 }
 
 /// A gateway that listens, and is not stopped yet.
@@ -186,12 +228,15 @@ impl Server {
         let address = listener.local_addr().map_err(wrong)?;
         log_to_stderr();
         make_room_for(config.max_connections);
-        let authorize: Arc<dyn Authorize> = match access {
-            Access::ThisMachine | Access::Everybody => Arc::new(Open),
-            Access::Tokens(tokens) => Arc::new(tokens),
+        let (authorize, watcher): (Arc<dyn Authorize>, _) = match access {
+            Access::ThisMachine | Access::Everybody => (Arc::new(Open), None),
+            Access::Credentials(credentials, watcher) => (credentials, Some(watcher)),
         };
         let hub = Hub::start(hub, authorize)
             .map_err(|error| Failure::runtime(format_args!("cannot start: {error}")))?;
+        if let Some(watcher) = watcher {
+            tokio::spawn(watcher.run(Arc::downgrade(&hub)));
+        }
         let gateway = Gateway::new(hub, config);
         let serving = tokio::spawn({
             let gateway = gateway.clone();

@@ -2,6 +2,7 @@
 
 use super::origin::Origin;
 use super::refused::{Field, Refused};
+use super::selection::{all, decode, once};
 use super::{Gateway, GatewayConfig};
 use crate::hub::{Filter, Grant, LogHandle};
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use longwire_core::http::view::Request;
 use longwire_core::log::{LogName, Pattern};
 use longwire_core::session::Code;
+use std::fmt;
 use tokio::time::{Instant, timeout};
 
 /// The subprotocol in which a browser hides its credential.
@@ -47,14 +49,17 @@ pub(super) fn check_origin<'o>(
 }
 
 /// What a response says to an origin, if it is an allowed foreign one.
-pub(super) fn cors(origin: Option<&str>) -> impl Iterator<Item = Field> {
+pub(super) fn cors(config: &GatewayConfig, origin: Option<&str>) -> impl Iterator<Item = Field> + use<> {
     let fields = origin.map(|origin| {
         [
             ("Access-Control-Allow-Origin", origin.to_owned().into()),
             ("Access-Control-Expose-Headers", EXPOSED.into()),
         ]
     });
-    fields.into_iter().flatten()
+    // Fetch, section 3.2.5: with an origin that is named, never with `*`.
+    let credentials = config.allow_credentials && fields.is_some();
+    let credentials = credentials.then(|| ("Access-Control-Allow-Credentials", "true".into()));
+    fields.into_iter().flatten().chain(credentials)
 }
 
 /// What a preflight is told in addition.
@@ -68,8 +73,64 @@ pub(super) fn preflight() -> [Field; 2] {
     ]
 }
 
-/// The credential of a request: of its head, or else among the subprotocols of a WebSocket.
-pub(super) fn credential(request: &Request<'_>) -> Result<Option<String>, Refused> {
+/// What a request presents.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Credential {
+    None,
+    Token(String),
+    /// In the URL of a stream.
+    Ticket(String),
+}
+
+/// Never what it is.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Token(_) => "Token",
+            Self::Ticket(_) => "Ticket",
+        })
+    }
+}
+
+impl Credential {
+    /// This one, or another: not two that differ.
+    pub(super) fn or(self, other: Option<Self>) -> Result<Self, Refused> {
+        match (self, other) {
+            (Self::None, Some(only)) => Ok(only),
+            (own, Some(other)) if own != other => {
+                Err(Refused::bad_request("two different credentials in one request"))
+            }
+            (own, _) => Ok(own),
+        }
+    }
+}
+
+/// Parameters by which others take credentials. Here they would end in the logs of whoever is in between.
+const TOKEN_PARAMETERS: [&str; 6] =
+    ["access_token", "auth_token", "authorization", "id_token", "jwt", "token"];
+
+/// The credential of a request: of its head, or among the subprotocols of a WebSocket.
+pub(super) fn credential(request: &Request<'_>) -> Result<Credential, Refused> {
+    match any_credential(request)? {
+        Credential::Ticket(_) => Err(Refused::bad_request("a ticket opens a stream, and nothing else")),
+        other => Ok(other),
+    }
+}
+
+/// The credential of a request for a stream: the same, or a ticket.
+pub(super) fn any_credential(request: &Request<'_>) -> Result<Credential, Refused> {
+    let query = request.query().unwrap_or_default();
+    if TOKEN_PARAMETERS.iter().any(|name| all(query, name).next().is_some()) {
+        let why =
+            "a credential does not belong in a URL, which is logged: ask for a ticket (POST /v1/ticket)";
+        return Err(Refused::bad_request(why));
+    }
+    let ticket = once(query, "ticket")?.map(|ticket| decode(ticket, Code::BadRequest)).transpose()?;
+    bearer(request)?.or(subprotocol(request)?)?.or(ticket.map(Credential::Ticket))
+}
+
+fn bearer(request: &Request<'_>) -> Result<Credential, Refused> {
     let value = request.headers().get_only("authorization");
     let value = value.map_err(|_| Refused::bad_request("more than one Authorization"))?;
     // RFC 9110 section 11.4: the scheme is compared without case. Another scheme is no credential for here.
@@ -77,15 +138,16 @@ pub(super) fn credential(request: &Request<'_>) -> Result<Option<String>, Refuse
         let (scheme, token) = str::from_utf8(value).ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' ').to_owned())
     });
-    if bearer.is_some() {
-        return Ok(bearer);
-    }
+    Ok(bearer.map_or(Credential::None, Credential::Token))
+}
+
+fn subprotocol(request: &Request<'_>) -> Result<Option<Credential>, Refused> {
     let offers = request.headers().list("sec-websocket-protocol");
     let mut tokens = offers.filter_map(|name| name.strip_prefix(TOKEN.as_bytes()));
     let Some(token) = tokens.next() else { return Ok(None) };
     let token = URL_SAFE_NO_PAD.decode(token).ok().and_then(|token| String::from_utf8(token).ok());
     match (token, tokens.next()) {
-        (Some(token), None) => Ok(Some(token)),
+        (Some(token), None) => Ok(Some(Credential::Token(token))),
         _ => Err(Refused::bad_request("malformed credential among the subprotocols")),
     }
 }
@@ -101,28 +163,44 @@ impl Gateway {
     }
 
     /// What a credential allows on a log, now.
-    pub(super) async fn grant(&self, credential: Option<&str>, log: &LogHandle) -> Result<Grant, Refused> {
-        let decision = self.hub().authorize().authorize(credential);
-        let refused = match timeout(self.config().request_timeout, decision).await {
-            Ok(Ok(grant)) if grant.holds(Instant::now()) && grant.logs.contains(log.name()) => {
-                return Ok(grant);
+    pub(super) async fn grant(&self, credential: &Credential, log: &LogHandle) -> Result<Grant, Refused> {
+        let grant = self.grant_of(credential).await?;
+        if !grant.logs.contains(log.name()) {
+            return Err(Refused::new(Code::Forbidden, "the grant is not for this log"));
+        }
+        Ok(grant)
+    }
+
+    /// What a credential allows, now. A ticket is used up by it.
+    pub(super) async fn grant_of(&self, credential: &Credential) -> Result<Grant, Refused> {
+        // What is revoked from here on covers it.
+        let issued = Instant::now();
+        let token = match credential {
+            Credential::Ticket(_) if self.hub().authorize().is_open() => None,
+            Credential::Ticket(ticket) => {
+                let grant = self.tickets().redeem(ticket);
+                const WHY: &str = "the ticket is not known, was used, or is too old";
+                let grant = grant.ok_or_else(|| self.unauthorized(WHY))?;
+                return self.check_still(&grant).map(|()| grant);
             }
-            Ok(Ok(grant)) if grant.holds(Instant::now()) => {
-                return Err(Refused::new(Code::Forbidden, "the grant is not for this log"));
-            }
-            Ok(Ok(_)) => "the grant has ended",
-            Ok(Err(denied)) => denied.0,
+            Credential::Token(token) => Some(&**token),
+            Credential::None => None,
+        };
+        let decision = self.hub().authorize().authorize(token);
+        let grant = match timeout(self.config().request_timeout, decision).await {
+            Ok(Ok(grant)) => Grant { issued, ..grant },
+            Ok(Err(denied)) => return Err(self.unauthorized(denied.0)),
             Err(_) => {
                 let refused = Refused::new(Code::Unavailable, "credentials cannot be checked at the moment");
                 return Err(refused.retry_after(self.come_back()));
             }
         };
-        Err(self.unauthorized(refused))
+        self.check_still(&grant).map(|()| grant)
     }
 
     /// A credential that does not do, or not any more.
     pub(super) fn unauthorized(&self, why: &'static str) -> Refused {
-        self.metrics().unauthorized.inc();
+        self.metrics().unauthorized(why);
         // RFC 9110 section 15.5.2 asks for the challenge.
         Refused::new(Code::Unauthorized, why).with("WWW-Authenticate", "Bearer")
     }

@@ -22,11 +22,22 @@ pub struct GatewayConfig {
     /// How long a request's body may take, and how long a client may take no byte of its answer. Default 30 s. Then
     /// 408, or the connection is closed.
     pub request_timeout: Duration,
+    /// How long a WebSocket that was opened with `auth=later` may take to say who it is. Default 10 s. Then it is closed with
+    /// 3000. Until then it counts as one of [`max_handshakes`](Self::max_handshakes).
+    pub auth_timeout: Duration,
+    /// How long a ticket can be used. Default 10 s.
+    pub ticket_lifetime: Duration,
+    /// Tickets that can be had within that time. Default 10,000. One more is refused with `unavailable`.
+    pub max_tickets: u32,
     /// Origins other than the gateway's own whose pages may use it (`PROTOCOL.md` section 8.5). Default: none.
     ///
     /// The gateway's own origin begins with `http://`: behind a proxy that speaks TLS, the public `https://` origin
     /// belongs in this list.
     pub allow_origins: Vec<Origin>,
+    /// Whether pages of those origins may let the browser send its own credentials along (cookies, client certificates:
+    /// `Access-Control-Allow-Credentials`). Default false. The gateway itself looks at none of these; a proxy in
+    /// front of it may.
+    pub allow_credentials: bool,
     /// Whether requests have to name this machine (`localhost`, a loopback address) or the host of an allowed
     /// origin. Default false. Meant for a gateway that is open to all who reach it, and reachable only from this
     /// machine: otherwise any page in a browser on it gets in under a name of its own that is made to point here
@@ -42,7 +53,11 @@ impl Default for GatewayConfig {
             max_head: 8 << 10,
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            auth_timeout: Duration::from_secs(10),
+            ticket_lifetime: Duration::from_secs(10),
+            max_tickets: 10_000,
             allow_origins: Vec::new(),
+            allow_credentials: false,
             local_names_only: false,
         }
     }

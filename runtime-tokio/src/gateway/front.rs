@@ -20,7 +20,7 @@ use longwire_core::log::LogName;
 use longwire_core::log::Quota;
 use longwire_core::session::Code;
 use std::error::Error as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,6 +50,12 @@ pub(super) struct Permit {
     /// What it may publish by POST.
     pub(super) quota: Mutex<Quota>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Permit {
+    pub(super) fn ip(&self) -> IpAddr {
+        self.peer.ip()
+    }
 }
 
 impl Drop for Permit {
@@ -140,7 +146,7 @@ async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: He
     let (status, opened) = match check_origin(gateway.config(), origins, request.authority()) {
         // A foreign origin stops an `EventSource` for good.
         Err(refused) => (refused.status(), Err(refused.response_bytes())),
-        Ok(origin) => match gateway.open(&request, kind, origin).await {
+        Ok(origin) => match gateway.open(&request, kind, origin, Some(permit.ip())).await {
             Ok(opening) => (if kind == Kind::Sse { 200 } else { 101 }, Ok(opening)),
             Err(refused) => {
                 let (status, bytes) = refusal(&gateway, &refused, kind, origin);

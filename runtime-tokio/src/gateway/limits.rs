@@ -79,6 +79,27 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
             "408 `request_timeout`; connection closed",
             "requests",
         ),
+        (
+            "auth-timeout",
+            Time(config.auth_timeout).to_string(),
+            "time for a WebSocket that was opened with `auth=later` to say who it is; meanwhile one of max-handshakes",
+            "`bye` `unauthorized`, closed with 3000",
+            "grants_expired",
+        ),
+        (
+            "ticket-lifetime",
+            Time(config.ticket_lifetime).to_string(),
+            "time in which a ticket can be used",
+            "401 `unauthorized`",
+            "unauthorized",
+        ),
+        (
+            "max-tickets",
+            config.max_tickets.to_string(),
+            "tickets given out within that time",
+            "503 `unavailable` with `Retry-After`",
+            "tickets, tickets_unused",
+        ),
     ])
 }
 
@@ -227,6 +248,13 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "time over which clients come back when all are cut off together",
             "told in `hello` and `bye`; refused clients come after it",
             "connections_accepted, connections_refused",
+        ),
+        (
+            "renew-before",
+            Time(config.renew_before).to_string(),
+            "time before the end of a grant, or a third of its time if that is less",
+            "`renew`; at the end `bye` `unauthorized`, closed with 3000",
+            "renewals, grants_expired",
         ),
     ])
 }

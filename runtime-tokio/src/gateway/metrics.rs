@@ -1,5 +1,6 @@
 //! What an operator sees: `GET /metrics`, in OpenMetrics text, which Prometheus reads.
 
+use super::auth::tickets::Tickets;
 use crate::hub::{Counters, Hub, LogStats, RoundTrips};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -28,8 +29,10 @@ pub(super) struct Metrics {
     pub(super) refused: Family<Reason, Counter>,
     /// Requests answered.
     pub(super) requests: Family<Answer, Counter>,
-    /// Credentials that were refused.
-    pub(super) unauthorized: Counter,
+    /// Credentials that were refused, by the words in which it was said.
+    unauthorized: Family<Reason, Counter>,
+    /// Tickets that were given out.
+    pub(super) tickets: Counter,
     /// Requests and long polls whose client has vanished.
     pub(super) vanished: Counter,
 }
@@ -48,22 +51,33 @@ pub(super) struct Answer {
 }
 
 impl Metrics {
-    pub(super) fn new(hub: Arc<Hub>, permits: Arc<Semaphore>, max_connections: u32) -> Self {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        permits: Arc<Semaphore>,
+        max_connections: u32,
+        given: Arc<Tickets>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("longwire");
-        let (accepted, unauthorized, vanished) = (Counter::default(), Counter::default(), Counter::default());
-        let (refused, requests) = (Family::default(), Family::default());
+        let (accepted, tickets, vanished) = (Counter::default(), Counter::default(), Counter::default());
+        let (refused, requests, unauthorized) = (Family::default(), Family::default(), Family::default());
         registry.register("connections_accepted", "Connections that the listener took", accepted.clone());
         registry.register("connections_refused", "Connections refused at the front door", refused.clone());
         registry.register("requests", "Requests answered, by route and status", requests.clone());
-        registry.register("unauthorized", "Credentials refused", unauthorized.clone());
+        registry.register("unauthorized", "Credentials of requests refused, by reason", unauthorized.clone());
+        registry.register("tickets", "Tickets given out", tickets.clone());
         registry.register("vanished", "Requests and long polls whose client has vanished", vanished.clone());
-        registry.register_collector(Box::new(Live { hub, permits, max_connections }));
-        Self { registry, accepted, refused, requests, unauthorized, vanished }
+        registry.register_collector(Box::new(Live { hub, permits, max_connections, tickets: given }));
+        Self { registry, accepted, refused, requests, unauthorized, tickets, vanished }
     }
 
     /// Counts an answer.
     pub(super) fn answered(&self, route: &'static str, status: u16) {
         self.requests.get_or_create(&Answer { route, status }).inc();
+    }
+
+    /// Counts a credential that was refused. The words are constants of the program: there are few.
+    pub(super) fn unauthorized(&self, reason: &'static str) {
+        self.unauthorized.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts a connection that got no further.
@@ -84,6 +98,7 @@ struct Live {
     hub: Arc<Hub>,
     permits: Arc<Semaphore>,
     max_connections: u32,
+    tickets: Arc<Tickets>,
 }
 
 impl fmt::Debug for Live {
@@ -130,6 +145,17 @@ const COUNTERS: &[Row<Counters>] = &[
         |c| get(&c.too_slow),
     ),
     ("blocked", "Times that a reader fell behind because its socket was full.", |c| get(&c.blocked)),
+    ("renewals", "Grants that replaced another on an open stream.", |c| get(&c.renewals)),
+    (
+        "grants_expired",
+        "Streams that ended because their grant did, or that did not say who they are.",
+        |c| get(&c.expired),
+    ),
+    ("grants_revoked", "Streams that ended because their grant was revoked.", |c| get(&c.revoked)),
+    ("auth_refused", "Credentials refused on open streams.", |c| get(&c.denied)),
+    ("credential_files_bad", "Times that a changed file of credentials could not be used.", |c| {
+        get(&c.bad_files)
+    }),
     ("timeouts", "Streams that were given up because the client was silent.", |c| get(&c.timeouts)),
     ("protocol_errors", "Streams that broke the protocol.", |c| get(&c.protocol_errors)),
 ];
@@ -196,6 +222,8 @@ impl Collector for Live {
         gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;
         let pinned = self.hub.pinned_bytes() as u64;
         gauge(&mut encoder, "pinned_bytes", "Bytes of events that are half-sent.", pinned)?;
+        let unused = self.tickets.len() as u64;
+        gauge(&mut encoder, "tickets_unused", "Tickets that were given out and can be used.", unused)?;
         let max = u64::from(self.max_connections);
         gauge(&mut encoder, "connections_max", "Connections that may be open (max_connections).", max)
     }

@@ -50,11 +50,12 @@ mod selection;
 mod stream;
 mod wire;
 
-pub use auth::{TokenFile, TokenFileError};
+pub use auth::{CredentialFiles, Credentials, FileError, Jwt, JwtConfig, Revoked, TokenFile, Watcher};
 pub use config::GatewayConfig;
 pub use origin::{Origin, OriginError};
 
 use crate::hub::Hub;
+use auth::tickets::Tickets;
 use handshakes::Handshakes;
 use longwire_core::session::Code;
 use metrics::Metrics;
@@ -82,6 +83,7 @@ struct Inner {
     /// One for each connection that may be open.
     permits: Arc<Semaphore>,
     handshakes: Arc<Handshakes>,
+    tickets: Arc<Tickets>,
     draining: watch::Sender<bool>,
 }
 
@@ -89,10 +91,16 @@ impl Gateway {
     /// A gateway to a hub.
     pub fn new(hub: Arc<Hub>, config: GatewayConfig) -> Self {
         let permits = Arc::new(Semaphore::new(config.max_connections as usize));
-        let metrics = Metrics::new(Arc::clone(&hub), Arc::clone(&permits), config.max_connections);
+        let tickets = Arc::new(Tickets::new(config.max_tickets as usize, config.ticket_lifetime));
+        let metrics = Metrics::new(
+            Arc::clone(&hub),
+            Arc::clone(&permits),
+            config.max_connections,
+            Arc::clone(&tickets),
+        );
         let handshakes = Handshakes::new(config.max_handshakes);
         let draining = watch::Sender::new(false);
-        Self { inner: Arc::new(Inner { hub, config, metrics, permits, handshakes, draining }) }
+        Self { inner: Arc::new(Inner { hub, config, metrics, permits, handshakes, tickets, draining }) }
     }
 
     /// The hub behind it.
@@ -149,6 +157,10 @@ impl Gateway {
         };
         // Whoever has not gone by then is left to the end of the process.
         let _ = tokio::time::timeout(GOODBYE, gone).await;
+    }
+
+    fn tickets(&self) -> &Tickets {
+        &self.inner.tickets
     }
 
     fn metrics(&self) -> &Metrics {

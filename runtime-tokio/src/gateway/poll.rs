@@ -1,10 +1,10 @@
 //! `GET /v1/stream` without a stream: poll, long poll, and the state, of whatever log (`PROTOCOL.md` section 8.1).
 
 use super::Gateway;
-use super::access::{check_filter, credential};
+use super::access::{Credential, any_credential, check_filter};
 use super::refused::{Refused, grown};
 use super::selection::Selection;
-use crate::hub::{Event, Log, LogHandle, Page, PageSize};
+use crate::hub::{Event, Grant, Log, LogHandle, Page, PageSize};
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
@@ -24,8 +24,8 @@ impl Gateway {
     pub(super) async fn poll(&self, request: &Request<'_>) -> Result<Response, Refused> {
         self.check_open()?;
         let handle = self.log_of(request.path())?;
-        let credential = credential(request)?;
-        let grant = self.grant(credential.as_deref(), &handle).await?;
+        let credential = any_credential(request)?;
+        let grant = self.grant(&credential, &handle).await?;
         let max_topics = self.hub().config().max_topics;
         let selection = Selection::parse(request.query().unwrap_or_default(), max_topics)?.require_topic()?;
         check_filter(&grant, &selection.filter)?;
@@ -33,7 +33,10 @@ impl Gateway {
         selection.policy(self.hub().config())?;
         let log = handle.log();
         let after = match selection.since {
-            None => return Self::cacheable_state(log, request, &selection, credential.is_some()).await,
+            None => {
+                let private = credential != Credential::None;
+                return Self::cacheable_state(log, request, &selection, private).await;
+            }
             Some(Since::Latest) => {
                 let state = Self::state(log, &selection, None).await?;
                 return Ok(answer(state.finish(false), HeaderValue::from_static("no-store")));
@@ -49,7 +52,7 @@ impl Gateway {
         };
         // `HEAD` never waits.
         let wait = if request.method() == "GET" { selection.wait } else { Duration::ZERO };
-        self.events(&handle, selection, after, wait, grant.expires).await
+        self.events(&handle, selection, after, wait, &grant).await
     }
 
     /// What came after a position, or nothing.
@@ -59,7 +62,7 @@ impl Gateway {
         selection: Selection,
         after: u64,
         wait: Duration,
-        expires: Option<Instant>,
+        grant: &Grant,
     ) -> Result<Response, Refused> {
         let Selection { filter, limit, .. } = selection;
         // One more than allowed, to know that there is one.
@@ -68,17 +71,17 @@ impl Gateway {
         let mut page = reader.read(size);
         if is_empty(&page) && !wait.is_zero() {
             let until = Instant::now() + wait;
-            let end = expires.map_or(until, |expires| until.min(expires));
+            let end = grant.expires.map_or(until, |expires| until.min(expires));
             tokio::select! {
                 next = reader.next(size) => page = next,
                 () = tokio::time::sleep_until(end) => {}
                 () = self.drained() => {}
+                () = self.hub().revoked(grant) => {}
             }
+            // Also when an event came in the same moment.
+            self.check_still(grant)?;
             if is_empty(&page) {
                 self.check_open()?;
-                if end < until {
-                    return Err(self.unauthorized("the grant has ended"));
-                }
             }
         }
         let log = handle.log();

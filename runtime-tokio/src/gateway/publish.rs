@@ -52,7 +52,7 @@ impl Gateway {
         self.check_open()?;
         let log = self.log_of(request.path())?;
         let credential = credential(request)?;
-        let grant = self.grant(credential.as_deref(), &log).await?;
+        let grant = self.grant(&credential, &log).await?;
         let topic = topic(request.path())?;
         let topic = Topic::parse(&topic)?;
         if !grant.may_publish(topic) {
@@ -64,8 +64,10 @@ impl Gateway {
         };
         let key = key.as_deref().map(Key::parse).transpose()?;
         let once = idempotency::key(request)?;
-        let body = self.body(body).await?;
+        let body = self.body(body, self.hub().config().max_message).await?;
         let data = data(request, body)?;
+        // The body may have taken its time.
+        self.check_still(&grant)?;
         let once = once.as_deref().map(idempotency::once);
         let publication = Publication { subject: &grant.subject, once, topic, key, data };
         let publishing = log.publish_for(publication, permit.map(|permit| &permit.quota));
@@ -79,9 +81,8 @@ impl Gateway {
         Ok(answer(published))
     }
 
-    /// The whole body, within the limits.
-    async fn body(&self, body: Body) -> Result<Bytes, Refused> {
-        let limit = self.hub().config().max_message;
+    /// The whole body, of at most so many bytes.
+    pub(super) async fn body(&self, body: Body, limit: u64) -> Result<Bytes, Refused> {
         let too_big = || Refused::too_big(limit);
         // What says so itself need not be read.
         if hyper::body::Body::size_hint(&body).lower() > limit {

@@ -1,6 +1,7 @@
 //! The routes, as axum serves them.
 
 use super::access::{check_origin, cors, preflight};
+use super::auth::requests;
 use super::head::Head;
 use super::refused::{Refused, put_all};
 use super::stream::Kind;
@@ -32,7 +33,10 @@ fn api_routes() -> Router<Gateway> {
         let (stream_of, topics_of) = (format!("{log}/stream"), format!("{log}/topics/{{*topic}}"));
         Router::new().route(&stream_of, any(stream)).route(&topics_of, any(publish::publish))
     };
-    of("/v1").merge(of("/v1/logs/{log}"))
+    of("/v1")
+        .merge(of("/v1/logs/{log}"))
+        .route("/v1/ticket", any(requests::ticket))
+        .route("/v1/session/{session}/auth", any(requests::renew))
 }
 
 async fn not_found() -> Refused {
@@ -65,7 +69,7 @@ async fn guard(State(gateway): State<Gateway>, request: Request, next: Next) -> 
             let origin = origin.map(str::to_owned);
             let preflighted = origin.is_some() && request.method() == Method::OPTIONS;
             let mut response = next.run(request).await;
-            put_all(response.headers_mut(), cors(origin.as_deref()));
+            put_all(response.headers_mut(), cors(gateway.config(), origin.as_deref()));
             if preflighted {
                 put_all(response.headers_mut(), preflight());
             }
@@ -83,6 +87,8 @@ fn route(path: &str) -> &'static str {
     match (path, LogName::of_path(path)) {
         (_, Some((_, "/stream"))) => "stream",
         (_, Some((_, resource))) if resource.starts_with("/topics/") => "topics",
+        ("/v1/ticket", _) => "ticket",
+        (_, Some((_, resource))) if resource.starts_with("/session/") => "session",
         ("/healthz", _) => "healthz",
         ("/readyz", _) => "readyz",
         ("/metrics", _) => "metrics",

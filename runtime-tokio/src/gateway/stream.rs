@@ -1,12 +1,12 @@
 //! Requests for a stream: WebSocket (`PROTOCOL.md` section 6) and SSE (section 7).
 
-use super::Gateway;
-use super::access::{TOKEN, check_filter, cors, credential};
+use super::access::{Credential, TOKEN, any_credential, check_filter, cors};
 use super::front::Permit;
 use super::refused::{Field, Refused, put_all, written};
-use super::selection::Selection;
+use super::selection::{Selection, decode, once};
 use super::wire::Wire;
-use crate::hub::{Adoption, Filter, Grant, LogHandle, Protocol, Socket};
+use super::{Gateway, RETRY_AFTER};
+use crate::hub::{Adoption, Filter, Grant, LogHandle, Parked, Protocol, Socket};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -20,8 +20,10 @@ use longwire_core::log::{Policy, Since};
 use longwire_core::session::Code;
 use longwire_core::session::publisher::Incarnation;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 /// Bytes of a stream that wait in the body of a response.
@@ -64,6 +66,7 @@ pub(super) struct Opening<'b> {
     policy: Policy,
     grant: Grant,
     publisher: Option<Incarnation>,
+    parked: Option<Parked>,
     upgrade: Option<(Upgrade<'b>, Option<&'static str>)>,
     deflate: Option<(Agreed, ExtensionText)>,
     fields: Vec<Field>,
@@ -76,6 +79,7 @@ impl Gateway {
         request: &Request<'b>,
         kind: Kind,
         origin: Option<&str>,
+        peer: Option<IpAddr>,
     ) -> Result<Opening<'b>, Refused> {
         self.check_open()?;
         let log = self.log_of(request.path())?;
@@ -87,23 +91,30 @@ impl Gateway {
             }
             Kind::Sse | Kind::Poll => None,
         };
-        let credential = credential(request)?;
-        let grant = self.grant(credential.as_deref(), &log).await?;
+        let credential = any_credential(request)?;
+        let later = kind == Kind::WebSocket && is_later(request)? && credential == Credential::None;
+        let (grant, parked) = match later {
+            true => (Grant::nothing(), Some(self.park(peer)?)),
+            false => (self.grant(&credential, &log).await?, None),
+        };
         let max_topics = self.hub().config().max_topics;
         let mut selection = Selection::parse(request.query().unwrap_or_default(), max_topics)?;
         if kind == Kind::Sse {
             selection = selection.require_topic()?.resume(request)?;
         }
-        check_filter(&grant, &selection.filter)?;
+        if parked.is_none() {
+            check_filter(&grant, &selection.filter)?;
+        }
         let policy = selection.policy(self.hub().config())?;
         let subscription =
             (!selection.filter.is_empty()).then(|| (selection.filter, selection.since.unwrap_or(Since::Now)));
-        let mut fields: Vec<Field> = cors(origin).collect();
+        let mut fields: Vec<Field> = cors(self.config(), origin).collect();
         if kind == Kind::Sse {
             fields.extend(sse_fields());
         }
         let deflate = match &upgrade {
-            Some((upgrade, ..)) if self.hub().config().deflate => {
+            // Nobody makes the gateway inflate anything before it is known who it is.
+            Some((upgrade, ..)) if self.hub().config().deflate && parked.is_none() => {
                 deflate::Config::new().accept(upgrade.extensions())
             }
             _ => None,
@@ -116,9 +127,20 @@ impl Gateway {
             policy,
             grant,
             publisher: selection.publisher,
+            parked,
             upgrade: upgrade.map(|(upgrade, _, chosen)| (upgrade, chosen)),
             fields,
         })
+    }
+
+    /// A place for a connection that says later who it is, among those of its address whose first request has not come.
+    fn park(&self, peer: Option<IpAddr>) -> Result<Parked, Refused> {
+        let place = peer.map(|ip| self.inner.handshakes.begin(ip).ok_or(()));
+        let place = place.transpose().map_err(|()| {
+            let why = "as many connections that have not said who they are as max_handshakes allows";
+            Refused::new(Code::TooManyConnections, why).retry_after(RETRY_AFTER)
+        })?;
+        Ok(Parked { until: Instant::now() + self.config().auth_timeout, place: Box::new(place) })
     }
 
     /// A stream for the routes: the request came through an HTTP server.
@@ -130,7 +152,8 @@ impl Gateway {
     ) -> Response {
         // The origin was checked, and is told, by whoever called the route.
         let permit = parts.extensions.remove::<Arc<Permit>>();
-        match (self.open(request, kind, None).await, kind) {
+        let peer = permit.as_ref().map(|permit| permit.ip());
+        match (self.open(request, kind, None, peer).await, kind) {
             (Ok(opening), Kind::WebSocket) => match parts.extensions.remove::<OnUpgrade>() {
                 Some(upgrade) => self.respond_with_upgrade(opening, upgrade, permit),
                 None => Refused::bad_request("this connection cannot be upgraded").into_response(),
@@ -203,7 +226,7 @@ impl Opening<'_> {
         self,
         permit: Option<Arc<Permit>>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
-        let Self { log, protocol, deflate, subscription, policy, grant, publisher, .. } = self;
+        let Self { log, protocol, deflate, subscription, policy, grant, publisher, parked, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
         move |socket, head, early| {
@@ -217,6 +240,7 @@ impl Opening<'_> {
                 policy,
                 grant,
                 publisher,
+                parked,
                 permit,
             });
         }
@@ -251,10 +275,10 @@ pub(super) fn refusal(
 ) -> (u16, Vec<u8>) {
     if kind != Kind::Sse || !refused.is_told_in_event() {
         let mut refused = refused.clone();
-        refused.fields.extend(cors(origin));
+        refused.fields.extend(cors(gateway.config(), origin));
         return (refused.status(), refused.response_bytes());
     }
-    let fields: Vec<Field> = cors(origin).chain(sse_fields()).collect();
+    let fields: Vec<Field> = cors(gateway.config(), origin).chain(sse_fields()).collect();
     let mut bytes = stream_head(fields.iter().map(|(name, value)| (*name, &**value)));
     bytes.extend(refused.stream(gateway.retry()));
     (200, bytes)
@@ -274,6 +298,15 @@ fn sse_fields() -> [Field; 4] {
         ("X-Accel-Buffering", "no".into()),
         ("Vary", "Accept, Origin".into()),
     ]
+}
+
+/// Whether a WebSocket says later who it is.
+fn is_later(request: &Request<'_>) -> Result<bool, Refused> {
+    let Some(auth) = once(request.query().unwrap_or_default(), "auth")? else { return Ok(false) };
+    match &*decode(auth, Code::BadRequest)? {
+        "later" => Ok(true),
+        _ => Err(Refused::bad_request("auth is later, or not there")),
+    }
 }
 
 /// Which form the client wants, and what it is told: the first of its offers that is known, JSON without any.

@@ -1,25 +1,29 @@
 //! One connection of a shard: its turn.
 //!
 //! A turn is synchronous and holds none of the shard's buffers when it ends:
+//! 0. a grant that has ended ends the connection, before anything is written;
 //! 1. what has to be written is written;
 //! 2. a reader that lags is served from the log, page by page;
 //! 3. what came in is read and worked off, unless an answer to what came before has to go out first;
-//! 4. what is due (heartbeat, tick, end of the grant) is done.
+//! 4. what is due (heartbeat, tick, renewal of the grant) is done.
 
+use super::access::Access;
 use super::event::Form;
 use super::input::{Outcome, Received, WebSocket, receive};
 use super::outlet::{Image, NoRoom, Rest};
 use super::pulse::Pulse;
 use super::session::{Session, close_code};
+use super::sessions::RenewError;
 use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
-use super::{Adoption, Protocol, count, encode};
+use super::{Adoption, Grant, Protocol, count, encode};
 use crate::websocket::deflate::Codec;
 use bytes::{Bytes, BytesMut};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::session::{Code, Refusal, ServerMessage};
 use longwire_core::ws::{self, CloseCause, CloseCode, Step};
 use std::any::Any;
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::pin::Pin;
@@ -51,6 +55,8 @@ pub(super) struct Conn {
     ws: Option<WebSocket>,
     /// Goes out before all else.
     rest: Rest,
+    /// That is our first words, of which nothing depends on a grant.
+    greeting: bool,
     /// Then this: control messages.
     tx: Vec<u8>,
     tx_at: TxCursor,
@@ -92,6 +98,7 @@ impl Conn {
             policy,
             grant,
             publisher,
+            parked,
             permit,
         } = adoption;
         let config = &shard.shared.config;
@@ -126,10 +133,11 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, shard.shared.number(), form, grant, publisher, subscription, policy),
+            session: Session::new(id, form, Access::new(shard, grant, parked), publisher, subscription, policy),
             stream,
             ws,
             rest,
+            greeting: true,
             tx: Vec::new(),
             tx_at: TxCursor::default(),
             sent: Instant::now(),
@@ -155,6 +163,37 @@ impl Conn {
         self.rest.set(first.freeze());
     }
 
+    /// What its session is called by: see [`sessions`](super::sessions).
+    pub(super) fn secret(&self) -> u128 {
+        self.session.secret
+    }
+
+    /// Its turn comes, and it ends, if it is one of these.
+    pub(super) fn revoke(&mut self, names: &HashSet<Box<str>>) {
+        let grant = self.session.access.grant();
+        if names.contains(&*grant.subject) || grant.id.as_deref().is_some_and(|id| names.contains(id)) {
+            self.session.access.revoke();
+            self.wake();
+        }
+    }
+
+    /// Another grant comes from outside.
+    pub(super) fn renew(&mut self, shard: &Shard, grant: Grant) -> Result<(), RenewError> {
+        let access = &self.session.access;
+        if self.phase != Phase::Open || !access.holds(shard) {
+            return Err(RenewError::Unknown);
+        }
+        if access.grant().subject != grant.subject {
+            return Err(RenewError::Forbidden("this session is another subject's"));
+        }
+        self.session.renew(shard, grant).map_err(RenewError::Forbidden)?;
+        let name = self.session.name(shard);
+        let hello = self.session.hello(shard, &name);
+        self.say(&hello);
+        self.wake();
+        Ok(())
+    }
+
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
@@ -171,7 +210,7 @@ impl Conn {
     /// `before`, or from the last piece that was begun, in its own turn.
     pub(super) fn deliver(&mut self, shard: &Shard, image: &mut Image<u64>, before: u64) -> bool {
         let idle =
-            self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send();
+            self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send(shard);
         if !idle || !self.stream.is_direct() {
             self.lag(before);
             return false;
@@ -253,6 +292,9 @@ impl Conn {
             if let Some((retry_after, window)) = shard.closing() {
                 self.say_goodbye(shard, retry_after, window);
             }
+            if self.end_with_grant(shard) {
+                return Poll::Ready(());
+            }
             let progress = match self.work(cx, shard) {
                 Ok(progress) => progress,
                 Err(error) => {
@@ -283,6 +325,22 @@ impl Conn {
                 return Poll::Ready(());
             }
         }
+    }
+
+    /// Step 0 of a turn: true when the connection is over.
+    fn end_with_grant(&mut self, shard: &Shard) -> bool {
+        if self.session.access.holds(shard) {
+            return false;
+        }
+        let refusal = self.session.access.ended(shard);
+        if !self.rest.is_empty() && !self.greeting {
+            // The rest of an event must not leave, and without it nothing else can: it is thrown away.
+            return true;
+        }
+        if self.phase == Phase::Open {
+            self.bye(shard, refusal, None);
+        }
+        false
     }
 
     /// Steps 1 to 3 of a turn.
@@ -325,6 +383,7 @@ impl Conn {
             self.wrote(shard, not_zero(n)?);
             self.rest.consume(n);
         }
+        self.greeting = false;
         while !self.tx_at.is_idle() {
             let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
             let Poll::Ready(n) = self.stream.poll_write(cx, tx.pending())? else { return Ok(Poll::Pending) };
@@ -348,7 +407,7 @@ impl Conn {
     fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
         let mut image = Image::default();
         for _ in 0..PAGES {
-            if !self.session.reads.lags() || !self.may_send() {
+            if !self.session.reads.lags() || !self.may_send(shard) {
                 return Ok(Progress::Waiting);
             }
             image.clear();
@@ -483,8 +542,10 @@ impl Conn {
 
     /// When `due` has something to do.
     fn deadline(&self, shard: &Shard) -> Instant {
+        let access = &self.session.access;
         if let Phase::Ending(until) | Phase::Lingering(until) = self.phase {
-            return until;
+            let end = access.end(shard).filter(|_| !self.rest.is_empty() && !self.greeting);
+            return end.map_or(until, |end| end.min(until));
         }
         let config = &shard.shared.config;
         let tick = self.told + config.heartbeat;
@@ -496,7 +557,7 @@ impl Conn {
             _ => self.pulse.deadline(config.patience()),
         };
         let lag = self.session.watches_its_lag().then(|| Instant::now() + LAG_CHECK);
-        self.session.deadlines().chain(life).chain(lag).chain([own]).min().unwrap_or(own)
+        access.deadline(shard).into_iter().chain(life).chain(lag).chain([own]).min().unwrap_or(own)
     }
 
     /// Step 4 of a turn; true when the connection is over.
@@ -515,12 +576,7 @@ impl Conn {
             count(&shard.shared.counters.timeouts, 1);
             return true;
         }
-        if !self.session.grant.holds(now) {
-            let refusal = Refusal::new(Code::Unauthorized, "the grant has ended");
-            self.bye(shard, refusal, None);
-            return false;
-        }
-        if let Some(renew) = self.session.renewal(now) {
+        if let Some(renew) = self.session.access.due(shard) {
             self.say(&renew);
         }
         if let Some(ws) = &mut self.ws
@@ -609,8 +665,8 @@ impl Conn {
         !self.rest.is_empty() || !self.tx_at.is_idle() || self.session.reads.lags()
     }
 
-    fn may_send(&self) -> bool {
-        self.ws.as_ref().is_none_or(|ws| ws.connection.is_open())
+    fn may_send(&self, shard: &Shard) -> bool {
+        self.ws.as_ref().is_none_or(|ws| ws.connection.is_open()) && self.session.access.holds(shard)
     }
 }
 

@@ -35,6 +35,11 @@ impl Filter {
         self.0.is_empty()
     }
 
+    /// Whether one of them matches all that another pattern does.
+    pub fn covers(&self, pattern: Pattern<'_>) -> bool {
+        self.parsed().any(|own| own.covers(pattern))
+    }
+
     /// Whether a topic matches one of them. What is no topic matches none.
     pub fn matches(&self, topic: &str) -> bool {
         Topic::parse(topic).is_ok_and(|topic| self.matches_topic(topic))

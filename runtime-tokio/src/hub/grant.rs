@@ -11,8 +11,13 @@ use tokio::time::Instant;
 /// What a credential allows. Patterns are checked at subscription and at publication, not per event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Who it is, for logs.
+    /// Who it is: for people, and for [`Hub::revoke`](super::Hub::revoke).
     pub subject: Arc<str>,
+    /// The name of the credential itself, if it has one (`jti` of a JWT): it may be revoked by that, too.
+    pub id: Option<Arc<str>>,
+    /// When it was asked for: a revocation that came later covers it. Whoever asks for it says so; an
+    /// [`Authorize`] need not.
+    pub issued: Instant,
     /// When it ends; `None`: with the connection.
     pub expires: Option<Instant>,
     /// The logs that it is for; on any other it allows nothing.
@@ -29,6 +34,8 @@ impl Grant {
         let all: Filter = Pattern::parse("**").into_iter().collect();
         Self {
             subject: "anonymous".into(),
+            id: None,
+            issued: Instant::now(),
             expires: None,
             logs: Logs::All,
             subscribe: all.clone(),
@@ -36,9 +43,15 @@ impl Grant {
         }
     }
 
+    /// Nothing, for nobody: for a connection that has not said who it is.
+    pub fn nothing() -> Self {
+        let (subject, none) = ("".into(), Filter::default());
+        Self { subject, logs: Logs::Only([].into()), subscribe: none.clone(), publish: none, ..Self::open() }
+    }
+
     /// Whether it allows a subscription.
     pub fn may_subscribe(&self, pattern: Pattern<'_>) -> bool {
-        self.subscribe.parsed().any(|own| own.covers(pattern))
+        self.subscribe.covers(pattern)
     }
 
     /// Whether it allows a publication.
@@ -111,6 +124,11 @@ impl std::error::Error for Denied {}
 pub trait Authorize: Send + Sync + 'static {
     /// What `credential` allows; `None` when none was presented.
     fn authorize<'a>(&'a self, credential: Option<&'a str>) -> Authorizing<'a>;
+
+    /// Whether everybody may do everything: then credentials are ignored, tickets too.
+    fn is_open(&self) -> bool {
+        false
+    }
 }
 
 /// A decision under way. Dropping it gives it up.
@@ -123,5 +141,9 @@ pub struct Open;
 impl Authorize for Open {
     fn authorize<'a>(&'a self, _: Option<&'a str>) -> Authorizing<'a> {
         Box::pin(std::future::ready(Ok(Grant::open())))
+    }
+
+    fn is_open(&self) -> bool {
+        true
     }
 }

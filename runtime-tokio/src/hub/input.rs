@@ -72,6 +72,7 @@ pub(super) fn receive(
                 return Ok(closed(ws.connection.handle_eof()));
             }
             count(&shard.shared.counters.received_bytes, n as u64);
+            session.access.spend(n);
             io.rx.commit(n);
         }
         if let Some(outcome) = work_off(&mut io, cx, shard, session, &mut ws.connection) {

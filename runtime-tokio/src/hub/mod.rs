@@ -22,8 +22,11 @@
 //! Logs share the threads, and nothing else: each has its epoch, its bounds, its subscriptions, and publishers that wait
 //! for its own readers only. A thread gives each log in turn the same piece of its time for delivery.
 
+mod access;
 mod conn;
 mod data;
+#[cfg(test)]
+mod deadline;
 mod encode;
 mod event;
 mod filter;
@@ -38,8 +41,10 @@ mod pulse;
 mod reader;
 mod reads;
 mod recent;
+mod revocations;
 mod rtt;
 mod session;
+mod sessions;
 mod shard;
 mod shared;
 mod socket;
@@ -62,6 +67,7 @@ pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMB
 pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
 pub use rtt::RoundTrips;
+pub use sessions::RenewError;
 pub use socket::{AsyncStream, Socket};
 
 pub(crate) use conn::is_silence;
@@ -69,18 +75,20 @@ pub(crate) use conn::is_silence;
 use crate::clock::Clock;
 use longwire_core::log::{Cursor, Distance, Key, LogName, Policy, QuotaConfig, Rate, Since, Topic};
 use longwire_core::session::publisher::{Incarnation, WINDOW};
-use longwire_core::session::{GapReason, Limits};
+use longwire_core::session::{GapReason, Limits, lease};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
 use outlet::Pins;
+use revocations::Revocations;
 use shared::{Common, Shared};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How far a reader may be behind by default: see [`HubConfig::max_lag_events`].
 const MAX_LAG: Distance = Distance { events: 262_144, bytes: 80 << 20, age: Duration::from_secs(3600) };
@@ -149,6 +157,9 @@ pub struct HubConfig {
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
     pub deflate: bool,
+    /// How long before its end a grant's renewal is asked for (`renew`). Default 30 s; of a grant that is shorter than 90 s
+    /// a third of its time. Zero: it is not asked for.
+    pub renew_before: Duration,
     /// The time over which clients come back when they are all cut off together: `hello` says it in advance, for a gateway
     /// that dies says nothing, and `bye` when it stops in good order. Default 5 s: the 10,000 connections of a gateway come
     /// back at 2,000 a second.
@@ -187,6 +198,7 @@ impl Default for HubConfig {
             max_pinned_bytes: 64 << 20,
             deflate: true,
             reconnect_window: Duration::from_secs(5),
+            renew_before: lease::RENEW_BEFORE,
             retry: Duration::from_secs(2),
         }
     }
@@ -299,6 +311,16 @@ pub struct Counters {
     pub publishers: AtomicU64,
     /// Gauge: values of `Idempotency-Key` that are remembered.
     pub idempotency_keys: AtomicU64,
+    /// Grants that replaced another on an open connection.
+    pub renewals: AtomicU64,
+    /// Connections that ended because their grant did, or because they did not say who they are.
+    pub expired: AtomicU64,
+    /// Connections that ended because their grant was revoked.
+    pub revoked: AtomicU64,
+    /// Credentials that were presented on an open connection, and refused.
+    pub denied: AtomicU64,
+    /// Times that a file of credentials could not be used when it had changed. Counted on the default log.
+    pub bad_files: AtomicU64,
     /// Gauge: WebSocket connections.
     pub websockets: AtomicU64,
     /// Gauge: SSE connections.
@@ -360,6 +382,9 @@ pub struct Adoption {
     pub grant: Grant,
     /// Which incarnation of a publisher it is, if it is one (`PROTOCOL.md` section 5.2).
     pub publisher: Option<Incarnation>,
+    /// It has not said who it is, and what it may do is known when it does: until then it can do nothing but `auth`, and
+    /// what it wants to read waits. For WebSockets. [`grant`](Self::grant) is [`Grant::nothing`] then.
+    pub parked: Option<Parked>,
     /// Dropped with the connection: permits of whoever counts connections.
     pub permit: Box<dyn Any + Send>,
 }
@@ -370,12 +395,27 @@ impl std::fmt::Debug for Adoption {
     }
 }
 
+/// A connection that has not said who it is.
+pub struct Parked {
+    /// It has to say so by then, or is closed with 3000.
+    pub until: Instant,
+    /// Dropped when it has: permits of whoever counts those that have not.
+    pub place: Box<dyn Any + Send>,
+}
+
+impl std::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parked").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
 /// The hub. Cheap to share: all of its parts are behind an [`Arc`].
 #[derive(Debug)]
 pub struct Hub {
     config: Arc<HubConfig>,
     pins: Arc<Pins>,
     authorize: Arc<dyn Authorize>,
+    revocations: Arc<Revocations>,
     default: LogHandle,
     /// All of them, by name.
     logs: BTreeMap<Arc<str>, LogHandle>,
@@ -403,6 +443,7 @@ impl Hub {
             config: Arc::new(config),
             authorize,
             clock: Clock::start(),
+            revocations: Arc::default(),
             next: Arc::default(),
         };
         let config = Arc::clone(&common.config);
@@ -414,8 +455,8 @@ impl Hub {
         let logs = named.chain([Ok(default.clone())]);
         let logs =
             logs.map(|log| log.map(|log| (Arc::clone(&log.shared.name), log))).collect::<Result<_, _>>()?;
-        let Common { authorize, pins, .. } = common;
-        let hub = Self { config, authorize, pins, default, logs, threads: Mutex::default() };
+        let Common { authorize, revocations, pins, .. } = common;
+        let hub = Self { config, authorize, revocations, pins, default, logs, threads: Mutex::default() };
         for id in 0..hub.config.shards.max(1) {
             let logs = hub.logs().map(|log| Arc::clone(&log.shared)).collect();
             // Should it fail, the hub is dropped, and with it the threads that run already.
@@ -458,6 +499,38 @@ impl Hub {
     /// Who decides what a credential allows.
     pub fn authorize(&self) -> &Arc<dyn Authorize> {
         &self.authorize
+    }
+
+    /// Ends everything that a subject, or a credential of that [name](Grant::id), was granted until now: its connections
+    /// on all shards of all logs are told `bye` `unauthorized` and closed with 3000, within the time that a
+    /// shard takes for a round. What a blocked connection still had to be written is thrown away. A grant that is asked for from now on
+    /// is a new decision of the [`Authorize`]r.
+    pub fn revoke(&self, name: &str) {
+        self.revoke_all([name]);
+    }
+
+    /// The same for several, in one go.
+    pub fn revoke_all<N: Into<Box<str>>>(&self, names: impl IntoIterator<Item = N>) {
+        let names: HashSet<Box<str>> = names.into_iter().map(Into::into).collect();
+        if names.is_empty() {
+            return;
+        }
+        // First, so that a connection is either covered when it is taken over, or there when the letter comes.
+        self.revocations.add(&names);
+        let names = Arc::new(names);
+        for shard in self.logs().flat_map(|log| &log.shared.shards) {
+            shard.post(shard::Mail::Revoke(Arc::clone(&names)));
+        }
+    }
+
+    /// Whether a grant was revoked since it was [issued](Grant::issued).
+    pub fn is_revoked(&self, grant: &Grant) -> bool {
+        self.revocations.covers(grant)
+    }
+
+    /// Ready once a grant is revoked. Cancel-safe.
+    pub async fn revoked(&self, grant: &Grant) {
+        self.revocations.covered(grant).await;
     }
 
     /// Publishes to the default log: see [`LogHandle::publish`].

@@ -326,6 +326,7 @@ mod tests {
             config: Arc::new(config.clone()),
             authorize: Arc::new(Open),
             clock: Clock::start(),
+            revocations: Arc::default(),
             next: Arc::default(),
             pins: Arc::default(),
         };

@@ -1,12 +1,12 @@
 //! What one connection reads, publishes and may do: the server's side of `longwire.v1` (`PROTOCOL.md`).
 
+use super::access::Access;
 use super::event::{Form, Position};
 use super::input::Reply;
 use super::reads::{Past, Reads};
+use super::sessions;
 use super::shard::Shard;
-use super::{
-    AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, Once, Publication, count, encode,
-};
+use super::{AppendError, Data, Filter, Grant, Once, Publication, count, encode};
 use bytes::BytesMut;
 use longwire_core::log::{NameError, Policy, Quota, Since};
 use longwire_core::session::publisher::{Incarnation, PublicationId};
@@ -14,26 +14,23 @@ use longwire_core::session::{
     self, ClientMessage, Code, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
 };
 use longwire_core::ws::CloseCode;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Bytes that the answers to one message may take.
 pub(super) const REPLY_ROOM: usize = 2048;
 /// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further.
 const MAX_PASTS: usize = 64;
-/// How long before the end of a grant its renewal is asked for.
-const RENEW: Duration = Duration::from_secs(30);
 /// Messages that make no sense, before a connection is closed with 1008.
 const MAX_ERRORS: u32 = 16;
 
 /// The state of one connection above its transport.
 pub(super) struct Session {
     pub(super) id: usize,
-    number: u64,
+    /// Nobody can guess it, so whoever knows it is at the other end.
+    pub(super) secret: u128,
     pub(super) form: Form,
-    pub(super) grant: Grant,
+    pub(super) access: Access,
     pub(super) reads: Reads,
     subscription: Option<(Filter, Since)>,
     publisher: Option<Incarnation>,
@@ -43,9 +40,6 @@ pub(super) struct Session {
     /// What its acknowledgement says about pressure.
     pressure: Option<Duration>,
     errors: u32,
-    renewing: Option<Authorizing<'static>>,
-    /// When to ask for a new credential.
-    renew_at: Option<Instant>,
 }
 
 /// A connection has to end: what the peer is told.
@@ -55,22 +49,20 @@ pub(super) struct End {
 }
 
 impl Session {
-    /// `id` is its place in the shard, `number` names it for people.
+    /// `id` is its place in the shard.
     pub(super) fn new(
         id: usize,
-        number: u64,
         form: Form,
-        grant: Grant,
+        access: Access,
         publisher: Option<Incarnation>,
         subscription: Option<(Filter, Since)>,
         policy: Policy,
     ) -> Self {
-        let renew_at = if form == Form::Sse { None } else { when_to_renew(&grant) };
         Self {
             id,
-            number,
+            secret: rand::random(),
             form,
-            grant,
+            access,
             reads: Reads::new(policy),
             subscription,
             publisher,
@@ -78,8 +70,6 @@ impl Session {
             settled: None,
             pressure: None,
             errors: 0,
-            renewing: None,
-            renew_at,
         }
     }
 
@@ -95,23 +85,28 @@ impl Session {
         }
         let name = self.name(shard);
         encode::write(&self.hello(shard, &name), self.form, out);
-        if let Some((filter, since)) = self.subscription.take() {
+        let Some((filter, since)) = self.subscription.take() else { return };
+        if self.access.is_parked() {
+            // The URL had no more patterns than there may be.
+            self.access.park((filter, since, None), usize::MAX);
+        } else {
             self.begin(shard, filter, since, None);
         }
     }
 
-    fn name(&self, shard: &Shard) -> String {
-        format!("{:x}-{:x}", shard.shared.log.epoch() & 0xffff_ffff, self.number)
+    pub(super) fn name(&self, shard: &Shard) -> String {
+        sessions::name(shard, self.secret)
     }
 
-    fn hello<'n>(&self, shard: &Shard, name: &'n str) -> ServerMessage<'n> {
-        let now = Instant::now();
+    pub(super) fn hello<'n>(&self, shard: &Shard, name: &'n str) -> ServerMessage<'n> {
         ServerMessage::Hello {
             session: name.into(),
             heartbeat: shard.shared.config.heartbeat,
-            lease: self.grant.expires.map(|end| end.saturating_duration_since(now)),
+            lease: self.access.left(shard),
             limits: shard.shared.config.limits(),
-            publisher_n: self.publisher.and_then(|it| shard.shared.publishers.last(&self.grant.subject, it)),
+            publisher_n: self.publisher.filter(|_| !self.access.is_parked()).and_then(|incarnation| {
+                shard.shared.publishers.last(&self.access.grant().subject, incarnation)
+            }),
             window: Some(shard.shared.config.reconnect_window),
         }
     }
@@ -119,25 +114,20 @@ impl Session {
     /// Whether input has to wait: until the shards have caught up, until the past that was asked for is on its way, or
     /// until a new credential was looked at. Something wakes the task when it need not wait any more.
     pub(super) fn must_wait(&mut self, cx: &mut Context<'_>, shard: &Shard, reply: &mut Reply<'_>) -> bool {
-        if let Some(renewing) = &mut self.renewing {
-            let Poll::Ready(renewed) = renewing.as_mut().poll(cx) else { return true };
-            self.renewing = None;
-            match renewed {
-                // Patterns are checked when they are subscribed to, so none may outlive what allowed it.
-                Ok(grant) if !self.reads.filter.parsed().all(|own| grant.may_subscribe(own)) => {
-                    let why = "the new grant does not cover what is subscribed to";
-                    reply.end(End::told(Code::Unauthorized, why));
+        match self.access.poll_renewed(cx, shard, &self.reads.filter) {
+            Poll::Pending => return true,
+            Poll::Ready(None) => {
+                if let Some(end) = self.access.overspent() {
+                    reply.end(end);
                 }
-                Ok(grant) if !grant.logs.contains(&shard.shared.name) => {
-                    reply.end(End::told(Code::Unauthorized, "the new grant is not for this log"));
+            }
+            Poll::Ready(Some(Err(why))) => reply.end(End::told(Code::Unauthorized, why)),
+            Poll::Ready(Some(Ok(waited))) => {
+                let name = self.name(shard);
+                reply.send(&self.hello(shard, &name));
+                for (filter, since, id) in waited {
+                    self.begin(shard, filter, since, id);
                 }
-                Ok(grant) => {
-                    self.renew_at = when_to_renew(&grant);
-                    self.grant = grant;
-                    let name = self.name(shard);
-                    reply.send(&self.hello(shard, &name));
-                }
-                Err(Denied(why)) => reply.end(End::told(Code::Unauthorized, why)),
             }
         }
         if shard.shared.is_congested() {
@@ -156,6 +146,10 @@ impl Session {
             Ok(ClientMessage::Sub { id, since, policy, topics }) => {
                 match self.filter(topics, shard).and_then(|filter| Ok((filter, self.policy(policy, shard)?)))
                 {
+                    Ok((filter, policy)) if self.access.is_parked() => {
+                        self.reads.policy = policy;
+                        self.park(filter, since, id, shard, reply);
+                    }
                     Ok((filter, policy)) => {
                         self.reads.policy = policy;
                         self.begin(shard, filter, since.unwrap_or(Since::Now), id);
@@ -163,8 +157,11 @@ impl Session {
                     Err(refusal) => self.object(refusal, id, reply),
                 }
             }
+            Ok(ClientMessage::Unsub { id, .. }) if self.access.is_parked() => {
+                self.object(Refusal::new(Code::Forbidden, "before auth nothing is subscribed to"), id, reply);
+            }
             Ok(ClientMessage::Unsub { id, topics }) => self.unsubscribe(topics, id, shard, reply),
-            Ok(ClientMessage::Auth { token }) => self.renew(token, shard, reply),
+            Ok(ClientMessage::Auth { token }) if self.access.present(token, shard) => {}
             Ok(_) => self.object(unknown(), None, reply),
             Err(error) if error.code == Code::BadData => {
                 count(&shard.shared.counters.refused, 1);
@@ -186,18 +183,6 @@ impl Session {
         }
     }
 
-    /// When [`renew`](Self::renewal) is due, and when the grant ends.
-    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
-        self.renew_at.into_iter().chain(self.grant.expires)
-    }
-
-    /// A `renew`, once for each grant, when it is about to end.
-    pub(super) fn renewal(&mut self, now: Instant) -> Option<ServerMessage<'static>> {
-        self.renew_at.take_if(|at| *at <= now)?;
-        let within = self.grant.expires?.saturating_duration_since(now);
-        Some(ServerMessage::Renew { within })
-    }
-
     /// A `tick`, unless it would move the cursor over something that is still on its way.
     pub(super) fn tick(&self, shard: &Shard) -> Option<ServerMessage<'static>> {
         let reads = &self.reads;
@@ -207,6 +192,12 @@ impl Session {
             (false, false) => shard.shared.log.head(),
         };
         Some(ServerMessage::Tick { at: shard.shared.log.cursor(seq) })
+    }
+
+    /// Puts another grant in the place of this one.
+    pub(super) fn renew(&mut self, shard: &Shard, grant: Grant) -> Result<(), &'static str> {
+        // Only what has no words of its own is renewed so, and nothing of that waits for them.
+        self.access.replace(shard, grant, &self.reads.filter).map(drop)
     }
 
     /// Takes its subscriptions out of the shard.
@@ -262,14 +253,19 @@ impl Session {
         let (mut topic_text, mut key_text) = (heapless::String::new(), heapless::String::new());
         let topic = topic.topic(&mut topic_text).map_err(|e| refused(bad_topic(&e)))?;
         let key = key.map(|key| key.key(&mut key_text)).transpose().map_err(|e| refused(bad_topic(&e)))?;
-        if !self.grant.may_publish(topic) {
+        if !self.access.grant().may_publish(topic) {
             let why = "the grant does not allow to publish to this topic";
             return Err(refused(Refusal::new(Code::Forbidden, why)));
         }
         let data = Data::try_from(data).map_err(|e| refused(Refusal::new(Code::BadData, e.as_str())))?;
         let id = self.publisher.zip(n).map(|(incarnation, n)| PublicationId { incarnation, n });
-        let publication =
-            Publication { subject: &self.grant.subject, once: id.map(Once::Number), topic, key, data };
+        let publication = Publication {
+            subject: &self.access.grant().subject,
+            once: id.map(Once::Number),
+            topic,
+            key,
+            data,
+        };
         let published = shard.shared.publish(publication, &mut self.quota);
         published.map(|published| published.pressure).map_err(|error| error.refusal())
     }
@@ -281,7 +277,7 @@ impl Session {
         for text in topics.iter() {
             let mut scratch = heapless::String::new();
             let pattern = text.pattern(&mut scratch).map_err(|e| bad_topic(&e))?;
-            if !self.grant.may_subscribe(pattern) {
+            if !self.access.is_parked() && !self.access.grant().may_subscribe(pattern) {
                 return Err(Refusal::new(Code::Forbidden, "the grant does not cover this pattern"));
             }
             if filter.insert(pattern) && !self.reads.filter.contains(pattern) {
@@ -309,6 +305,22 @@ impl Session {
                 Err(Refusal::new(Code::BadMessage, "drop_newest is a policy of outboxes, not of readers"))
             }
             Some(_) => Err(Refusal::new(Code::Forbidden, "this gateway does not allow that policy")),
+        }
+    }
+
+    /// Keeps what is to be read until it is known who reads.
+    fn park(
+        &mut self,
+        filter: Filter,
+        since: Option<Since>,
+        id: Option<u32>,
+        shard: &Shard,
+        reply: &mut Reply<'_>,
+    ) {
+        let subscription = (filter, since.unwrap_or(Since::Now), id);
+        if !self.access.park(subscription, shard.shared.config.max_topics) {
+            let why = "more patterns than max_topics before auth";
+            self.object(Refusal::new(Code::TooManyTopics, why), id, reply);
         }
     }
 
@@ -371,15 +383,6 @@ impl Session {
         self.reads.pasts.push_back(Past::new(Filter::default(), position, Position::Past, id));
     }
 
-    fn renew(&mut self, token: Text<'_>, shard: &Shard, reply: &mut Reply<'_>) {
-        let mut credential = String::new();
-        if token.write_to(&mut credential).is_err() {
-            return self.object(unknown(), None, reply);
-        }
-        let authorize: Arc<dyn Authorize> = Arc::clone(&shard.shared.authorize);
-        self.renewing = Some(Box::pin(async move { authorize.authorize(Some(&credential)).await }));
-    }
-
     /// Answers a message with what is wrong with it. What is no envelope counts, what cannot be done does not.
     fn object(&mut self, refusal: Refusal<'_>, id: Option<u32>, reply: &mut Reply<'_>) {
         let counts = matches!(refusal.code(), Some(Code::BadMessage | Code::UnknownType));
@@ -393,7 +396,7 @@ impl Session {
 
 impl End {
     /// With a `bye` that says why, and the close code that goes with it.
-    fn told(code: Code, why: &'static str) -> Self {
+    pub(super) fn told(code: Code, why: &'static str) -> Self {
         Self { close: close_code(code), refusal: Some(Refusal::new(code, why)) }
     }
 }
@@ -408,13 +411,6 @@ impl AppendError {
     pub fn refusal(&self) -> Refusal<'static> {
         Refusal::new(Code::TopicsFull, self.as_str())
     }
-}
-
-/// When to ask for the renewal of a grant that begins now: half a minute before its end, or after half of its time.
-fn when_to_renew(grant: &Grant) -> Option<Instant> {
-    let end = grant.expires?;
-    let left = end.saturating_duration_since(Instant::now());
-    end.checked_sub(RENEW.min(left / 2))
 }
 
 fn bad_topic(error: &NameError) -> Refusal<'static> {

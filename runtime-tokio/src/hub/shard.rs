@@ -16,6 +16,7 @@ use super::event::Form;
 use super::handover::Flag;
 use super::outlet::Image;
 use super::reader::Watch;
+use super::sessions::{RenewError, Renewal};
 use super::trie::Trie;
 use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use crate::clock::Clock;
@@ -24,7 +25,7 @@ use futures_util::stream::FuturesUnordered;
 use longwire_core::log::Pattern;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +54,7 @@ pub(crate) struct ShardHandle {
     position: AtomicU64,
 }
 
-/// Bounded by what there is of readers and connections, which have bounds of their own: each has at most one letter
+/// Bounded by what there is of readers, connections and requests, which have bounds of their own: each has at most one letter
 /// that adds it and one that removes it.
 #[derive(Debug, Default)]
 struct Mailbox {
@@ -65,9 +66,20 @@ struct Mailbox {
 /// What a shard is told.
 pub(super) enum Mail {
     Adopt(Box<Adoption>),
-    Watch { watch: Arc<Watch>, filter: Filter, position: u64 },
+    Watch {
+        watch: Arc<Watch>,
+        filter: Filter,
+        position: u64,
+    },
     Unwatch(u64),
-    Close { retry_after: Duration, window: Duration },
+    /// These subjects and credentials are cut off. As many as whoever revokes has posted.
+    Revoke(Arc<HashSet<Box<str>>>),
+    /// Another grant for a session. As many as there are requests that say so.
+    Renew(Box<Renewal>),
+    Close {
+        retry_after: Duration,
+        window: Duration,
+    },
 }
 
 impl std::fmt::Debug for Mail {
@@ -129,7 +141,7 @@ impl ShardHandle {
 /// A shard, within its thread.
 pub(super) struct Shard {
     pub(super) shared: Arc<Shared>,
-    id: usize,
+    pub(super) id: usize,
     pub(super) clock: Clock,
     readers: RefCell<Slab<Reader>>,
     trie: RefCell<Trie<usize>>,
@@ -138,6 +150,8 @@ pub(super) struct Shard {
     pub(super) scratch: Rc<RefCell<Scratch>>,
     /// Connections that are not read until the shards have caught up.
     waiting: RefCell<BTreeSet<usize>>,
+    /// The sessions that are renewed from outside.
+    sessions: RefCell<HashMap<u128, usize>>,
     closing: Cell<Option<(Duration, Duration)>>,
 }
 
@@ -223,6 +237,12 @@ async fn sweep(logs: Vec<Arc<Shared>>) {
     }
 }
 
+/// Serves a log on the thread of a test, whose clock the test holds.
+#[cfg(test)]
+pub(super) async fn serve_here(shared: Arc<Shared>) {
+    Shard::new(0, shared, Scratch::new()).run().await;
+}
+
 /// However a shard's thread ends, nobody is left waiting for it.
 struct Over {
     id: usize,
@@ -249,6 +269,7 @@ impl Drop for Leave {
     fn drop(&mut self) {
         if let Ok(mut conn) = self.conn.try_borrow_mut() {
             conn.end(&self.shard);
+            self.shard.sessions.borrow_mut().remove(&conn.secret());
         }
         self.shard.remove(self.id);
     }
@@ -266,6 +287,7 @@ impl Shard {
             window: RefCell::default(),
             scratch,
             waiting: RefCell::default(),
+            sessions: RefCell::default(),
             closing: Cell::new(None),
         })
     }
@@ -358,6 +380,8 @@ impl Shard {
                 Mail::Adopt(adoption) => self.adopt(*adoption),
                 Mail::Watch { watch, filter, position } => self.watch(watch, filter, position),
                 Mail::Unwatch(id) => self.unwatch(id),
+                Mail::Revoke(names) => self.revoke(&names),
+                Mail::Renew(renewal) => self.renew(*renewal),
                 Mail::Close { retry_after, window } => {
                     self.closing.set(Some((retry_after, window)));
                     handle.retire();
@@ -374,6 +398,9 @@ impl Shard {
         let id = entry.key();
         // A socket that cannot be taken over is dropped, and with it the connection.
         let Ok(conn) = Conn::new(id, adoption, self) else { return };
+        if conn.form() == Form::Sse {
+            self.sessions.borrow_mut().insert(conn.secret(), id);
+        }
         let conn = Rc::new(RefCell::new(conn));
         entry.insert(Reader::new(Sink::Conn(Rc::clone(&conn))));
         drop(readers);
@@ -385,6 +412,26 @@ impl Shard {
             tokio::pin!(sleep);
             poll_fn(|cx| conn.borrow_mut().turn(cx, shard, sleep.as_mut())).await;
         });
+    }
+
+    fn revoke(&self, names: &HashSet<Box<str>>) {
+        for (_, reader) in self.readers.borrow().iter() {
+            if let Sink::Conn(conn) = &reader.sink {
+                conn.borrow_mut().revoke(names);
+            }
+        }
+    }
+
+    fn renew(&self, renewal: Renewal) {
+        let Renewal { secret, grant, answer } = renewal;
+        let id = self.sessions.borrow().get(&secret).copied();
+        let conn = id.and_then(|id| match &self.readers.borrow().get(id)?.sink {
+            Sink::Conn(conn) => Some(Rc::clone(conn)),
+            Sink::Watch(_) => None,
+        });
+        let renewed = conn.map_or(Err(RenewError::Unknown), |conn| conn.borrow_mut().renew(self, grant));
+        // Whoever asked may have gone.
+        let _ = answer.send(renewed);
     }
 
     fn remove(&self, id: usize) {

@@ -4,6 +4,7 @@
 use super::handover::Gate;
 use super::outlet::Pins;
 use super::publishers::Publishers;
+use super::revocations::Revocations;
 use super::shard::ShardHandle;
 use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
 use crate::clock::Clock;
@@ -22,6 +23,7 @@ pub(super) struct Common {
     pub(super) authorize: Arc<dyn Authorize>,
     /// What quotas are counted by: a connection may publish to several logs.
     pub(super) clock: Clock,
+    pub(super) revocations: Arc<Revocations>,
     /// Counts connections of all logs, so that they go to the shards in turn.
     pub(super) next: Arc<AtomicU64>,
     /// What is half-sent takes room of all of them.
@@ -40,12 +42,12 @@ pub(crate) struct Shared {
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
     pub(super) clock: Clock,
+    pub(super) revocations: Arc<Revocations>,
     next: Arc<AtomicU64>,
     pub(super) pins: Arc<Pins>,
     closing: AtomicBool,
     /// Where publishers wait for the shards to catch up.
     gate: Gate,
-    numbered: AtomicU64,
 }
 
 impl std::fmt::Debug for dyn Authorize {
@@ -59,7 +61,7 @@ impl Shared {
     pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let Common { config, websocket, authorize, clock, next, pins } = common;
+        let Common { config, websocket, authorize, revocations, clock, next, pins } = common;
         Ok(Self {
             name: name.into(),
             publishers: Publishers::new(&config, bounds.max_topics),
@@ -70,11 +72,11 @@ impl Shared {
             websocket,
             authorize,
             clock,
+            revocations,
             next,
             pins,
             closing: AtomicBool::new(false),
             gate: Gate::default(),
-            numbered: AtomicU64::new(0),
         })
     }
 
@@ -134,11 +136,6 @@ impl Shared {
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
-
-    /// A number for a connection, counting up.
-    pub(super) fn number(&self) -> u64 {
-        self.numbered.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 #[cfg(test)]
@@ -155,6 +152,7 @@ mod tests {
             config: Arc::new(config),
             authorize: Arc::new(Open),
             clock: Clock::start(),
+            revocations: Arc::default(),
             next: Arc::clone(next),
             pins: Arc::default(),
         };

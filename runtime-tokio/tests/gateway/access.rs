@@ -149,7 +149,11 @@ async fn publishing_needs_a_grant_of_its_own() {
         assert_eq!(answer.status, status, "{target} {credential}");
     }
     let metrics = served.get("/metrics", "").await;
-    assert!(metrics.body.contains("\nlongwire_unauthorized_total 1\n"), "{}", metrics.body);
+    assert!(
+        metrics.body.contains("\nlongwire_unauthorized_total{reason=\"a token is needed\"} 1\n"),
+        "{}",
+        metrics.body
+    );
     assert!(metrics.body.contains("\nlongwire_requests_total{route=\"topics\",status=\"403\"} 4\n"));
     // What is for operators and for people needs none.
     for target in ["/", "/longwire.js", "/healthz", "/readyz", "/metrics"] {

@@ -9,6 +9,7 @@
 
 mod access;
 mod admission;
+mod credentials;
 mod drain;
 mod logs;
 mod once;

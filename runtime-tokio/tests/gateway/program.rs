@@ -1,9 +1,11 @@
 //! `longwire serve` and `longwire demo`, as programs.
 
-use crate::support::{PATIENCE, within};
+use crate::support::{Client, PATIENCE, within};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
 fn longwire(arguments: &[&str]) -> Command {
@@ -71,6 +73,12 @@ async fn what_cannot_be_done_is_said_in_one_line_with_exit_code_2() {
         (vec!["serve", "--listen", "127.0.0.1:0", "--log", "a/b"], "--log a/b: the name of a log is"),
         (vec!["serve", "--log", "a,tail-events=0"], "--log a: invalid value '0' for '--tail-events <N>'"),
         (vec!["serve", "--log", "a,x=1", "--print-config"], "--log a: x is no limit of a log"),
+        (vec!["serve", "--listen", "127.0.0.1:0", "--jwt-keys", "/nowhere"], "key set /nowhere"),
+        (vec!["serve", "--listen", "127.0.0.1:0", "--jwt-keys", bad], "not a JWK Set: line 1"),
+        (
+            vec!["serve", "--listen", "127.0.0.1:0", "--revoked", bad],
+            "--revoked needs --token-file or --jwt-keys",
+        ),
     ] {
         let output = run(&arguments).await;
         let error = String::from_utf8(output.stderr).unwrap();
@@ -211,4 +219,69 @@ async fn the_demo_shows_this_machine_and_every_device() {
     ];
     assert_eq!(topics.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     assert_eq!(stop(&mut child, "INT").await, Some(0));
+}
+
+/// A token that is good for long, signed with HS256.
+fn jwt(secret: &[u8], jti: &str) -> String {
+    let claims = format!(
+        "{{\"sub\":\"ada\",\"exp\":4102444800,\"iss\":\"test\",\"jti\":\"{jti}\",\"longwire\":{{\"subscribe\":[\"a/**\"]}}}}"
+    );
+    let message =
+        ["{\"alg\":\"HS256\",\"kid\":\"1\"}", &claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, message.as_bytes())))
+}
+
+#[tokio::test]
+async fn json_web_tokens_are_taken_until_they_are_revoked_or_their_key_is_gone() {
+    let folder = std::env::temp_dir().join(format!("longwire-jwt-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (keys, revoked) = (folder.join("keys.json"), folder.join("revoked"));
+    let set = |secret: &[u8]| {
+        let secret = URL_SAFE_NO_PAD.encode(secret);
+        format!("{{\"keys\":[{{\"kty\":\"oct\",\"kid\":\"1\",\"k\":\"{secret}\"}}]}}")
+    };
+    let (old, new) = ([7; 32], [8; 32]);
+    std::fs::write(&keys, set(&old)).unwrap();
+    std::fs::write(&revoked, "").unwrap();
+    let (keys_path, revoked_path) = (keys.to_str().unwrap(), revoked.to_str().unwrap());
+    let (mut child, url) = start(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--jwt-keys",
+        keys_path,
+        "--jwt-issuer",
+        "test",
+        "--revoked",
+        revoked_path,
+    ])
+    .await;
+    let address = url.strip_prefix("http://").unwrap();
+    let open = async |token: &str, accept: &str| {
+        let mut client = Client { stream: TcpStream::connect(address).await.unwrap(), unread: Vec::new() };
+        let request = format!(
+            "GET /v1/stream?topic=a/1 HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        client.send(request.as_bytes()).await;
+        (client.head().await.status, client)
+    };
+    let (first, second) = (jwt(&old, "first"), jwt(&old, "second"));
+    assert_eq!(open(&jwt(&new, "first"), "*/*").await.0, 401);
+    let (_, mut cut) = open(&first, "text/event-stream").await;
+    let (_, mut kept) = open(&second, "text/event-stream").await;
+    for client in [&mut cut, &mut kept] {
+        client.until("event: caught_up").await;
+    }
+    std::fs::write(&revoked, "# a token that was lost\nfirst\n").unwrap();
+    assert!(cut.rest().await.contains("event: bye"));
+    assert_eq!((open(&first, "*/*").await.0, open(&second, "*/*").await.0), (401, 200));
+    // Other keys: tokens of the old one are not taken any more; what was granted on them holds to its end.
+    std::fs::write(&keys, set(&new)).unwrap();
+    within(async { while open(&second, "*/*").await.0 != 401 {} }).await;
+    assert_eq!(open(&jwt(&new, "third"), "*/*").await.0, 200);
+    assert!(!String::from_utf8_lossy(&kept.unread).contains("bye"));
+    assert_eq!(stop(&mut child, "TERM").await, Some(0));
+    assert!(kept.rest().await.contains("\"code\":\"draining\""));
+    std::fs::remove_dir_all(folder).unwrap();
 }

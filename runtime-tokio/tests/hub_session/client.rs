@@ -174,6 +174,7 @@ pub(crate) fn adoption(socket: Socket, form: Form) -> Adoption {
         policy: Policy::default(),
         grant: Grant::open(),
         publisher: None,
+        parked: None,
         permit: Box::new(()),
     }
 }

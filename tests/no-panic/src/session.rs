@@ -1,4 +1,4 @@
-//! The messages of `longwire.v1`, in both forms, publishing once, and backoff.
+//! The messages of `longwire.v1`, in both forms, publishing once, backoff, and the lease.
 
 use core::hint::black_box;
 use core::time::Duration;
@@ -6,6 +6,7 @@ use core::time::Duration;
 use longwire_core::buf::{TxBuf, TxCursor};
 use longwire_core::log::{Cursor, MAX_TOPIC};
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
+use longwire_core::session::lease::{Lease, LeaseStep};
 use longwire_core::session::publisher::{InFlight, Incarnation, Number, PublicationId, Taken};
 use longwire_core::session::{
     Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, Kind, Length, Refusal, ServerMessage,
@@ -28,7 +29,7 @@ pub fn all() {
     codes();
 }
 
-/// What a device uses: its publications and their numbers, the server's answers, backoff.
+/// What a device uses: its publications and their numbers, the server's answers, backoff, the lease.
 pub fn device() {
     let mut bytes = [0; 512];
     server_message(cbor::decode_server(any_bytes(&mut bytes)));
@@ -40,6 +41,7 @@ pub fn device() {
     written(cbor::encode_client(&message, &mut SliceSink::new(any_bytes(&mut room))));
     in_flight();
     backoff();
+    lease();
 }
 
 fn written(result: Result<(), WriteError>) {
@@ -210,6 +212,26 @@ fn taken() {
         }
         black_box(taken.largest());
     }
+}
+
+fn lease() {
+    let time = || Duration::from_millis(any());
+    let now = || Instant::from_millis(any());
+    let mut lease = Lease::until(now(), now(), time());
+    while any() {
+        let lease = forget(&mut lease);
+        match lease.poll(now()) {
+            LeaseStep::Renew { within } => lease.asked(now(), within),
+            LeaseStep::Holds => {
+                black_box(lease.renewed(now(), any::<bool>().then(now), time()));
+            }
+            LeaseStep::Expired => {
+                black_box(lease.holds(now()));
+            }
+        }
+        black_box((lease.poll_timeout(), lease.end()));
+    }
+    black_box(Lease::endless());
 }
 
 fn backoff() {

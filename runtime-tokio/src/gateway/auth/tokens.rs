@@ -1,5 +1,6 @@
 //! Static credentials from a file.
 
+use super::FileError;
 use crate::hub::{Authorize, Authorizing, Denied, Filter, Grant, Logs};
 use jiff::Timestamp;
 use longwire_core::log::{LogName, Pattern};
@@ -29,7 +30,7 @@ const MAX_FILE: usize = 16 << 20;
 ///     expires = 2099-12-31T23:59:59Z       # RFC 3339; never if absent
 /// "#)?;
 /// assert_eq!(tokens.len(), 1);
-/// # Ok::<(), longwire::gateway::TokenFileError>(())
+/// # Ok::<(), longwire::gateway::FileError>(())
 /// ```
 ///
 /// Secrets are kept and looked up by their SHA-256 only: how long a look-up takes says nothing about them.
@@ -43,18 +44,6 @@ struct Token {
     grant: Grant,
     expires: Option<SystemTime>,
 }
-
-/// Why a token file cannot be used, in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenFileError(String);
-
-impl fmt::Display for TokenFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TokenFileError {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,14 +73,15 @@ enum Expires {
 }
 
 impl TokenFile {
+    pub(super) const UNKNOWN: Denied = Denied("the token is not known");
+
     /// Reads a file.
     ///
     /// # Errors
     /// It cannot be read, or [parsed](Self::parse).
-    pub fn read(path: impl AsRef<Path>) -> Result<Self, TokenFileError> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
-        let named =
-            |error: &dyn fmt::Display| TokenFileError(format!("token file {}: {error}", path.display()));
+        let named = |error: &dyn fmt::Display| FileError(format!("token file {}: {error}", path.display()));
         let len = std::fs::metadata(path).map_err(|error| named(&error))?.len();
         if len > MAX_FILE as u64 {
             return Err(named(&"larger than 16 MiB"));
@@ -105,13 +95,13 @@ impl TokenFile {
     /// # Errors
     /// It is not TOML of the right shape, has no token, or a secret twice; a secret is not 1 to 1,024 visible ASCII
     /// characters, a pattern is none, or a date is not RFC 3339.
-    pub fn parse(text: &str) -> Result<Self, TokenFileError> {
-        let file: File = toml::from_str(text).map_err(|error| TokenFileError(place(text, &error)))?;
+    pub fn parse(text: &str) -> Result<Self, FileError> {
+        let file: File = toml::from_str(text).map_err(|error| FileError(place(text, &error)))?;
         let mut tokens = HashMap::new();
         for (n, entry) in (1..).zip(file.token) {
             let wrong = |what: &dyn fmt::Display| {
                 // Never the secret.
-                TokenFileError(format!("token {n} ({}): {what}", entry.subject.escape_debug()))
+                FileError(format!("token {n} ({}): {what}", entry.subject.escape_debug()))
             };
             let visible = entry.secret.bytes().all(|b| b.is_ascii_graphic());
             if !visible || !(1..=1024).contains(&entry.secret.len()) {
@@ -119,6 +109,8 @@ impl TokenFile {
             }
             let grant = Grant {
                 subject: entry.subject.as_str().into(),
+                id: None,
+                issued: Instant::now(),
                 expires: None,
                 logs: logs(entry.logs.as_deref()).map_err(|error| wrong(&error))?,
                 subscribe: patterns(&entry.subscribe).map_err(|error| wrong(&error))?,
@@ -131,7 +123,7 @@ impl TokenFile {
             }
         }
         if tokens.is_empty() {
-            return Err(TokenFileError("no [[token]]: nobody could connect".into()));
+            return Err(FileError("no [[token]]: nobody could connect".into()));
         }
         Ok(Self { tokens })
     }
@@ -142,9 +134,9 @@ impl TokenFile {
         self.tokens.len()
     }
 
-    fn look_up(&self, credential: Option<&str>) -> Result<Grant, Denied> {
+    pub(super) fn look_up(&self, credential: Option<&str>) -> Result<Grant, Denied> {
         let secret = credential.ok_or(Denied("a token is needed"))?;
-        let token = self.tokens.get(&digest(secret)).ok_or(Denied("the token is not known"))?;
+        let token = self.tokens.get(&digest(secret)).ok_or(Self::UNKNOWN)?;
         let mut grant = token.grant.clone();
         if let Some(expires) = token.expires {
             let left = expires.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
@@ -155,6 +147,19 @@ impl TokenFile {
             grant.expires = Instant::now().checked_add(left);
         }
         Ok(grant)
+    }
+
+    /// The subjects of which a token is gone, or allows something else, in another file.
+    pub(super) fn changed<'s>(&'s self, new: Option<&'s Self>) -> impl Iterator<Item = Box<str>> + use<'s> {
+        let kept = move |(digest, old): &(&[u8; 32], &Token)| {
+            let new = new.and_then(|new| new.tokens.get(*digest));
+            new.is_some_and(|new| {
+                // When a grant was made says nothing.
+                let made = Grant { issued: old.grant.issued, ..new.grant.clone() };
+                made == old.grant && new.expires == old.expires
+            })
+        };
+        self.tokens.iter().filter(move |token| !kept(token)).map(|(_, token)| (&*token.grant.subject).into())
     }
 }
 
@@ -181,7 +186,7 @@ fn digest(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
-fn patterns(texts: &[String]) -> Result<Filter, String> {
+pub(super) fn patterns(texts: &[String]) -> Result<Filter, String> {
     let parse = |text: &String| match Pattern::parse(text) {
         Ok(pattern) => Ok(pattern.as_str().to_owned()),
         Err(error) => Err(format!("pattern {}: {error}", text.escape_debug())),
@@ -191,7 +196,7 @@ fn patterns(texts: &[String]) -> Result<Filter, String> {
 }
 
 /// The logs of a token: those named, all of them with `*`, and the default log when nothing is said.
-fn logs(names: Option<&[String]>) -> Result<Logs, String> {
+pub(super) fn logs(names: Option<&[String]>) -> Result<Logs, String> {
     let Some(names) = names else { return Ok(Logs::default()) };
     if names.iter().any(|name| name == "*") {
         return Ok(Logs::All);
