@@ -133,7 +133,14 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, form, Access::new(shard, grant, parked), publisher, subscription, policy),
+            session: Session::new(
+                id,
+                form,
+                Access::new(shard, grant, parked),
+                publisher,
+                subscription,
+                policy,
+            ),
             stream,
             ws,
             rest,
