@@ -140,7 +140,9 @@ impl Gateway {
             let why = "as many connections that have not said who they are as max_handshakes allows";
             Refused::new(Code::TooManyConnections, why).retry_after(RETRY_AFTER)
         })?;
-        Ok(Parked { until: Instant::now() + self.config().auth_timeout, place: Box::new(place) })
+        // What the clock cannot say is never.
+        let until = Instant::now().checked_add(self.config().auth_timeout);
+        Ok(Parked { until, place: Box::new(place) })
     }
 
     /// A stream for the routes: the request came through an HTTP server.

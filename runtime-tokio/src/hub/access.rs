@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Bytes that a connection may send before it has said who it is: a credential, and what it wants to read.
@@ -44,18 +45,16 @@ pub(super) type Subscription = (Filter, Since, Option<u32>);
 
 impl Access {
     pub(super) fn new(shard: &Shard, grant: Grant, parked: Option<Parked>) -> Self {
-        let waiting = parked.map(|parked| {
-            let bytes = PARKED_BYTES;
-            (parked.until, Waiting { _place: parked, subscriptions: Vec::new(), bytes })
-        });
-        let (lease, waiting) = match waiting {
+        let (end, renew_before) = match &parked {
             // Nobody asks for the renewal of what was never given.
-            Some((until, waiting)) => {
-                let now = shard.clock.now();
-                (Lease::until(now, shard.clock.moment(until), std::time::Duration::ZERO), Some(waiting))
-            }
-            None => (lease(shard, &grant), None),
+            Some(parked) => (parked.until, Duration::ZERO),
+            None => (grant.expires, shard.shared.config.renew_before),
         };
+        let now = shard.clock.now();
+        let lease =
+            end.map_or(Lease::endless(), |end| Lease::until(now, shard.clock.moment(end), renew_before));
+        let waiting =
+            parked.map(|parked| Waiting { _place: parked, subscriptions: Vec::new(), bytes: PARKED_BYTES });
         let revoked = shard.shared.revocations.covers(&grant);
         Self { grant, lease, renewing: None, waiting, revoked, told: false }
     }
@@ -76,7 +75,7 @@ impl Access {
     }
 
     /// What is left of its time.
-    pub(super) fn left(&self, shard: &Shard) -> Option<std::time::Duration> {
+    pub(super) fn left(&self, shard: &Shard) -> Option<Duration> {
         self.lease.end().map(|end| end.since(shard.clock.now()))
     }
 
@@ -202,9 +201,4 @@ impl Access {
         let waiting = self.waiting.as_ref()?;
         (waiting.bytes == 0).then(|| End::told(Code::Unauthorized, "too many bytes before auth"))
     }
-}
-
-fn lease(shard: &Shard, grant: &Grant) -> Lease {
-    let end = grant.expires.map(|end| shard.clock.moment(end));
-    end.map_or(Lease::endless(), |end| Lease::until(shard.clock.now(), end, shard.shared.config.renew_before))
 }

@@ -397,8 +397,8 @@ impl std::fmt::Debug for Adoption {
 
 /// A connection that has not said who it is.
 pub struct Parked {
-    /// It has to say so by then, or is closed with 3000.
-    pub until: Instant,
+    /// It has to say so by then, or is closed with 3000. `None`: there is no end to it.
+    pub until: Option<Instant>,
     /// Dropped when it has: permits of whoever counts those that have not.
     pub place: Box<dyn Any + Send>,
 }

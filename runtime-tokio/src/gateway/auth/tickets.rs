@@ -12,6 +12,9 @@ use tokio::time::Instant;
 /// Random bytes of a ticket: 192 bits.
 const RANDOM: usize = 24;
 
+/// A lifetime beyond it counts as this: a year.
+const LONGEST: Duration = Duration::from_secs(86_400 * 365);
+
 /// The tickets that were given out and not used. Kept and looked up by their SHA-256 only: how long a look-up takes says
 /// nothing about them.
 #[derive(Debug)]
@@ -37,7 +40,8 @@ struct Ticket {
 impl Tickets {
     /// At most so many at a time, for at most so long.
     pub(in crate::gateway) fn new(max: usize, lifetime: Duration) -> Self {
-        Self { max, lifetime, table: Mutex::default() }
+        // More than the clock can say would be a panic.
+        Self { max, lifetime: lifetime.min(LONGEST), table: Mutex::default() }
     }
 
     /// A ticket for that grant, and how long it can be used; `None` when there are as many as may be.
@@ -151,6 +155,12 @@ mod tests {
         tokio::time::advance(LIFETIME).await;
         assert_eq!(tickets.len(), 0);
         assert!(tickets.table().order.is_empty());
+    }
+
+    #[test]
+    fn a_lifetime_that_no_clock_can_say_is_a_year() {
+        let (_, lifetime) = Tickets::new(1, Duration::MAX).issue(grant("a"), None).unwrap();
+        assert_eq!(lifetime, LONGEST);
     }
 
     #[test]
