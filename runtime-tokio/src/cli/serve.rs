@@ -138,7 +138,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             let jwt = keys.map(|keys| (keys, JwtConfig { issuer, audience }));
             let files = CredentialFiles { tokens, jwt, revoked: args.revoked };
             let (credentials, watcher) = files.load().map_err(Failure::usage)?;
-            Access::Credentials(credentials, watcher)
+            Access::Credentials(credentials, Box::new(watcher))
         }
     };
     let server = Server::start(&args.listen, access, gateway, hub).await?;
@@ -179,7 +179,7 @@ pub(crate) enum Access {
     /// Whoever can reach it.
     Everybody,
     /// Whoever has a credential.
-    Credentials(Arc<Credentials>, Watcher),
+    Credentials(Arc<Credentials>, Box<Watcher>),
 }
 
 /// A gateway that listens, and is not stopped yet.
