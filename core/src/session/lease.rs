@@ -65,9 +65,9 @@ impl Lease {
         Self { end: None, renew_at: None, over: false }
     }
 
-    /// A grant that holds until `end` and not in that millisecond any more. A new one is asked for `renew_before` earlier, or when a
-    /// third of the time from `now` on is left, whichever comes later: a short lease is not renewed all the time. With
-    /// a `renew_before` of zero none is asked for.
+    /// A grant that holds until `end` and not in that millisecond any more. A new one is asked for `renew_before`
+    /// earlier, or when a third of the time from `now` on is left, whichever comes later: a short lease is not
+    /// renewed all the time. With a `renew_before` of zero none is asked for.
     pub const fn until(now: Instant, end: Instant, renew_before: Duration) -> Self {
         let left = millis(end.since(now));
         let (before, third) = (millis(renew_before), left / 3);
@@ -86,8 +86,8 @@ impl Lease {
         !self.over && self.end.is_none_or(|end| now < end)
     }
 
-    /// A new grant has come, which lasts until `end`; its renewal is asked for as in [`until`](Self::until). False when it comes
-    /// too late: the connection ends all the same.
+    /// A new grant has come, which lasts until `end`; its renewal is asked for as in [`until`](Self::until). False
+    /// when it comes too late: the connection ends all the same.
     #[must_use]
     pub fn renewed(&mut self, now: Instant, end: Option<Instant>, renew_before: Duration) -> bool {
         self.over = !self.holds(now);

@@ -44,8 +44,8 @@ pub(crate) struct Args {
 
     /// Who is shut out: subjects and ids of tokens (`jti`), one on each line
     ///
-    /// This file, the file of tokens and the keys are read again when they change: who is listed, or lost a token, is cut off
-    /// within a second.
+    /// This file, the file of tokens and the keys are read again when they change: who is listed, or lost a token, is
+    /// cut off within a second.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     revoked: Option<PathBuf>,
 
@@ -318,8 +318,8 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
 }
 
-/// Connections that the kernel holds until they are accepted (Linux: at most net.core.somaxconn). When thousands come back
-/// in a second, those that find no place wait for their kernel to try again, which takes a second and more.
+/// Connections that the kernel holds until they are accepted (Linux: at most net.core.somaxconn). When thousands come
+/// back in a second, those that find no place wait for their kernel to try again, which takes a second and more.
 const BACKLOG: i32 = 4096;
 
 /// Files that are open beside the connections: listeners, the runtimes, the shards.

@@ -22,7 +22,8 @@ pub struct GatewayConfig {
     /// How long a request's body may take, and how long a client may take no byte of its answer. Default 30 s. Then
     /// 408, or the connection is closed.
     pub request_timeout: Duration,
-    /// How long a WebSocket that was opened with `auth=later` may take to say who it is. Default 10 s. Then it is closed with
+    /// How long a WebSocket that was opened with `auth=later` may take to say who it is. Default 10 s. Then it is
+    /// closed with
     /// 3000. Until then it counts as one of [`max_handshakes`](Self::max_handshakes).
     pub auth_timeout: Duration,
     /// How long a ticket can be used. Default 10 s.

@@ -144,8 +144,8 @@ impl Gateway {
 
     /// Ends the gateway and its hub: `/readyz` says 503, no connection is accepted any more, requests under way are
     /// finished, long polls are answered, and streams are told to come back within
-    /// [`HubConfig::reconnect_window`](crate::hub::HubConfig::reconnect_window) (`bye` with code `draining`). Returns when the connections are gone, at the latest
-    /// after 1.5 seconds. A dropped future has begun all of that.
+    /// [`HubConfig::reconnect_window`](crate::hub::HubConfig::reconnect_window) (`bye` with code `draining`). Returns
+    /// when the connections are gone, at the latest after 1.5 seconds. A dropped future has begun all of that.
     pub async fn drain(&self) {
         self.inner.draining.send_replace(true);
         let (hub, window) = (Arc::clone(self.hub()), self.hub().config().reconnect_window);

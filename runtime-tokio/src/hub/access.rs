@@ -130,8 +130,8 @@ impl Access {
         true
     }
 
-    /// The outcome of what was [presented](Self::present): ready with `None` when nothing was. With a new grant, whether it
-    /// replaces the old one, and what has waited for it.
+    /// The outcome of what was [presented](Self::present): ready with `None` when nothing was. With a new grant,
+    /// whether it replaces the old one, and what has waited for it.
     pub(super) fn poll_renewed(
         &mut self,
         cx: &mut Context<'_>,

@@ -111,8 +111,8 @@ pub struct HubConfig {
     /// publisher's [window](WINDOW); at least one. A number for clients to go by. (Publications are acknowledged in the
     /// turn that reads them, and a connection whose turn cannot end is not read.)
     pub max_inflight: u64,
-    /// What one connection may publish, `POST` included. Default: 20,000 publications and 32 MiB in a second, two seconds'
-    /// worth of it at once. More is refused with `over_quota`.
+    /// What one connection may publish, `POST` included. Default: 20,000 publications and 32 MiB in a second, two
+    /// seconds' worth of it at once. More is refused with `over_quota`.
     pub quota: QuotaConfig,
     /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two seconds'
     /// worth of it at once. As above.
@@ -157,12 +157,12 @@ pub struct HubConfig {
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
     pub deflate: bool,
-    /// How long before its end a grant's renewal is asked for (`renew`). Default 30 s; of a grant that is shorter than 90 s
-    /// a third of its time. Zero: it is not asked for.
+    /// How long before its end a grant's renewal is asked for (`renew`). Default 30 s; of a grant that is shorter
+    /// than 90 s a third of its time. Zero: it is not asked for.
     pub renew_before: Duration,
-    /// The time over which clients come back when they are all cut off together: `hello` says it in advance, for a gateway
-    /// that dies says nothing, and `bye` when it stops in good order. Default 5 s: the 10,000 connections of a gateway come
-    /// back at 2,000 a second.
+    /// The time over which clients come back when they are all cut off together: `hello` says it in advance, for a
+    /// gateway that dies says nothing, and `bye` when it stops in good order. Default 5 s: the 10,000 connections of
+    /// a gateway come back at 2,000 a second.
     pub reconnect_window: Duration,
     /// The least that a plain `EventSource` is told to wait before it reconnects. Default 2 s. Each is told another time,
     /// drawn evenly from one to two windows (`reconnect_window`).
@@ -234,8 +234,8 @@ impl HubConfig {
         self.heartbeat + self.heartbeat_timeout
     }
 
-    /// When one client comes back that does exactly as it is told: those that are told in the same instant come spread over
-    /// the window, and not before those that know the window themselves.
+    /// When one client comes back that does exactly as it is told: those that are told in the same instant come
+    /// spread over the window, and not before those that know the window themselves.
     pub(crate) fn come_back(&self, least: Duration) -> Duration {
         let window = self.reconnect_window;
         least.max(window).saturating_add(window.mul_f64(rand::random()))
@@ -503,8 +503,8 @@ impl Hub {
 
     /// Ends everything that a subject, or a credential of that [name](Grant::id), was granted until now: its connections
     /// on all shards of all logs are told `bye` `unauthorized` and closed with 3000, within the time that a
-    /// shard takes for a round. What a blocked connection still had to be written is thrown away. A grant that is asked for from now on
-    /// is a new decision of the [`Authorize`]r.
+    /// shard takes for a round. What a blocked connection still had to be written is thrown away. A grant that is
+    /// asked for from now on is a new decision of the [`Authorize`]r.
     pub fn revoke(&self, name: &str) {
         self.revoke_all([name]);
     }

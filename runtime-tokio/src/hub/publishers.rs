@@ -282,8 +282,8 @@ fn both(connection: Result<(), OverQuota>, topic: Result<(), OverQuota>) -> Resu
 }
 
 impl LogHandle {
-    /// Publishes for a client: once, when the publication says by what a repetition is known, and within the quotas of its
-    /// connection and of the topic. `quota` is that of the connection; without one only the topic's counts.
+    /// Publishes for a client: once, when the publication says by what a repetition is known, and within the quotas
+    /// of its connection and of the topic. `quota` is that of the connection; without one only the topic's counts.
     ///
     /// Waits as [`publish`](Self::publish) does. Dropped while it waits, nothing is published.
     ///

@@ -56,7 +56,8 @@ fn parse(name: &str) -> Option<(u64, usize, u128)> {
 
 impl Hub {
     /// Puts a new grant in the place of that of an SSE session, which `hello` named. (A WebSocket is renewed in band.)
-    /// It has to be the same subject's, and cover what the session reads. Dropped while it waits, it may have been done or not.
+    /// It has to be the same subject's, and cover what the session reads. Dropped while it waits, it may have been
+    /// done or not.
     ///
     /// # Errors
     /// See [`RenewError`].

@@ -54,8 +54,8 @@ pub(crate) struct ShardHandle {
     position: AtomicU64,
 }
 
-/// Bounded by what there is of readers, connections and requests, which have bounds of their own: each has at most one letter
-/// that adds it and one that removes it.
+/// Bounded by what there is of readers, connections and requests, which have bounds of their own: each has at most
+/// one letter that adds it and one that removes it.
 #[derive(Debug, Default)]
 struct Mailbox {
     letters: VecDeque<Mail>,

@@ -90,10 +90,10 @@ struct Changes {
 }
 
 impl Watcher {
-    /// Looks at the files twice a second for as long as the hub is there, and puts what has changed into force: whoever lost a
-    /// credential, or is revoked, is cut off. A file that cannot be used changes nothing: it is logged as an error, and
-    /// counted ([`Counters::bad_files`](crate::hub::Counters::bad_files) of the default log). A dropped future stops
-    /// looking.
+    /// Looks at the files twice a second for as long as the hub is there, and puts what has changed into force:
+    /// whoever lost a credential, or is revoked, is cut off. A file that cannot be used changes nothing: it is logged
+    /// as an error, and counted ([`Counters::bad_files`](crate::hub::Counters::bad_files) of the default log). A
+    /// dropped future stops looking.
     pub async fn run(mut self, hub: Weak<Hub>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

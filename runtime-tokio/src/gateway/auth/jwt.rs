@@ -32,9 +32,9 @@ pub struct JwtConfig {
 
 /// Checks JSON Web Tokens signed with HS256, RS256 or ES256.
 ///
-/// A key decides on its algorithm, never the token: by its `alg`, or else by what it is (RSA: RS256, P-256: ES256, secret:
-/// HS256). `kid` picks the key; a token without it is taken when there is one key only. `sub` and `exp` are required, `nbf` is
-/// looked at, clocks may differ by 30 s, and what a token allows is in a claim of its own:
+/// A key decides on its algorithm, never the token: by its `alg`, or else by what it is (RSA: RS256, P-256: ES256,
+/// secret: HS256). `kid` picks the key; a token without it is taken when there is one key only. `sub` and `exp` are
+/// required, `nbf` is looked at, clocks may differ by 30 s, and what a token allows is in a claim of its own:
 ///
 /// ```json
 /// {"sub": "device-7", "exp": 1798761600, "jti": "b2f1",
@@ -105,8 +105,8 @@ impl Jwt {
     /// Reads the text of a key set. Keys for other purposes or of other kinds are left out (RFC 7517 section 5).
     ///
     /// # Errors
-    /// It is no JWK Set, has no key that is of use or more than 64, the same `kid` twice, or a key that is too weak (a secret below 256
-    /// bits, RSA below 2048; RFC 7518 sections 3.2 and 3.3).
+    /// It is no JWK Set, has no key that is of use or more than 64, the same `kid` twice, or a key that is too weak
+    /// (a secret below 256 bits, RSA below 2048; RFC 7518 sections 3.2 and 3.3).
     pub fn parse(text: &str, config: JwtConfig) -> Result<Self, FileError> {
         ring::install();
         // An error of serde's may show what it found.

@@ -29,8 +29,8 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// All that a gateway accepts: tokens, JWTs, or both, but for those that were revoked. Each can be put in the place of another
-/// while the gateway runs; [`CredentialFiles`] does so when its files change.
+/// All that a gateway accepts: tokens, JWTs, or both, but for those that were revoked. Each can be put in the place
+/// of another while the gateway runs; [`CredentialFiles`] does so when its files change.
 ///
 /// ```
 /// use longwire::gateway::{Credentials, Revoked, TokenFile};

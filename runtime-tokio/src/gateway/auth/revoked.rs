@@ -6,8 +6,8 @@ use std::collections::HashSet;
 /// Bytes of a line.
 const MAX_LINE: usize = 1024;
 
-/// Subjects, and ids of tokens, that are not accepted any more: one on each line. Empty lines, and those that begin with `#`, are for
-/// people.
+/// Subjects, and ids of tokens, that are not accepted any more: one on each line. Empty lines, and those that begin
+/// with `#`, are for people.
 ///
 /// ```
 /// use longwire::gateway::Revoked;

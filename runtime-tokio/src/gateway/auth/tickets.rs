@@ -87,8 +87,8 @@ impl Tickets {
 }
 
 impl Table {
-    /// Drops those that nobody has used in time. One that was used keeps its place in the order until then: that bounds how many
-    /// can be had within a lifetime.
+    /// Drops those that nobody has used in time. One that was used keeps its place in the order until then: that
+    /// bounds how many can be had within a lifetime.
     fn clean(&mut self, now: Instant) {
         while let Some((_, digest)) = self.order.pop_front_if(|(until, _)| *until <= now) {
             self.tickets.remove(&digest);
