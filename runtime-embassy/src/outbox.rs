@@ -531,9 +531,11 @@ mod tests {
     }
 
     fn counts(readings: &[(u32, Fate)]) -> Counts {
-        let count = |is: &dyn Fn(Fate) -> bool| readings.iter().filter(|(_, fate)| is(*fate)).count() as u32;
+        let count = |is: &dyn Fn(Fate) -> bool| {
+            u32::try_from(readings.iter().filter(|(_, fate)| is(*fate)).count()).unwrap()
+        };
         Counts {
-            reported: readings.len() as u32,
+            reported: count(&|_| true),
             acknowledged: count(&|fate| fate == Fate::Acknowledged),
             refused: count(&|fate| fate == Fate::Refused),
             dropped: count(&|fate| matches!(fate, Fate::Dropped | Fate::DroppedInFlight)),

@@ -30,7 +30,7 @@ static NETWORKS: AtomicU32 = AtomicU32::new(0);
 
 impl Network {
     /// Makes one. Panics with what is missing if that is not possible: nothing that needs it is tested then.
-    pub fn new() -> Self {
+    pub fn make() -> Self {
         let nth = NETWORKS.fetch_add(1, Ordering::Relaxed);
         // A network of four addresses among those that are set apart for tests (RFC 2544), hardly ever taken.
         let number = std::process::id().wrapping_mul(8).wrapping_add(nth) % (1 << 15);

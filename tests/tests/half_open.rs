@@ -51,7 +51,7 @@ fn long_poll(gateway: &Gateway) -> TcpStream {
 
 #[test]
 fn peers_that_vanish_are_gone_after_interval_and_timeout() {
-    let network = Network::new();
+    let network = Network::make();
     let gateway = gateway(&network, HEARTBEAT);
     let address = gateway.address;
     let peers = network.inside(|| {
@@ -92,7 +92,7 @@ fn peers_that_vanish_are_gone_after_interval_and_timeout() {
 
 #[test]
 fn the_round_trip_time_of_those_that_live_is_a_metric() {
-    let network = Network::new();
+    let network = Network::make();
     let gateway = gateway(&network, HEARTBEAT);
     let mut socket = Socket::open(gateway.address, "/v1/stream?topic=quiet", &[]).expect("101");
     let mut events = Events::open(gateway.address, "/v1/stream?topic=quiet", &[]).expect("200");
@@ -115,7 +115,7 @@ fn the_round_trip_time_of_those_that_live_is_a_metric() {
 #[test]
 fn the_memory_of_a_thousand_vanished_peers_is_given_back() {
     const PEERS: usize = 1000;
-    let network = Network::new();
+    let network = Network::make();
     // Nobody answers its Pings: there has to be time to open all of them.
     let gateway = gateway(&network, ["--heartbeat", "10s", "--heartbeat-timeout", "1s"]);
     let address = gateway.address;
@@ -144,7 +144,7 @@ fn the_memory_of_a_thousand_vanished_peers_is_given_back() {
 
 /// A subscriber at the other end of the cable that is cut off, and comes back.
 fn comes_back(transport: &str) {
-    let network = Network::new();
+    let network = Network::make();
     let gateway = gateway(&network, HEARTBEAT);
     let (url, mut n) = (gateway.url(), 0);
     let mut publish = || {
@@ -203,7 +203,7 @@ fn a_poll_notices_and_comes_back() {
 
 #[test]
 fn a_publisher_notices() {
-    let network = Network::new();
+    let network = Network::make();
     let gateway = gateway(&network, HEARTBEAT);
     let url = gateway.url();
     let mut publisher = network.inside(|| {

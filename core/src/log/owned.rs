@@ -4,7 +4,7 @@ use super::{NameError, Pattern, Topic};
 use core::{cmp::Ordering, fmt, hash, ops::Deref};
 
 macro_rules! owned {
-    ($(#[$doc:meta])* $name:ident lends $borrowed:ident by $lend:ident) => {
+    ($(#[$doc:meta])* $name:ident of $borrowed:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name<T>(T);
@@ -17,11 +17,6 @@ macro_rules! owned {
             pub fn parse(text: T) -> Result<Self, NameError> {
                 $borrowed::parse(text.as_ref())?;
                 Ok(Self(text))
-            }
-
-            /// The same, borrowed, without a check.
-            pub fn $lend(&self) -> $borrowed<'_> {
-                $borrowed::checked(self.0.as_ref())
             }
 
             /// What holds the text.
@@ -102,7 +97,7 @@ owned! {
     /// assert_eq!(name.topic().levels().count(), 3);
     /// # Ok::<(), longwire_core::log::NameError>(())
     /// ```
-    TopicName lends Topic by topic
+    TopicName of Topic
 }
 
 owned! {
@@ -115,7 +110,21 @@ owned! {
     /// assert!(name.pattern().matches(Topic::parse("fleet/7/cpu")?));
     /// # Ok::<(), longwire_core::log::NameError>(())
     /// ```
-    PatternName lends Pattern by pattern
+    PatternName of Pattern
+}
+
+impl<T: AsRef<str>> TopicName<T> {
+    /// The same, borrowed, without a check.
+    pub fn topic(&self) -> Topic<'_> {
+        Topic::checked(self.0.as_ref())
+    }
+}
+
+impl<T: AsRef<str>> PatternName<T> {
+    /// The same, borrowed, without a check.
+    pub fn pattern(&self) -> Pattern<'_> {
+        Pattern::checked(self.0.as_ref())
+    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Command {
 /// The gateway that a command talks to.
 #[derive(Args)]
 struct Gateway {
-    /// Base URL of the gateway: http, https, ws or wss
+    /// Base URL of the gateway: http, https, ws or wss; with /v1/logs/NAME behind it, one of its other logs
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "LONGWIRE_URL")]
     url: String,
 

@@ -3,7 +3,7 @@
 #![doc = include_str!("limits.md")]
 
 use super::GatewayConfig;
-use crate::hub::HubConfig;
+use crate::hub::{HubConfig, LogConfig};
 use longwire_core::log::Rate;
 use std::fmt;
 use std::str::FromStr;
@@ -26,9 +26,13 @@ pub struct Limit {
 
 /// All limits, with their defaults.
 pub fn all() -> Vec<Limit> {
-    let (gateway, hub) = (GatewayConfig::default(), HubConfig::default());
-    let (gateway, hub) = (gateway_limits(&gateway), hub_limits(&hub));
-    gateway.into_iter().chain(hub).collect()
+    of(&GatewayConfig::default(), &HubConfig::default())
+}
+
+/// All limits, with what they are in these configurations in the place of their defaults; those of a log are the default
+/// log's.
+pub fn of(gateway: &GatewayConfig, hub: &HubConfig) -> Vec<Limit> {
+    gateway_limits(gateway).into_iter().chain(hub_limits(hub)).chain(of_log(&hub.log)).collect()
 }
 
 fn limit<const N: usize>(
@@ -80,12 +84,12 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
 
 fn hub_limits(config: &HubConfig) -> Vec<Limit> {
     const OVER: &str = "429 or `nack` `over_quota`; from half of the burst on `pressure`";
-    const FULL: &str = "as `--topics-full` says";
-    let log = &config.log;
+    // What the default is depends on the machine.
+    let shards = if config.shards == HubConfig::default().shards { 0 } else { config.shards };
     limit([
         (
             "shards",
-            "0".to_owned(),
+            shards.to_string(),
             "threads that own the connections; 0: one a core, up to four",
             "connections are divided among them",
             "",
@@ -172,14 +176,14 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             Time(config.heartbeat).to_string(),
             "silence before a `tick`, and before a client is asked whether it lives",
             "`tick`, Ping",
-            "",
+            "rtt_seconds",
         ),
         (
             "heartbeat-timeout",
             Time(config.heartbeat_timeout).to_string(),
             "time for a client to answer",
             "connection closed",
-            "timeouts",
+            "timeouts, vanished",
         ),
         (
             "max-lag-events",
@@ -222,8 +226,15 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             Time(config.reconnect_window).to_string(),
             "time over which clients come back when all are cut off together",
             "told in `hello` and `bye`; refused clients come after it",
-            "",
+            "connections_accepted, connections_refused",
         ),
+    ])
+}
+
+/// The limits of a log, as [`of`] has those of the default log.
+pub fn of_log(log: &LogConfig) -> Vec<Limit> {
+    const FULL: &str = "as `--topics-full` says";
+    limit([
         ("max-topic-table", log.max_topics.to_string(), "topics", FULL, "log_topics, publications_refused"),
         ("max-keys", log.max_keys.to_string(), "topics and keys", FULL, "log_keys, publications_refused"),
         (

@@ -10,6 +10,11 @@
 //!                     what is new to the sockets of all readers that are at the head
 //! ```
 //!
+//! A peer that vanishes is gone after `heartbeat` and `heartbeat_timeout`. Over WebSocket a Ping asks for it. SSE has no
+//! answers, and a connection whose publications or whose `auth` have to wait is not read: there TCP's acknowledgements
+//! count, on Linux, for sockets that are the shard's own. Of a [`Socket::Stream`] nothing is known but whether it takes
+//! what it is written: one that is dead is noticed once its buffers are full, or by who owns the socket beneath it.
+//!
 //! A reader has no queue. While it keeps up it is served from the tail, from bytes that are encoded once for all; when
 //! its socket is full it owns a position, and goes on from there when the socket has room again. Resuming after a
 //! reconnect is the same thing. What the log has dropped meanwhile is told as a gap.
@@ -104,7 +109,7 @@ pub struct HubConfig {
     /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two seconds'
     /// worth of it at once. As above.
     pub topic_quota: QuotaConfig,
-    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in about 300 bytes each. Default 10,000.
+    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in a few hundred bytes each. Default 10,000.
     /// Beyond it the one that was silent for longest is forgotten: what it sends again may be stored twice.
     pub max_publishers: usize,
     /// Values of `Idempotency-Key` that a log remembers. Default 10,000. Beyond it the oldest is forgotten, as above.

@@ -196,7 +196,7 @@ mod tests {
         for step in 0..4000u32 {
             x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let reader = (x >> 16) % 40;
-            let coming = (step / 200) % 2 == u32::from(x >> 31);
+            let coming = (step / 200) % 2 == x >> 31;
             let changed = if coming { readers.insert(reader) } else { readers.remove(reader) };
             assert_eq!(changed, if coming { model.insert(reader) } else { model.remove(&reader) });
             assert!(readers.places.is_empty() || readers.places.len() == readers.list.len());

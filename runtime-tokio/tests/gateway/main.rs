@@ -10,6 +10,7 @@
 mod access;
 mod admission;
 mod drain;
+mod logs;
 mod once;
 mod polls;
 mod program;

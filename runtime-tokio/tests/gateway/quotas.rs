@@ -23,7 +23,8 @@ async fn stream(served: &Served) -> Client {
     let mut client = served.connect().await;
     client.send(&served.handshake("/v1/stream", "")).await;
     client.until("\"hello\"").await;
-    client.until("}}").await;
+    client.until("\"window\":").await;
+    client.until("}").await;
     client
 }
 

@@ -291,7 +291,7 @@ async fn a_client_of_sse_that_goes_away_is_gone() {
 }
 
 /// The routes in a service of somebody else's: a server of its own, with sockets that the gateway does not know.
-async fn mounted(served: &Served) -> Served {
+pub(crate) async fn mounted(served: &Served) -> Served {
     let routes = axum::Router::new().route("/own", axum::routing::get(|| async { "own" }));
     let routes = routes.merge(served.gateway.api());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -127,6 +127,23 @@ test("a cursor from before is where it begins", async () => {
   assert.equal(sockets[0].url.searchParams.get("since"), AT(3));
 });
 
+test("section 1: a URL names a log, or else the gateway of the default log", async () => {
+  for (const [url, base] of [
+    [GATEWAY, "/v1"],
+    ["http://gateway.test/below/", "/below/v1"],
+    ["http://gateway.test/v1/logs/telemetry", "/v1/logs/telemetry"],
+    ["http://gateway.test/below/v1/logs/a.b/?x=y#z", "/below/v1/logs/a.b"],
+    ["http://gateway.test//v1/logs/a", "//v1/logs/a"],
+  ]) {
+    await subscribe({ transport: "ws", url });
+    assert.equal(sockets.at(-1).url.href, `ws://gateway.test${base}/stream?topic=fleet%2F**&since=latest`);
+    const done = publish("fleet/a b", 1, { url });
+    assert.equal(requests.at(-1).url.href, `http://gateway.test${base}/topics/fleet/a%20b`);
+    requests.at(-1).answer(200, { at: AT(1) });
+    await done;
+  }
+});
+
 test("the cursor is set after the event was handed over", async () => {
   const { subscriber } = await subscribe({ transport: "ws" });
   let during;

@@ -63,9 +63,7 @@ impl Numbers {
                 let mut number = 1;
                 while !stop.load(Ordering::SeqCst) {
                     interval.tick().await;
-                    // One that got no answer may have been taken: it is given up, and the next log begins with another.
                     while !publish(gateway, number).await {
-                        number += 1;
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                     last.store(number, Ordering::SeqCst);
@@ -84,20 +82,32 @@ impl Numbers {
     }
 }
 
-/// Whether it was taken.
+/// Whether it was taken, now or by an earlier attempt whose answer was lost: then it is in the state.
 async fn publish(gateway: SocketAddr, number: u64) -> bool {
     let body = number.to_string();
-    let request = format!(
+    let post = format!(
         "POST /v1/topics/{TOPIC} HTTP/1.1\r\nHost: {gateway}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let asked = async {
-        let mut stream = TcpStream::connect(gateway).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    asked.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+    let get = format!(
+        "GET /v1/stream?topic={TOPIC}&since=latest HTTP/1.1\r\nHost: {gateway}\r\nConnection: close\r\n\r\n"
+    );
+    let state = ask(gateway, &get).await;
+    match state {
+        Ok(state) if state.contains(&format!("\"data\":{number}}}")) => true,
+        Ok(state) if state.starts_with("HTTP/1.1 200 ") => {
+            ask(gateway, &post).await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+        }
+        _ => false,
+    }
+}
+
+/// The answer to a request, as text.
+async fn ask(gateway: SocketAddr, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(gateway).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }

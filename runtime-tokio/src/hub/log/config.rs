@@ -56,8 +56,9 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    /// Bytes that a log may hold at most: those of its tail and of their encoded forms, of its histories, and of the
-    /// latest events. An event that is in several of these is held once and counts in each; tables come on top.
+    /// Bytes that the events of a log may take at most: those of its tail and of their encoded forms, of its histories,
+    /// and of the latest events. One that is in several of these is held once and counts in each. The tables of topics
+    /// and keys come on top, which are bounded in number.
     pub fn max_bytes(&self) -> usize {
         let forms = self.tail_bytes;
         [self.tail_bytes, forms, self.history_bytes, self.latest_bytes]

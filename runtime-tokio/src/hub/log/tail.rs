@@ -32,7 +32,7 @@ impl Tail {
     }
 
     pub(super) fn push(&mut self, config: &LogConfig, record: Record) {
-        let (seq, cost) = (record.event.seq, record.event.cost());
+        let (seq, cost) = (record.event.seq, record.cost());
         self.bytes += cost;
         self.half_bytes += cost;
         self.records.push_back(record);
@@ -40,7 +40,7 @@ impl Tail {
             && (seq - self.half > config.tail_events as u64 / 2 || self.half_bytes > config.tail_bytes / 2)
             && let Some(oldest) = self.records.get(self.after(self.half))
         {
-            self.half_bytes -= oldest.event.cost();
+            self.half_bytes -= oldest.cost();
             self.half = oldest.event.seq;
         }
     }
@@ -56,9 +56,9 @@ impl Tail {
             return None;
         }
         let oldest = self.records.pop_front()?;
-        self.bytes -= oldest.event.cost();
+        self.bytes -= oldest.cost();
         if oldest.event.seq > self.half {
-            self.half_bytes -= oldest.event.cost();
+            self.half_bytes -= oldest.cost();
             self.half = oldest.event.seq;
         }
         Some(oldest)

@@ -66,7 +66,7 @@ proptest! {
         let stats = log.stats();
         let half: Vec<_> = log.lock().tail.since(log.half()).cloned().collect();
         prop_assert_eq!(half.len() as u64, log.head() - log.half());
-        let bytes: usize = half.iter().map(|record| record.event.cost()).sum();
+        let bytes: usize = half.iter().map(Record::cost).sum();
         prop_assert!(half.len() == 1 || half.len() <= tail_events / 2 && bytes <= tail_bytes / 2);
         prop_assert!(stats.tail_events == 1 || stats.tail_bytes <= tail_bytes);
         prop_assert!(stats.tail_events <= tail_events);
