@@ -44,10 +44,6 @@ pub(crate) struct Args {
     #[arg(long)]
     no_deflate: bool,
 
-    /// What readers may choose to happen when they are too far behind; the first is for those that do not choose
-    #[arg(long, value_name = "POLICIES", value_delimiter = ',', default_values_t = Policy::OF_READERS, value_parser = a_policy)]
-    policies: Vec<Policy>,
-
     /// A log beside the default one, at /v1/logs/NAME/..., with limits of its own, such as
     /// telemetry,history-bytes=16MiB; may be repeated
     ///
@@ -59,6 +55,10 @@ pub(crate) struct Args {
     /// Print every limit with its value and how many bytes all logs may take, and end
     #[arg(long)]
     print_config: bool,
+
+    /// What readers may choose to happen when they are too far behind; the first is for those that do not choose
+    #[arg(long, value_name = "POLICIES", value_delimiter = ',', default_values_t = Policy::OF_READERS, value_parser = a_policy)]
+    policies: Vec<Policy>,
 
     #[command(flatten)]
     limits: Limits,
@@ -89,7 +89,7 @@ A token file:
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let hub = args.limits.hub();
     let logs = args.limits.logs(&args.log).map_err(Failure::usage)?;
-    let hub = HubConfig { deflate: !args.no_deflate, policies: args.policies, logs, ..hub };
+    let hub = HubConfig { deflate: !args.no_deflate, logs, policies: args.policies, ..hub };
     let gateway = GatewayConfig { allow_origins: args.allow_origin, ..args.limits.gateway() };
     if args.print_config {
         return Ok(print_config(&gateway, &hub)?);
