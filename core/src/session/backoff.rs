@@ -16,9 +16,12 @@ pub struct BackoffConfig {
     pub cap: Duration,
     /// How long a connection must have lived for the attempts to count from zero again. Default: 30 s.
     pub stable: Duration,
-    /// The longest wait that a server may ask for, its window included: more counts as that. A server that asks
-    /// for years must not put a device out of action. Default: 1 h.
+    /// The longest wait that a server may ask for, its window included: more counts as that (and one draw of our
+    /// own may come on top). A server that asks for years must not put a device out of action. Default: 1 h.
     pub max_told: Duration,
+    /// The time over which to come back when a connection ends without a word, until the server has said one
+    /// ([`Backoff::spread`]). At most `max_told` counts. Default: 0, which leaves it at `base`.
+    pub spread: Duration,
 }
 
 impl BackoffConfig {
@@ -29,6 +32,7 @@ impl BackoffConfig {
             cap: Duration::from_secs(30),
             stable: Duration::from_secs(30),
             max_told: Duration::from_secs(3600),
+            spread: Duration::ZERO,
         }
     }
 }
@@ -91,10 +95,20 @@ pub enum Verdict {
     Stop,
 }
 
-/// Exponential backoff with full jitter.
+/// Exponential backoff with full jitter, spread over the time that the server wants its clients to take.
 ///
-/// The wait is drawn evenly from `0..=min(cap, base * 2^attempt)`: after an outage, clients that were cut off
-/// together come back spread out, not in waves. Times that the server asks for take precedence.
+/// The wait is drawn evenly from `0..=own`, where `own` is `min(cap, base * 2^attempt)`. That spreads the attempts of one
+/// client over time. It does not spread many clients that lose their connections in the same instant, because the
+/// server died: all of them would try within `base`. So a server says in advance (`hello`) over which window its
+/// clients come back, and that is their *spread*:
+///
+/// - a connection that has lived for as long ends: the wait is drawn from `0..=max(spread, own)`;
+/// - an attempt fails, or a connection ends sooner: the next attempt comes no sooner than `spread` after that one (plus
+///   a draw from `0..=own`).
+///
+/// Of n clients that are cut off together so n / spread come back in each second, and never more, however long the server is
+/// away and whomever it refuses: the first attempts are that dense, and what is moved by at least `spread` lies behind
+/// them, and is no denser.
 ///
 /// It is for a caller that has one attempt in flight: report its end by [`connected`](Self::connected) or
 /// [`failed`](Self::failed), and the end of a connection by `failed` as well.
@@ -122,7 +136,7 @@ pub struct Backoff {
 }
 
 // Most of it is the configuration, of which a client has one.
-const _: () = assert!(size_of::<Backoff>() <= 88);
+const _: () = assert!(size_of::<Backoff>() <= 104);
 
 impl Backoff {
     /// Before the first attempt, which is made at once.
@@ -141,30 +155,44 @@ impl Backoff {
         self.connected = Some(now);
     }
 
+    /// The server said over which time its clients come back when it goes away without a word (`window` of `hello`).
+    pub const fn spread(&mut self, window: Duration) {
+        self.config.spread = window;
+    }
+
     /// An attempt failed, or a connection ended. One draw from `rng`; none when the answer is
     /// [`Verdict::Stop`].
     ///
-    /// A window that the server told is used as it is, except that it does not end earlier than `base`: a server
-    /// that asks everybody to come back at once does not mean the same millisecond, and one that asks for it
-    /// again and again does not make a client spin.
+    /// A window that the server told with the failure is used as it is, and is the spread from then on; except that it is
+    /// no shorter than `own`: a server that asks everybody to come back at once does not mean the same millisecond, and
+    /// one that asks for it again and again does not make a client spin.
     pub fn failed(&mut self, now: Instant, failure: Failure, rng: &mut impl Rng) -> Verdict {
-        if self.connected.take().is_some_and(|since| now.since(since) >= self.config.stable) {
+        let lived = self.connected.take().map(|since| now.since(since));
+        if lived.is_some_and(|lived| lived >= self.config.stable) {
             self.attempt = 0;
         }
-        let wait = match failure {
+        let (after, window) = match failure {
             Failure::Permanent => return Verdict::Stop,
-            Failure::Lost => {
-                let doubled = 1u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
-                uniform(millis(self.config.base).saturating_mul(doubled).min(millis(self.config.cap)), rng)
-            }
-            Failure::Told { retry_after, window } => {
-                let max = millis(self.config.max_told);
-                let after = millis(retry_after).min(max);
-                let window = millis(window).max(millis(self.config.base).saturating_sub(after));
-                after + uniform(window.min(max - after), rng)
+            Failure::Lost => (Duration::ZERO, Duration::ZERO),
+            Failure::Told { retry_after, window } => (retry_after, window),
+        };
+        let doubled = 1u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
+        let own = millis(self.config.base).saturating_mul(doubled).min(millis(self.config.cap));
+        let max = millis(self.config.max_told);
+        let (after, window) = (millis(after).min(max), millis(window).min(max));
+        let (after, window) = if window > 0 {
+            self.spread(Duration::from_millis(window.into()));
+            (after, window.min(max.saturating_sub(after)).max(own))
+        } else {
+            let spread = millis(self.config.spread).min(max);
+            // An attempt that led to nothing has not lived at all.
+            match spread.saturating_sub(millis(lived.unwrap_or_default())) {
+                0 => (after, spread.max(own)),
+                too_soon => (after.max(too_soon), own),
             }
         };
         self.attempt = self.attempt.saturating_add(1);
+        let wait = after.saturating_add(uniform(window, rng));
         Verdict::Retry(Duration::from_millis(wait.into()))
     }
 }
@@ -262,21 +290,19 @@ mod tests {
     fn what_the_server_told_takes_precedence_within_max_told() {
         let told = |retry_after, window| Failure::Told { retry_after: ms(retry_after), window: ms(window) };
         let mut backoff = Backoff::new(BackoffConfig::default());
-        for attempt in [0, 5, 40] {
+        for (attempt, own) in [(0, 500), (5, 16_000), (40, 30_000)] {
             backoff.attempt = attempt;
             for (failure, shortest, longest) in [
-                (told(2000, 10_000), 2000, 12_000),
-                (told(2000, 0), 2000, 2000),
-                (told(0, 10_000), 0, 10_000),
-                // No shorter than base: nobody spins.
-                (told(0, 0), 0, 500),
-                (told(100, 50), 100, 500),
-                (told(500, 0), 500, 500),
-                // No longer than an hour.
-                (told(3_600_000, 0), 3_600_000, 3_600_000),
-                (told(3_600_001, 1), 3_600_000, 3_600_000),
-                (told(u64::MAX, u64::MAX), 3_600_000, 3_600_000),
-                (told(3_599_000, 2000), 3_599_000, 3_600_000),
+                (told(2000, 60_000), 2000, 62_000),
+                (told(0, 60_000), 0, 60_000),
+                // No shorter than our own: nobody spins, and those who are told the same time do not come in step.
+                (told(2000, 0), 2000, 2000 + own),
+                (told(0, 0), 0, own),
+                (told(100, 50), 100, 100 + own),
+                // Neither is longer than an hour.
+                (told(3_600_001, 0), 3_600_000, 3_600_000 + own),
+                (told(u64::MAX, u64::MAX), 3_600_000, 3_600_000 + own),
+                (told(3_560_000, 80_000), 3_560_000, 3_600_000),
             ] {
                 let expected = (ms(shortest), ms(longest));
                 assert_eq!(bounds(&backoff, START, failure), expected, "{failure:?}");
@@ -286,6 +312,46 @@ mod tests {
         backoff.attempt = 0;
         assert_eq!(backoff.failed(START, told(2000, 0), &mut Always(0, 0)), retry(2000));
         assert_eq!(bounds(&backoff, START, Failure::Lost).1, ms(1000));
+    }
+
+    #[test]
+    fn a_connection_that_dies_without_a_word_is_followed_by_attempts_spread_over_what_hello_said() {
+        let mut backoff = Backoff::new(BackoffConfig::default());
+        backoff.connected(START);
+        backoff.spread(ms(5000));
+        let dead = START.after(ms(60_000));
+        assert_eq!(bounds(&backoff, dead, Failure::Lost), (ms(0), ms(5000)));
+        backoff.failed(dead, Failure::Lost, &mut Always(0, 0));
+        // While the server stays away nobody comes twice within the spread, and the own backoff grows beside it.
+        for own in [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
+            assert_eq!(bounds(&backoff, dead, Failure::Lost), (ms(5000), ms(5000 + own)));
+            // A full server that says less means no less, and one that says more is heard.
+            let full = |retry_after| Failure::Told { retry_after: ms(retry_after), window: ms(0) };
+            assert_eq!(bounds(&backoff, dead, full(1000)), (ms(5000), ms(5000 + own)));
+            assert_eq!(bounds(&backoff, dead, full(9000)), (ms(9000), ms(9000 + own)));
+            backoff.failed(dead, Failure::Lost, &mut Always(0, 0));
+        }
+        // It is back, and dies again, sooner than all can have come back.
+        let mut again = backoff.clone();
+        again.connected(dead);
+        assert_eq!(bounds(&again, dead.after(ms(2000)), Failure::Lost), (ms(3000), ms(33_000)));
+        assert_eq!(bounds(&again, dead.after(ms(5000)), Failure::Lost), (ms(0), ms(30_000)));
+        again.connected(dead);
+        assert_eq!(bounds(&again, dead.after(ms(30_000)), Failure::Lost), (ms(0), ms(5000)));
+    }
+
+    #[test]
+    fn the_window_of_a_bye_is_the_spread_of_the_attempts_that_follow() {
+        let mut backoff = Backoff::new(BackoffConfig { spread: ms(1000), ..BackoffConfig::default() });
+        backoff.connected(START);
+        assert_eq!(bounds(&backoff, START.after(ms(1000)), Failure::Lost), (ms(0), ms(1000)));
+        let bye = Failure::Told { retry_after: ms(0), window: ms(20_000) };
+        backoff.connected(START);
+        assert_eq!(bounds(&backoff, START, bye), (ms(0), ms(20_000)));
+        backoff.failed(START, bye, &mut Always(0, 0));
+        assert_eq!(bounds(&backoff, START, Failure::Lost), (ms(20_000), ms(21_000)));
+        backoff.spread(ms(0));
+        assert_eq!(bounds(&backoff, START, Failure::Lost), (ms(0), ms(1000)));
     }
 
     #[test]
@@ -313,19 +379,24 @@ mod tests {
     proptest! {
         #[test]
         fn no_configuration_and_no_server_leads_out_of_bounds(
-            config in (0u64..u64::MAX, 0u64..u64::MAX, 0u64..100_000, 0u64..u64::MAX, 0u32..64),
+            config in (any::<[u64; 4]>(), 0u64..100_000, 0u32..64),
+            lived: Option<u64>,
             told: Option<(Duration, Duration)>,
             attempt: u32,
             draw: u32,
         ) {
-            let (base, cap, stable, max_told, shift) = config;
-            let (base, cap, max_told) = (ms(base >> shift), ms(cap >> shift), ms(max_told >> shift));
-            let mut backoff = Backoff::new(BackoffConfig { base, cap, stable: ms(stable), max_told });
+            let (times, stable, shift) = config;
+            let [base, cap, max_told, spread] = times.map(|time| ms(time >> shift));
+            let mut backoff = Backoff::new(BackoffConfig { base, cap, stable: ms(stable), max_told, spread });
             backoff.attempt = attempt % 100;
+            let now = START.after(ms(lived.unwrap_or_default()));
+            if lived.is_some() {
+                backoff.connected(START);
+            }
             let failure =
                 told.map_or(Failure::Lost, |(retry_after, window)| Failure::Told { retry_after, window });
-            let max = if told.is_some() { max_told } else { cap };
-            match backoff.failed(START, failure, &mut Always(draw, 0)) {
+            let max = max_told.saturating_add(cap);
+            match backoff.failed(now, failure, &mut Always(draw, 0)) {
                 Verdict::Retry(wait) => prop_assert!(wait <= max),
                 Verdict::Stop => prop_assert!(false, "stopped"),
             }

@@ -175,13 +175,15 @@ fn codes() {
 
 fn backoff() {
     let time = || Duration::from_millis(any());
-    let config = BackoffConfig { base: time(), cap: time(), stable: time(), max_told: time() };
+    let config =
+        BackoffConfig { base: time(), cap: time(), stable: time(), max_told: time(), spread: time() };
     let mut backoff = Backoff::new(config);
     while any() {
         let backoff = forget(&mut backoff);
         let now = Instant::from_millis(any());
         if any() {
             backoff.connected(now);
+            backoff.spread(time());
         }
         let failure = match any::<u8>() {
             0 => Failure::Lost,
