@@ -8,15 +8,18 @@
  *     fleet.addEventListener("event", ({ detail }) => console.log(detail.topic, detail.data));
  *     fleet.addEventListener("gap", ({ detail }) => console.warn("missing", detail.from, detail.to));
  *     fleet.switchTo("sse");   // goes on from the same cursor
- *     await publish("fleet/7/cpu", 0.25);
+ *     const sensor = new Publisher();
+ *     await sensor.publish("fleet/7/cpu", 0.25);   // stored once, whatever happens to the connection meanwhile
  *
- * Nothing waits in this module: an event is handed to its listeners while the bytes that brought it are read,
- * so there is no queue to bound.
+ * An event is handed to its listeners while the bytes that brought it are read, so a Subscriber has no queue. What a
+ * Publisher was given waits in its outbox, which is bounded and has a policy.
  *
  * @typedef {"ws" | "sse" | "longpoll" | "poll"} Transport
  * @typedef {{ topic: string, at?: string, past?: string, key?: string, data?: any, bytes?: Uint8Array,
  *   content_type?: string }} LongwireEvent  Numbers are doubles: integers beyond 2^53 lose precision.
- * @typedef {{ from: string, to: string, reason: "evicted" | "slow" | "reset" }} Gap
+ * @typedef {{ from: string, to: string, reason: "evicted" | "slow" | "reset" | "conflated", skipped?: number }} Gap
+ * @typedef {{ lag: number, limit: number, skipped: number }} Pressure  Section 5.1.
+ * @typedef {"drop_oldest" | "conflate" | "disconnect"} Policy  What the server does when this reader is too far behind.
  * @typedef {{ name: "connecting" | "open" | "waiting" | "stopped", transport: Transport, from?: string,
  *   delay?: number, firm?: boolean, code?: string, message?: string }} State
  *   `from` is where reading began or goes on: a cursor, `now` or `latest`. `delay` is in ms; `firm`: the server asked
@@ -37,6 +40,7 @@ const LONG_POLL = 25; // s that a long poll may be held
 const LONG_POLL_PACE = 100; // ms between long polls: meanwhile events gather, and the rate of requests is bounded
 const BODY_WITHIN = 30_000; // ms for the body of a poll
 const MAX_SSE_EVENT = 4_194_304; // characters of one SSE event
+const REMEMBERED = "longwire.transport"; // where the transport that worked is kept
 const MAX_DELAY = 2 ** 31 - 1; // ms, the longest that setTimeout can wait
 const COME_BACK_NEVER = new Set([1002, 1003, 1007, 1008, 1009, 3000]); // close codes of section 6
 
@@ -49,6 +53,7 @@ const HERE = new URL(".", import.meta.url);
  * Events (each a `CustomEvent`; see `detail`):
  * - `event`: a {@link LongwireEvent}. With `past` it is part of the state, with `at` it is new.
  * - `gap`: a {@link Gap}. With reason `reset`, forget what you knew: the state follows.
+ * - `pressure`: a {@link Pressure}. This reader is behind, and is about to lose events, or just has.
  * - `caughtup`: the past asked for has been delivered.
  * - `state`: a {@link State}, whenever the connection's state changes.
  * - `refused`: an `error` envelope: the server refused something, the connection goes on.
@@ -66,6 +71,8 @@ export class Subscriber extends EventTarget {
   #strikes = 0;
   #attempts = 0;
   #lookIn = LOOK_UP;
+  /** ms over which clients spread when a connection ends without a word (`hello`, section 5). */
+  #spread = 0;
   #proven = new Set();
   #closed = false;
   /** Aborted to end the connection, or the wait, that is under way. */
@@ -81,14 +88,20 @@ export class Subscriber extends EventTarget {
    * @param {string | (() => string | Promise<string>) | null} [options.token]  a credential, or a function that
    *   fetches a fresh one whenever it is needed
    * @param {number} [options.pollEvery]  ms between two polls of the transport `poll`; default 2000
+   * @param {Policy} [options.policy]  default: the server's, which is `drop_oldest`
+   * @param {Storage | null} [options.memory]  where the transport that worked is remembered from one page to the
+   *   next, such as `localStorage`; default: nowhere
    */
-  constructor({ topics, url = HERE, since = "latest", transport = "auto", token = null, pollEvery = 2_000 }) {
+  constructor({ topics, url = HERE, since = "latest", transport = "auto", token = null, pollEvery = 2_000, policy, memory = null }) {
     super();
-    this.#options = { base: new URL(url, HERE), topics: [...topics], token, pollEvery };
+    const query = [...topics].map((topic) => ["topic", topic]);
+    if (policy !== undefined) query.push(["policy", policy]);
+    this.#options = { base: new URL(url, HERE), query, token, pollEvery, memory };
     if (since === "now" || since === "latest") this.#since = since;
     else [this.#since, this.#cursor] = ["latest", since];
     this.#pinned = pinned(transport);
-    this.#state = { name: "connecting", transport: this.#pinned ?? LADDER[0] };
+    this.#rung = Math.max(0, LADDER.indexOf(memory?.getItem(REMEMBERED)));
+    this.#state = { name: "connecting", transport: this.#pinned ?? LADDER[this.#rung] };
     this.#run();
   }
 
@@ -135,7 +148,7 @@ export class Subscriber extends EventTarget {
         return;
       }
       this.#judge(transport, link, ending);
-      const wait = this.#backoff(ending);
+      const wait = this.#backoff(ending, link);
       this.#become({ name: "waiting", transport, ...wait, code: ending.code, message: ending.message });
       await sleep(wait.delay, turn.signal);
     }
@@ -150,6 +163,7 @@ export class Subscriber extends EventTarget {
       since: () => this.#cursor ?? this.#since,
       opened: (from) => {
         this.#proven.add(transport);
+        if (this.#pinned === null) this.#options.memory?.setItem(REMEMBERED, transport);
         this.#become({ name: "open", transport, from });
         if (this.#pinned === null && this.#rung > 0) lookUp = setTimeout(() => this.#lookUp(turn), this.#lookIn);
       },
@@ -168,6 +182,8 @@ export class Subscriber extends EventTarget {
     } else if (type === "gap") this.#emit("gap", envelope);
     else if (type === "caught_up") this.#emit("caughtup", envelope);
     else if (type === "error") this.#emit("refused", envelope);
+    else if (type === "pressure") this.#emit("pressure", envelope);
+    else if (type === "hello") this.#spread = envelope.window ?? 0;
     else if (type === "renew") link.renew();
     // A listener may have switched or closed: what is left of this connection no longer counts.
     if (at !== undefined && (type === "event" || type === "caught_up" || type === "tick")) this.#cursor = at;
@@ -193,12 +209,8 @@ export class Subscriber extends EventTarget {
     if (this.#rung === LADDER.length) this.#rung = Math.max(0, LADDER.findIndex((name) => this.#proven.has(name)));
   }
 
-  /** Section 11, step 5: what the server asked for, otherwise full jitter. */
-  #backoff({ retry_after = 0, window = 0 }) {
-    const asked = retry_after + Math.random() * window;
-    const cap = Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** this.#attempts);
-    this.#attempts += 1;
-    return asked > 0 ? { delay: asked, firm: true } : { delay: Math.random() * cap, firm: false };
+  #backoff(ending, link) {
+    return backoff(ending, this.#attempts++, link.openedAt === null ? 0 : this.#spread);
   }
 
   /** Tries the better rungs beside the connection that works, and moves to the first that opens. */
@@ -232,6 +244,13 @@ export class Subscriber extends EventTarget {
   }
 }
 
+/** Section 11, step 5: what the server asked for, otherwise full jitter, over at least `spread` ms. */
+function backoff({ retry_after = 0, window = 0 }, attempts, spread) {
+  const asked = retry_after + Math.random() * window;
+  const cap = Math.max(spread, Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** attempts));
+  return asked > 0 ? { delay: asked, firm: true } : { delay: Math.random() * cap, firm: false };
+}
+
 /** What a server refused: `code`, `permanent`, `retry_after` (ms) of section 9. */
 export class Refusal extends Error {
   /** @param {Ending} ending */
@@ -254,33 +273,289 @@ export class Refusal extends Error {
 }
 
 /**
- * Publishes one event (section 8.2). A typed array, `ArrayBuffer` or `Blob` is sent as opaque bytes, anything else as
- * JSON.
+ * Publishes one event (section 8.2), and does not try again. A typed array, `ArrayBuffer` or `Blob` is sent as opaque
+ * bytes, anything else as JSON.
  * @param {string} topic
  * @param {any} data
- * @param {{ key?: string, contentType?: string, token?: string | null, url?: string | URL, signal?: AbortSignal }}
- *   [options]  `contentType` is that of opaque bytes; `signal` ends the wait, by default after 10 s
+ * @param {{ key?: string, contentType?: string, token?: string | null, url?: string | URL, signal?: AbortSignal,
+ *   idempotencyKey?: string }} [options]  `contentType` is that of opaque bytes; `signal` ends the wait, by default
+ *   after 10 s; what has an `idempotencyKey` is stored once, however often it is sent (section 5.2)
  * @returns {Promise<string>} the event's cursor
  * @throws {Refusal} when the gateway refuses it; otherwise what `fetch` throws
  */
-export async function publish(topic, data, { key, contentType, token = null, url = HERE, signal } = {}) {
+export async function publish(topic, data, { key, contentType, token = null, url = HERE, signal, idempotencyKey } = {}) {
   const levels = topic.split("/");
   // A URL would drop these levels, even encoded, and name another topic.
   if (levels.some((level) => level === "." || level === "..")) throw new TypeError(`topic ${topic} fits in no URL`);
   const target = new URL(`v1/topics/${levels.map(encodeURIComponent).join("/")}`, new URL(url, HERE));
   if (key !== undefined) target.searchParams.set("key", key);
-  const opaque = data instanceof ArrayBuffer || ArrayBuffer.isView(data) || data instanceof Blob;
+  const opaque = isOpaque(data);
   const response = await fetch(target, {
     method: "POST",
     body: opaque ? data : JSON.stringify(data),
     headers: {
       "Content-Type": opaque ? (contentType ?? "application/octet-stream") : "application/json",
       ...authorization(token),
+      ...(idempotencyKey !== undefined && { "Idempotency-Key": `"${idempotencyKey}"` }),
     },
     signal: signal ?? AbortSignal.timeout(10_000),
   });
   if (!response.ok) throw await Refusal.from(response);
   return (await response.json()).at;
+}
+
+/** @typedef {{ n: number, topic: string, data: any, key?: string, contentType?: string, bytes: number, sent: boolean,
+ *   resolve: () => void, reject: (why: Error) => void }} Waiting */
+
+/**
+ * Publishes over one connection, and again after it broke until it is acknowledged: stored once (section 5.2). Over
+ * WebSocket; where that cannot be opened, by POST.
+ *
+ * Its events: `state`, a {@link State}, whenever the connection's state changes.
+ */
+export class Publisher extends EventTarget {
+  /** Names this publisher, with the subject of its credential, for as long as it lives. */
+  incarnation = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
+  /** What the outbox gave up, by policy. */
+  dropped = 0;
+  /** @type {Waiting[]} In the order of their numbers. */
+  #outbox = [];
+  #bytes = 0;
+  #n = 0;
+  #options;
+  #bounds;
+  #attempts = 0;
+  #spread = 0;
+  #maxInflight = 1;
+  /** Nothing is sent before (`performance.now()`): what the server asked for. */
+  #notBefore = 0;
+  #closed = false;
+  /** While this is in the future, POST is used (`performance.now()`). */
+  #postUntil = 0;
+  #lookIn = LOOK_UP;
+  #strikes = 0;
+  #proven = false;
+  #turn = new AbortController();
+  /** Called when there is something to do. */
+  #wake = () => {};
+
+  /**
+   * @param {object} [options]
+   * @param {string | URL} [options.url]  the gateway; default: the one that served this module
+   * @param {string | (() => string | Promise<string>) | null} [options.token]  as for a {@link Subscriber}
+   * @param {"ws" | "post" | "auto"} [options.transport]  `auto` (default): WebSocket, and POST where that fails
+   * @param {"drop_oldest" | "drop_newest" | "conflate"} [options.policy]  what gives way when the outbox is full: the
+   *   oldest publication, the new one (default), or an older one of the same topic and key, whenever there is one
+   * @param {number} [options.maxWaiting]  publications in the outbox; default 1000
+   * @param {number} [options.maxBytes]  of them, as they are sent; default 1 MiB
+   */
+  constructor({ url = HERE, token = null, transport = "auto", policy = "drop_newest", maxWaiting = 1_000, maxBytes = 1_048_576 } = {}) {
+    super();
+    if (!["auto", "ws", "post"].includes(transport)) throw new TypeError(`unknown transport ${transport}`);
+    if (!["drop_oldest", "drop_newest", "conflate"].includes(policy)) throw new TypeError(`unknown policy ${policy}`);
+    this.#options = { base: new URL(url, HERE), query: [["publisher", this.incarnation]], token, incarnation: this.incarnation };
+    this.#bounds = { transport, policy, maxWaiting, maxBytes };
+    this.#run();
+  }
+
+  /** Publications that were not acknowledged yet. */
+  get waiting() {
+    return this.#outbox.length;
+  }
+
+  /**
+   * Puts a publication into the outbox.
+   * @param {string} topic
+   * @param {any} data  a typed array or `ArrayBuffer` is sent as opaque bytes, anything else as JSON
+   * @param {{ key?: string, contentType?: string }} [options]
+   * @returns {Promise<void>} kept once it is acknowledged
+   * @throws {Refusal} when the gateway refuses it for good, or with code `dropped` when the outbox gave it up,
+   *   `closed` when the publisher was closed before; a `TypeError` when it cannot be sent
+   */
+  async publish(topic, data, { key, contentType } = {}) {
+    if (this.#closed) throw new Refusal({ code: "closed", permanent: true });
+    if (data instanceof Blob || JSON.stringify(data) === undefined) throw new TypeError("neither JSON nor bytes");
+    const body = isOpaque(data) ? { bytes: toBase64(data), ...(contentType && { content_type: contentType }) } : { data };
+    const waiting = { n: 0, topic, key, data, contentType, body, bytes: JSON.stringify(body).length + topic.length, sent: false };
+    if (!this.#makeRoom(waiting)) {
+      this.dropped += 1;
+      throw new Refusal({ code: "dropped", message: "the outbox is full", permanent: false });
+    }
+    await new Promise((resolve, reject) => {
+      this.#n += 1;
+      this.#outbox.push(Object.assign(waiting, { n: this.#n, resolve, reject }));
+      this.#bytes += waiting.bytes;
+      this.#wake();
+    });
+  }
+
+  /** Ends the connection. What waits is rejected; to wait for it, await the promises of `publish` first. */
+  close() {
+    this.#closed = true;
+    this.#turn.abort();
+    this.#wake();
+    for (const waiting of this.#outbox.splice(0)) waiting.reject(new Refusal({ code: "closed", permanent: true }));
+    this.#bytes = 0;
+  }
+
+  /** Whether there is room for one more, when the policy has had its way. A number given up leaves a hole. */
+  #makeRoom({ topic, key, bytes }) {
+    const { policy, maxWaiting, maxBytes } = this.#bounds;
+    const full = () => this.#outbox.length >= maxWaiting || this.#bytes + bytes > maxBytes;
+    if (bytes > maxBytes) return false;
+    // What was sent may have been stored already; the newer one comes behind it, in order.
+    const older = policy === "conflate" && this.#outbox.find((one) => !one.sent && one.topic === topic && one.key === key);
+    if (older) this.#drop(older);
+    while (policy === "drop_oldest" && full() && this.#outbox.length > 0) this.#drop(this.#outbox[0]);
+    return !full();
+  }
+
+  #drop(waiting) {
+    this.dropped += 1;
+    this.#settle(waiting, new Refusal({ code: "dropped", message: "the outbox gave it up", permanent: false }));
+  }
+
+  /** @param {Waiting} waiting @param {Error} [refused] */
+  #settle(waiting, refused) {
+    const at = this.#outbox.indexOf(waiting);
+    if (at < 0) return;
+    this.#outbox.splice(at, 1);
+    this.#bytes -= waiting.bytes;
+    if (refused) waiting.reject(refused);
+    else waiting.resolve();
+    this.#wake();
+  }
+
+  async #run() {
+    await null; // listeners first
+    while (!this.#closed) {
+      if (this.#outbox.length === 0) {
+        // A connection that has nothing to say is not made.
+        await new Promise((resolve) => (this.#wake = resolve));
+        continue;
+      }
+      const turn = (this.#turn = new AbortController());
+      const { transport: wanted } = this.#bounds;
+      const transport = wanted === "post" || performance.now() < this.#postUntil ? "post" : "ws";
+      this.#become({ name: "connecting", transport });
+      for (const waiting of this.#outbox) waiting.sent = false;
+      const link = this.#link(transport, turn.signal);
+      const ending = await link.run();
+      if (turn.signal.aborted) continue;
+      if (ending.permanent && !(ending.code === "unauthorized" && link.openedAt !== null && typeof this.#options.token === "function")) {
+        this.#stop(transport, ending);
+        return;
+      }
+      if (wanted === "auto") this.#judge(transport, link, ending);
+      const wait = backoff(ending, this.#attempts++, link.openedAt === null ? 0 : this.#spread);
+      this.#become({ name: "waiting", transport, ...wait, code: ending.code, message: ending.message });
+      await sleep(wait.delay, turn.signal);
+    }
+  }
+
+  #stop(transport, ending) {
+    this.#closed = true;
+    this.#become({ name: "stopped", transport, code: ending.code, message: ending.message });
+    for (const waiting of this.#outbox.splice(0)) waiting.reject(new Refusal(ending));
+    this.#bytes = 0;
+  }
+
+  /** @param {"ws" | "post"} transport @param {AbortSignal} turn */
+  #link(transport, turn) {
+    // From POST a better transport is tried again. What is on its way then is sent again, and stored once.
+    const lookUp = transport === "post" && this.#bounds.transport === "auto" ? Math.max(1, this.#postUntil - performance.now()) : 0;
+    const timer = lookUp && setTimeout(() => link.end({ code: "closed" }), lookUp);
+    const link = new Link(transport, turn, this.#options, {
+      since: () => "now",
+      opened: () => this.#become({ name: "open", transport }),
+      ended: () => clearTimeout(timer),
+      receive: (envelope) => this.#receive(envelope, link),
+    });
+    link.pump = () => this.#pump(link);
+    return link;
+  }
+
+  /** What could not be opened, and was not refused by the gateway itself, may be the network's doing. */
+  #judge(transport, link, ending) {
+    if (link.openedAt !== null && performance.now() - link.openedAt >= STABLE) this.#attempts = this.#strikes = 0;
+    if (transport === "post") {
+      if (link.openedAt === null) this.#postUntil = 0;
+      return;
+    }
+    this.#proven ||= link.openedAt !== null;
+    if (ending.permanent !== undefined || ++this.#strikes < (this.#proven ? STRIKES : 1)) return;
+    this.#strikes = 0;
+    this.#postUntil = performance.now() + this.#lookIn;
+    this.#lookIn = Math.min(LOOK_UP_CAP, this.#lookIn * 2);
+  }
+
+  /** @param {Link} link */
+  #receive(envelope, link) {
+    const { type, n } = envelope;
+    if (type === "hello") {
+      this.#spread = envelope.window ?? 0;
+      this.#maxInflight = envelope.limits?.max_inflight ?? Infinity;
+      // Taken before this connection, and never refused: only the acknowledgement was lost.
+      for (const one of this.#outbox.filter((one) => one.n <= (envelope.publisher_n ?? 0) && !one.refused)) this.#settle(one);
+      this.#wake();
+    } else if (type === "ack") {
+      for (const one of this.#outbox.filter((one) => one.n <= n && one.sent)) this.#settle(one);
+      this.#postpone(envelope.pressure);
+    } else if (type === "nack") {
+      const refused = this.#outbox.find((one) => one.n === n);
+      if (refused) this.#refuse(refused, new Refusal(envelope));
+      else this.#postpone(envelope.retry_after);
+    } else if (type === "renew") link.renew();
+  }
+
+  /** What is refused for good is given back; the rest is sent again, no earlier than the gateway said. */
+  #refuse(waiting, refusal) {
+    if (refusal.permanent) this.#settle(waiting, refusal);
+    else {
+      Object.assign(waiting, { sent: false, refused: true });
+      this.#postpone(refusal.retry_after ?? 1_000);
+    }
+  }
+
+  #postpone(ms = 0) {
+    this.#notBefore = Math.max(this.#notBefore, performance.now() + ms);
+    this.#wake();
+  }
+
+  /**
+   * What may be sent next. What was refused goes alone: an acknowledgement covers all numbers before its own, and one
+   * that is still on its way must not cover what is sent again (section 5.2).
+   */
+  #next() {
+    const sent = this.#outbox.filter((one) => one.sent);
+    const next = this.#outbox.find((one) => !one.sent);
+    const alone = next?.refused || sent.some((one) => one.refused);
+    return sent.length < (alone ? 1 : this.#maxInflight) ? next : undefined;
+  }
+
+  /** Hands out what is to be sent, as long as the link lives. @param {Link} link */
+  async *#pump(link) {
+    while (!link.signal.aborted) {
+      const next = this.#next();
+      const wait = this.#notBefore - performance.now();
+      if (next !== undefined && wait <= 0) {
+        next.sent = true;
+        const settle = (refused) => {
+          if (refused) this.#refuse(next, refused);
+          else this.#settle(next);
+        };
+        yield [next, settle];
+      } else if (next !== undefined) await sleep(wait, link.signal);
+      else {
+        const woken = new Promise((resolve) => (this.#wake = resolve));
+        await Promise.race([woken, aborted(link.signal)]);
+      }
+    }
+  }
+
+  #become(state) {
+    this.dispatchEvent(new CustomEvent("state", { detail: state }));
+  }
 }
 
 /** One connection over one transport: it ends once, and delivers nothing after that. */
@@ -289,8 +564,12 @@ class Link {
   openedAt = null;
   /** @type {string | null} */
   token = null;
-  /** Sends an envelope, where the transport can. */
-  send = (_envelope) => {};
+  /** @type {string | null} As `hello` named it. */
+  session = null;
+  /** What a publisher sends: see `Publisher`. */
+  pump = null;
+  /** Called once, when it is open. */
+  onopen = () => {};
   #transport;
   #options;
   #on;
@@ -312,9 +591,8 @@ class Link {
 
   /** @returns {Promise<Ending>} when it has ended, whatever hangs */
   async run() {
-    const aborted = new Promise((resolve) => this.signal.addEventListener("abort", resolve, { once: true }));
     this.heard();
-    await Promise.race([this.#work(), aborted]);
+    await Promise.race([this.#work(), aborted(this.signal)]);
     clearTimeout(this.#watchdog);
     this.#on.ended();
     return this.#ending;
@@ -352,17 +630,19 @@ class Link {
     if (this.signal.aborted || this.openedAt !== null) return;
     this.openedAt = performance.now();
     this.#on.opened(this.#from);
+    this.onopen();
   }
 
   receive(envelope) {
     if (this.signal.aborted) return;
     if (envelope.type === "hello") {
+      this.session = envelope.session ?? null;
       if (envelope.heartbeat > 0) this.#patience = 2 * envelope.heartbeat;
       this.heard();
-      this.open();
     }
     if (envelope.type === "bye") this.end(envelope);
     else this.#on.receive(envelope);
+    if (envelope.type === "hello") this.open();
   }
 
   /** The grant ends soon: a new token is sent, if there is one to ask for (section 5, `renew`). */
@@ -370,16 +650,31 @@ class Link {
     if (typeof this.#options.token !== "function") return;
     try {
       await this.#authenticate();
-      if (!this.signal.aborted) this.send({ type: "auth", token: this.token });
+      if (!this.signal.aborted) await this.renewWith(this.token);
     } catch {
       // Without a new token the server ends the connection, and the next one asks again.
     }
   }
 
+  /** Beside a stream that only comes down: section 8.4. */
+  async renewWith(token) {
+    if (this.session === null) return;
+    const url = new URL(`v1/session/${encodeURIComponent(this.session)}/auth`, this.#options.base);
+    await fetch(url, { method: "POST", headers: authorization(token), signal: this.signal });
+  }
+
+  get base() {
+    return this.#options.base;
+  }
+
+  get incarnation() {
+    return this.#options.incarnation;
+  }
+
   /** The URL of the stream (section 8.1). @param {Record<string, string | number>} parameters */
   stream(parameters = { since: this.#on.since() }) {
     const url = new URL("v1/stream", this.#options.base);
-    for (const topic of this.#options.topics) url.searchParams.append("topic", topic);
+    for (const [name, value] of this.#options.query) url.searchParams.append(name, value);
     for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, String(value));
     return url;
   }
@@ -403,13 +698,14 @@ class Link {
 
 /** Section 6. @param {Link} link @returns {Promise<Ending>} */
 async function overWebSocket(link) {
-  const url = link.stream();
+  const url = link.pump === null ? link.stream() : link.stream({});
   url.protocol = url.protocol.replace("http", "ws");
   const protocols = ["longwire.v1.json"];
   if (link.token) protocols.push(`longwire.token.${base64url(link.token)}`);
   const socket = new WebSocket(url, protocols);
   link.signal.addEventListener("abort", () => socket.close(), { once: true });
-  link.send = (envelope) => socket.send(JSON.stringify(envelope));
+  const send = (envelope) => socket.send(JSON.stringify(envelope));
+  link.renewWith = async (token) => send({ type: "auth", token });
   socket.onmessage = ({ data }) => {
     link.heard();
     try {
@@ -418,12 +714,41 @@ async function overWebSocket(link) {
       link.end({ code: "bad_message", message: String(error) });
     }
   };
-  const { code, reason } = await new Promise((resolve) => (socket.onclose = resolve));
+  const closed = new Promise((resolve) => (socket.onclose = resolve));
+  if (link.pump !== null) link.onopen = () => publishOver(link, send).catch((error) => link.end({ code: "lost", message: String(error) }));
+  const { code, reason } = await closed;
   // A browser hides why an upgrade was refused; a plain poll is told, by a Refusal.
-  if (link.openedAt === null) await (await link.fetch(link.stream({ since: "now" }))).body?.cancel();
+  if (link.openedAt === null && link.pump === null) await (await link.fetch(link.stream({ since: "now" }))).body?.cancel();
   const message = `WebSocket closed with ${code}${reason && `: ${reason}`}`;
   if (code === 3000) return { code: "unauthorized", message, permanent: true };
   return { code: "lost", message, permanent: COME_BACK_NEVER.has(code) || undefined };
+}
+
+/** Sends what the publisher has, one envelope each; the answers come by `receive`. @param {Link} link */
+async function publishOver(link, send) {
+  for await (const [{ n, topic, key, body }] of link.pump()) {
+    send({ type: "pub", n, topic, ...(key !== undefined && { key }), ...body });
+  }
+}
+
+/** Section 8.2: one request after the other. @param {Link} link @returns {Promise<Ending>} */
+async function overPost(link) {
+  link.heard(MAX_DELAY); // only a request can be answered too late
+  for await (const [{ n, topic, key, data, contentType }, settle] of link.pump()) {
+    link.heard(BODY_WITHIN);
+    const idempotencyKey = `${link.incarnation}-${n}`;
+    try {
+      await publish(topic, data, { key, contentType, token: link.token, url: link.base, idempotencyKey, signal: link.signal });
+      link.open();
+      settle();
+    } catch (error) {
+      // Without a word from the gateway, or without a credential, nothing more can be sent.
+      if (!(error instanceof Refusal) || error.permanent === undefined || error.code === "unauthorized") throw error;
+      settle(error);
+    }
+    link.heard(MAX_DELAY);
+  }
+  return { code: "closed" };
 }
 
 /** Section 7, by `fetch`, since an `EventSource` can neither send a token nor tell a status. @param {Link} link */
@@ -452,9 +777,10 @@ async function overPolls(link, wait) {
     link.heard(BODY_WITHIN);
     const text = await response.text();
     link.open();
-    const { gap, events, next, more = false } = text ? JSON.parse(text) : { events: [], next: response.headers.get("Longwire-Next") };
+    const { gap, pressure, events, next, more = false } = text ? JSON.parse(text) : { events: [], next: response.headers.get("Longwire-Next") };
     if (!Array.isArray(events) || typeof next !== "string") throw new TypeError("not the answer of a gateway");
     if (gap) link.receive({ type: "gap", ...gap });
+    if (pressure) link.receive({ type: "pressure", ...pressure });
     for (const event of events) link.receive(event);
     link.receive({ type: behind && !more ? "caught_up" : "tick", at: next });
     behind &&= more;
@@ -467,12 +793,13 @@ async function overPolls(link, wait) {
   }
 }
 
-/** @type {Record<Transport, (link: Link) => Promise<Ending>>} */
+/** @type {Record<Transport | "post", (link: Link) => Promise<Ending>>} */
 const TRANSPORTS = {
   ws: overWebSocket,
   sse: overSse,
   longpoll: (link) => overPolls(link, LONG_POLL),
   poll: (link) => overPolls(link, 0),
+  post: overPost,
 };
 
 /**
@@ -531,6 +858,14 @@ function pinned(transport) {
   return transport;
 }
 
+/** @param {AbortSignal} signal @returns {Promise<void>} */
+function aborted(signal) {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
 /** Ends after `ms`, or when the signal is aborted. @returns {Promise<void>} */
 function sleep(ms, signal) {
   return new Promise((resolve) => {
@@ -548,6 +883,16 @@ function sleep(ms, signal) {
 /** @returns {Record<string, string>} */
 function authorization(token) {
   return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+/** Whether it is sent as it is, and not as JSON. */
+function isOpaque(data) {
+  return data instanceof ArrayBuffer || ArrayBuffer.isView(data) || data instanceof Blob;
+}
+
+function toBase64(data) {
+  const bytes = ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 }
 
 function fromBase64(text) {

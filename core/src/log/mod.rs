@@ -1,4 +1,4 @@
-//! Where things stand in a log, and what they are called: cursors, topics, patterns, keys.
+//! Where things stand in a log, and what they are called: cursors, topics, patterns, keys, and the names of logs.
 //!
 //! Everything here is a checked view of text that somebody else stores. A [`Topic`] or a [`Pattern`] that exists
 //! is valid, so nothing behind it has to check again.
@@ -17,9 +17,11 @@
 //! ```
 
 mod cursor;
+mod name;
 mod policy;
 mod topic;
 
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
+pub use name::{LogName, MAX_LOG_NAME};
 pub use policy::{Policy, UnknownPolicy};
 pub use topic::{Key, Level, MAX_DEPTH, MAX_KEY, MAX_TOPIC, NameError, Pattern, Topic};

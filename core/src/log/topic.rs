@@ -213,7 +213,7 @@ name!(Topic);
 name!(Pattern);
 name!(Key);
 
-/// The rule that a topic, a pattern or a key breaks.
+/// The rule that a topic, a pattern, a key or the name of a log breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -238,6 +238,8 @@ pub enum NameError {
     RestNotLast,
     /// A key has at most [`MAX_KEY`] bytes.
     KeyTooLong,
+    /// The name of a log has 1 to [`MAX_LOG_NAME`](super::MAX_LOG_NAME) of the characters that it may have.
+    LogName,
 }
 
 impl NameError {
@@ -256,6 +258,9 @@ impl NameError {
             Self::PartialWildcard => "`*` stands for a whole level only",
             Self::RestNotLast => "`**` stands only as the last level",
             Self::KeyTooLong => "a key has at most 128 bytes",
+            Self::LogName => {
+                "the name of a log is 1 to 64 of a-z, 0-9, `.`, `_` and `-`, the first a letter or digit"
+            }
         }
     }
 }

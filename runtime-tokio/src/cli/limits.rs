@@ -27,6 +27,9 @@ pub(crate) struct Limits {
     /// Time over which clients are told to come back after a stop
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().drain))]
     drain: Time,
+    /// Threads that own the connections; 0: one a core, up to four
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    shards: usize,
     /// Bytes of a message or body
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(usize::try_from(hub().max_message).unwrap_or(usize::MAX)), value_parser = some_bytes)]
     max_message: Bytes,
@@ -113,6 +116,7 @@ impl Limits {
 
     pub(crate) fn hub(&self) -> HubConfig {
         HubConfig {
+            shards: if self.shards == 0 { hub().shards } else { self.shards },
             max_message: self.max_message.0 as u64,
             max_topics: self.max_topics,
             heartbeat: self.heartbeat.0,

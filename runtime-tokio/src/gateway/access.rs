@@ -3,11 +3,11 @@
 use super::origin::Origin;
 use super::refused::{Field, Refused};
 use super::{Gateway, GatewayConfig, RETRY_AFTER};
-use crate::hub::{Filter, Grant};
+use crate::hub::{Filter, Grant, LogHandle};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use longwire_core::http::view::Request;
-use longwire_core::log::Pattern;
+use longwire_core::log::{LogName, Pattern};
 use longwire_core::session::Code;
 use tokio::time::{Instant, timeout};
 
@@ -88,11 +88,25 @@ pub(super) fn credential(request: &Request<'_>) -> Result<Option<String>, Refuse
 }
 
 impl Gateway {
-    /// What a credential allows, now.
-    pub(super) async fn grant(&self, credential: Option<&str>) -> Result<Grant, Refused> {
+    /// The log that a path is about: looked up before any other work.
+    pub(super) fn log_of(&self, path: &str) -> Result<LogHandle, Refused> {
+        let name = LogName::of_path(path).map(|(name, _)| name);
+        let name = LogName::parse(name.unwrap_or_default())
+            .map_err(|error| Refused::new(Code::NotFound, error.as_str()))?;
+        let log = self.hub().log_named(name.as_str());
+        log.cloned().ok_or_else(|| Refused::new(Code::NotFound, format!("there is no log {name}")))
+    }
+
+    /// What a credential allows on a log, now.
+    pub(super) async fn grant(&self, credential: Option<&str>, log: &LogHandle) -> Result<Grant, Refused> {
         let decision = self.hub().authorize().authorize(credential);
         let refused = match timeout(self.config().request_timeout, decision).await {
-            Ok(Ok(grant)) if grant.holds(Instant::now()) => return Ok(grant),
+            Ok(Ok(grant)) if grant.holds(Instant::now()) && grant.logs.contains(log.name()) => {
+                return Ok(grant);
+            }
+            Ok(Ok(grant)) if grant.holds(Instant::now()) => {
+                return Err(Refused::new(Code::Forbidden, "the grant is not for this log"));
+            }
             Ok(Ok(_)) => "the grant has ended",
             Ok(Err(denied)) => denied.0,
             Err(_) => {

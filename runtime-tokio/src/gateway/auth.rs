@@ -1,8 +1,8 @@
 //! Static credentials from a file.
 
-use crate::hub::{Authorize, Authorizing, Denied, Filter, Grant};
+use crate::hub::{Authorize, Authorizing, Denied, Filter, Grant, Logs};
 use jiff::Timestamp;
-use longwire_core::log::Pattern;
+use longwire_core::log::{LogName, Pattern};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -25,6 +25,7 @@ const MAX_FILE: usize = 16 << 20;
 ///     subject = "dashboard"
 ///     subscribe = ["fleet/**"]             # patterns; none if absent
 ///     publish = []
+///     logs = ["default", "telemetry"]      # names, or "*" for all; the default log if absent
 ///     expires = 2099-12-31T23:59:59Z       # RFC 3339; never if absent
 /// "#)?;
 /// assert_eq!(tokens.len(), 1);
@@ -71,6 +72,7 @@ struct Entry {
     subscribe: Vec<String>,
     #[serde(default)]
     publish: Vec<String>,
+    logs: Option<Vec<String>>,
     expires: Option<Expires>,
 }
 
@@ -118,6 +120,7 @@ impl TokenFile {
             let grant = Grant {
                 subject: entry.subject.as_str().into(),
                 expires: None,
+                logs: logs(entry.logs.as_deref()).map_err(|error| wrong(&error))?,
                 subscribe: patterns(&entry.subscribe).map_err(|error| wrong(&error))?,
                 publish: patterns(&entry.publish).map_err(|error| wrong(&error))?,
             };
@@ -187,6 +190,19 @@ fn patterns(texts: &[String]) -> Result<Filter, String> {
     Ok(texts.iter().filter_map(|text| Pattern::parse(text).ok()).collect())
 }
 
+/// The logs of a token: those named, all of them with `*`, and the default log when nothing is said.
+fn logs(names: Option<&[String]>) -> Result<Logs, String> {
+    let Some(names) = names else { return Ok(Logs::default()) };
+    if names.iter().any(|name| name == "*") {
+        return Ok(Logs::All);
+    }
+    let check = |name: &String| match LogName::parse(name) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(error) => Err(format!("log {}: {error}", name.escape_debug())),
+    };
+    names.iter().map(check).collect()
+}
+
 /// What is wrong with a file, in one line that shows nothing of it but where.
 fn place(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
@@ -206,6 +222,7 @@ mod tests {
 secret = "s3cret-dashboard"
 subject = "dashboard"
 subscribe = ["fleet/**", "site/*/power"]
+logs = ["default", "telemetry"]
 
 [[token]]
 secret = "s3cret-device"
@@ -217,12 +234,22 @@ expires = 2099-12-31T23:59:59+01:00
 secret = "s3cret-old"
 subject = "old"
 expires = "2001-01-01T00:00:00Z"
+
+[[token]]
+secret = "s3cret-operator"
+subject = "operator"
+logs = ["*"]
+
+[[token]]
+secret = "s3cret-nowhere"
+subject = "nowhere"
+logs = []
 "#;
 
     #[test]
     fn a_secret_gets_its_grant() {
         let tokens = TokenFile::parse(FILE).unwrap();
-        assert_eq!(tokens.len(), 3);
+        assert_eq!(tokens.len(), 5);
         let may_read = |grant: &Grant, pattern| grant.may_subscribe(Pattern::parse(pattern).unwrap());
         let may_write = |grant: &Grant, topic| grant.may_publish(Topic::parse(topic).unwrap());
 
@@ -235,6 +262,20 @@ expires = "2001-01-01T00:00:00Z"
         assert!(may_write(&device, "fleet/7/cpu") && !may_write(&device, "fleet/8/cpu"));
         assert!(!may_read(&device, "fleet/7/cpu"));
         assert!(device.expires.unwrap() > Instant::now() + Duration::from_secs(86_400 * 365));
+    }
+
+    #[test]
+    fn a_grant_is_for_the_default_log_unless_the_file_names_others() {
+        let tokens = TokenFile::parse(FILE).unwrap();
+        for (secret, allowed) in [
+            ("s3cret-device", [true, false, false]),
+            ("s3cret-dashboard", [true, true, false]),
+            ("s3cret-operator", [true, true, true]),
+            ("s3cret-nowhere", [false, false, false]),
+        ] {
+            let logs = tokens.look_up(Some(secret)).unwrap().logs;
+            assert_eq!(["default", "telemetry", "other"].map(|log| logs.contains(log)), allowed, "{secret}");
+        }
     }
 
     #[test]
@@ -262,6 +303,8 @@ expires = "2001-01-01T00:00:00Z"
             (token("subscribe = [\"a//b\"]"), "token 1 (x): pattern a//b"),
             (token("publish = \"**\""), "line 4"),
             (token("subscrib = []"), "subscrib"),
+            (token("logs = [\"A\"]"), "token 1 (x): log A: the name of a log is"),
+            (token("logs = \"*\""), "line 4"),
             (token("expires = \"tomorrow\""), "RFC 3339"),
             (token("expires = 2099-12-31"), "RFC 3339"),
             (token("expires = 2099-12-31T00:00:00"), "RFC 3339"),

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use longwire_core::log::LogName;
 use longwire_core::session::Code;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -119,7 +120,8 @@ async fn connection(
 async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: Head, permit: Arc<Permit>) {
     let request = head.view();
     let kind = Kind::of(&request);
-    if kind == Kind::Poll || request.path() != "/v1/stream" {
+    let is_stream = LogName::of_path(request.path()).is_some_and(|(_, resource)| resource == "/stream");
+    if kind == Kind::Poll || !is_stream {
         let limit = gateway.hub().config().max_message;
         if request.headers().content_length().is_some_and(|len| len > limit) {
             // As the route would say it; but a length that no machine can hold does not get through the server.
@@ -144,11 +146,11 @@ async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: He
     gateway.metrics().answered("stream", status);
     match opened {
         Ok(opening) => {
-            let (response, adopt) = (opening.head(), opening.adoption(Some(permit)));
+            let (response, adopt) = (opening.head(), opening.adopt(Some(permit)));
             // A socket that cannot be taken out of this runtime is closed.
             let Ok(tcp) = stream.into_std() else { return };
             let early = if kind == Kind::WebSocket { head.early() } else { Vec::new() };
-            gateway.hub().adopt(adopt(Socket::Tcp(tcp), response, early));
+            adopt(Socket::Tcp(tcp), response, early);
         }
         Err(bytes) => say(stream, &bytes).await,
     }

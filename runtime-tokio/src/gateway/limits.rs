@@ -89,6 +89,13 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
     let log = &config.log;
     limit([
         (
+            "shards",
+            "0".to_owned(),
+            "threads that own the connections; 0: one a core, up to four",
+            "connections are divided among them",
+            "",
+        ),
+        (
             "max-message",
             Bytes(usize::try_from(config.max_message).unwrap_or(usize::MAX)).to_string(),
             "bytes of a message or body",

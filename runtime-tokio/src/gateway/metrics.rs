@@ -87,7 +87,7 @@ impl fmt::Debug for Live {
     }
 }
 
-/// Name, help, and how to read it.
+/// Name, help, and how to read it: a value for each log, in the label `log`.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 const COUNTERS: &[Row<Counters>] = &[
@@ -129,18 +129,20 @@ fn get(counter: &AtomicU64) -> u64 {
 
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let counters = self.hub.counters();
+        // Only logs that there are: no name comes from a request.
+        let logs: Vec<_> = self.hub.logs().map(|log| (log.name(), log.counters(), log.stats())).collect();
         for (name, help, value) in COUNTERS {
-            counter(&mut encoder, name, help, value(counters))?;
+            let values = logs.iter().map(|(log, counters, _)| (*log, ConstCounter::new(value(counters))));
+            each(&mut encoder, name, help, values)?;
         }
         for (name, help, value) in GAUGES {
-            gauge(&mut encoder, name, help, value(counters))?;
+            each(&mut encoder, name, help, logs.iter().map(|(log, c, _)| (*log, measured(value(c)))))?;
         }
-        let stats = self.hub.log().stats();
         for (name, help, value) in SIZES {
-            gauge(&mut encoder, name, help, value(&stats))?;
+            each(&mut encoder, name, help, logs.iter().map(|(log, _, s)| (*log, measured(value(s)))))?;
         }
-        counter(&mut encoder, "log_evicted", "Events that left a history.", stats.evicted)?;
+        let evicted = logs.iter().map(|(log, _, stats)| (*log, ConstCounter::new(stats.evicted)));
+        each(&mut encoder, "log_evicted", "Events that left a history.", evicted)?;
         let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
         gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;
         let max = u64::from(self.max_connections);
@@ -148,12 +150,27 @@ impl Collector for Live {
     }
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let metric = ConstCounter::new(value);
-    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+/// A metric with a value for each log.
+fn each<'l, M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = (&'l str, M)>,
+) -> fmt::Result {
+    let mut values = values.peekable();
+    let Some((_, first)) = values.peek() else { return Ok(()) };
+    let mut encoder = encoder.encode_descriptor(name, help, None, first.metric_type())?;
+    for (log, metric) in values {
+        metric.encode(encoder.encode_family(&[("log", log)])?)?;
+    }
+    Ok(())
+}
+
+fn measured(value: u64) -> ConstGauge {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    let metric = measured(value);
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }

@@ -1,10 +1,10 @@
-//! `GET /v1/stream` without a stream: poll, long poll, and the state (`PROTOCOL.md` section 8.1).
+//! `GET /v1/stream` without a stream: poll, long poll, and the state, of whatever log (`PROTOCOL.md` section 8.1).
 
 use super::Gateway;
 use super::access::{check_filter, credential};
 use super::refused::{Refused, grown};
 use super::selection::Selection;
-use crate::hub::{Event, Page, PageSize};
+use crate::hub::{Event, Log, LogHandle, Page, PageSize};
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
@@ -23,35 +23,37 @@ impl Gateway {
     /// Answers a poll.
     pub(super) async fn poll(&self, request: &Request<'_>) -> Result<Response, Refused> {
         self.check_open()?;
+        let handle = self.log_of(request.path())?;
         let credential = credential(request)?;
-        let grant = self.grant(credential.as_deref()).await?;
+        let grant = self.grant(credential.as_deref(), &handle).await?;
         let max_topics = self.hub().config().max_topics;
         let selection = Selection::parse(request.query().unwrap_or_default(), max_topics)?.require_topic()?;
         check_filter(&grant, &selection.filter)?;
-        let log = self.hub().log();
+        let log = handle.log();
         let after = match selection.since {
-            None => return self.cacheable_state(request, &selection, credential.is_some()).await,
+            None => return Self::cacheable_state(log, request, &selection, credential.is_some()).await,
             Some(Since::Latest) => {
-                let state = self.state(&selection, None).await?;
+                let state = Self::state(log, &selection, None).await?;
                 return Ok(answer(state.finish(false), HeaderValue::from_static("no-store")));
             }
             Some(Since::Now) => log.head(),
             Some(Since::Cursor(cursor)) => match cursor.position_in(log.epoch()) {
                 Some(seq) if seq <= log.head() => seq,
                 _ => {
-                    let state = self.state(&selection, Some(cursor)).await?;
+                    let state = Self::state(log, &selection, Some(cursor)).await?;
                     return Ok(answer(state.finish(false), NO_STORE));
                 }
             },
         };
         // `HEAD` never waits.
         let wait = if request.method() == "GET" { selection.wait } else { Duration::ZERO };
-        self.events(selection, after, wait, grant.expires).await
+        self.events(&handle, selection, after, wait, grant.expires).await
     }
 
     /// What came after a position, or nothing.
     async fn events(
         &self,
+        handle: &LogHandle,
         selection: Selection,
         after: u64,
         wait: Duration,
@@ -60,7 +62,7 @@ impl Gateway {
         let Selection { filter, limit, .. } = selection;
         // One more than allowed, to know that there is one.
         let size = PageSize { events: limit + 1, bytes: MAX_BODY };
-        let mut reader = self.hub().reader(filter, after);
+        let mut reader = handle.reader(filter, after);
         let mut page = reader.read(size);
         if is_empty(&page) && !wait.is_zero() {
             let until = Instant::now() + wait;
@@ -77,7 +79,7 @@ impl Gateway {
                 }
             }
         }
-        let log = self.hub().log();
+        let log = handle.log();
         if is_empty(&page) {
             return Ok(nothing(log.cursor(reader.position())));
         }
@@ -104,12 +106,12 @@ impl Gateway {
 
     /// The state, the same for all who may read it.
     async fn cacheable_state(
-        &self,
+        log: &Log,
         request: &Request<'_>,
         selection: &Selection,
         private: bool,
     ) -> Result<Response, Refused> {
-        let state = self.state(selection, None).await?;
+        let state = Self::state(log, selection, None).await?;
         // Nothing leaves a state: what changes it is newer than all of it. Weak, for `next` may differ.
         let etag = format!("W/\"{:016x}-{}-{}\"", state.epoch, state.count, state.last.unwrap_or(0));
         let scope = if private { "private, max-age=1" } else { "public, max-age=1" };
@@ -131,8 +133,7 @@ impl Gateway {
     }
 
     /// The latest event of each topic and key; all of them, or a refusal.
-    async fn state(&self, selection: &Selection, reset: Option<Cursor>) -> Result<Events, Refused> {
-        let log = self.hub().log();
+    async fn state(log: &Log, selection: &Selection, reset: Option<Cursor>) -> Result<Events, Refused> {
         let until = log.head();
         let mut events = Events::new(log.epoch(), Position::Past);
         events.next = until;

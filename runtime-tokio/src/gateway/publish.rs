@@ -1,4 +1,4 @@
-//! `POST /v1/topics/{topic}` (`PROTOCOL.md` section 8.2).
+//! `POST /v1/topics/{topic}`, and the same of another log (`PROTOCOL.md` section 8.2).
 
 use super::access::credential;
 use super::head::Head;
@@ -15,12 +15,12 @@ use http::{HeaderValue, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use longwire_core::http::query::segments;
 use longwire_core::http::view;
-use longwire_core::log::{Key, Topic};
+use longwire_core::log::{Key, LogName, Topic};
 use longwire_core::session::Code;
 use tokio::time::timeout;
 
-/// What is before the topic in the path; what follows begins with a slash that is not the topic's.
-const PREFIX: &str = "/v1/topics";
+/// What is between the log and the topic in the path; what follows begins with a slash that is not the topic's.
+const PREFIX: &str = "/topics";
 
 /// Publishes the body of a request.
 pub(super) async fn publish(State(gateway): State<Gateway>, request: Request) -> Response {
@@ -39,8 +39,9 @@ pub(super) async fn publish(State(gateway): State<Gateway>, request: Request) ->
 impl Gateway {
     async fn publish(&self, request: &view::Request<'_>, body: Body) -> Result<Response, Refused> {
         self.check_open()?;
+        let log = self.log_of(request.path())?;
         let credential = credential(request)?;
-        let grant = self.grant(credential.as_deref()).await?;
+        let grant = self.grant(credential.as_deref(), &log).await?;
         let topic = topic(request.path())?;
         let topic = Topic::parse(&topic)?;
         if !grant.may_publish(topic) {
@@ -53,7 +54,7 @@ impl Gateway {
         let key = key.as_deref().map(Key::parse).transpose()?;
         let body = self.body(body).await?;
         let data = data(request, body)?;
-        let appended = timeout(self.config().request_timeout, self.hub().publish(topic, key, data)).await;
+        let appended = timeout(self.config().request_timeout, log.publish(topic, key, data)).await;
         let at = match appended {
             Ok(appended) => appended.map_err(|full| Refused::from(full.refusal()))?,
             Err(_) => {
@@ -90,7 +91,8 @@ impl Gateway {
 
 /// The topic of a path. An escaped slash would make another topic of it than the path shows.
 fn topic(path: &str) -> Result<String, Refused> {
-    let path = path.strip_prefix(PREFIX).unwrap_or_default();
+    let resource = LogName::of_path(path).map(|(_, resource)| resource);
+    let path = resource.and_then(|resource| resource.strip_prefix(PREFIX)).unwrap_or_default();
     let mut topic = String::new();
     for (n, segment) in segments(path).enumerate() {
         let level = decode(segment, Code::BadTopic)?;
@@ -143,8 +145,10 @@ mod tests {
             ("%ff", Err(Code::BadTopic)),
             ("%f", Err(Code::BadRequest)),
         ] {
-            let got = topic(&format!("{PREFIX}/{path}")).map_err(|refused| refused.code);
-            assert_eq!(got.as_deref(), want.as_ref().copied(), "{path}");
+            for log in ["/v1", "/v1/logs/telemetry"] {
+                let got = topic(&format!("{log}{PREFIX}/{path}")).map_err(|refused| refused.code);
+                assert_eq!(got.as_deref(), want.as_ref().copied(), "{log} {path}");
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::{HeaderValue, Method, StatusCode, header};
+use longwire_core::log::LogName;
 use longwire_core::session::Code;
 
 /// All routes, and what answers to other paths.
@@ -26,7 +27,12 @@ pub(super) fn api(gateway: Gateway) -> Router {
 }
 
 fn api_routes() -> Router<Gateway> {
-    Router::new().route("/v1/stream", any(stream)).route("/v1/topics/{*topic}", any(publish::publish))
+    // The same for each log; which of them it is, the handlers see in the path.
+    let of = |log: &str| {
+        let (stream_of, topics_of) = (format!("{log}/stream"), format!("{log}/topics/{{*topic}}"));
+        Router::new().route(&stream_of, any(stream)).route(&topics_of, any(publish::publish))
+    };
+    of("/v1").merge(of("/v1/logs/{log}"))
 }
 
 async fn not_found() -> Refused {
@@ -74,18 +80,18 @@ async fn guard(State(gateway): State<Gateway>, request: Request, next: Next) -> 
 
 /// The name of a route in metrics; a path that is none has no name of its own.
 fn route(path: &str) -> &'static str {
-    match path {
-        "/v1/stream" => "stream",
-        "/healthz" => "healthz",
-        "/readyz" => "readyz",
-        "/metrics" => "metrics",
-        _ if path.starts_with("/v1/topics/") => "topics",
+    match (path, LogName::of_path(path)) {
+        (_, Some((_, "/stream"))) => "stream",
+        (_, Some((_, resource))) if resource.starts_with("/topics/") => "topics",
+        ("/healthz", _) => "healthz",
+        ("/readyz", _) => "readyz",
+        ("/metrics", _) => "metrics",
         _ if pages::is_page(path) => "page",
         _ => "other",
     }
 }
 
-/// `/v1/stream`, whatever the transport.
+/// `/v1/stream`, of whatever log and transport.
 async fn stream(State(gateway): State<Gateway>, request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return other_method(request.method(), "GET, HEAD, OPTIONS");

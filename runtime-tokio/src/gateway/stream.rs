@@ -6,7 +6,7 @@ use super::front::Permit;
 use super::refused::{Field, Refused, put_all, written};
 use super::selection::Selection;
 use super::wire::Wire;
-use crate::hub::{Adoption, Filter, Grant, Protocol, Socket};
+use crate::hub::{Adoption, Filter, Grant, LogHandle, Protocol, Socket};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -56,6 +56,7 @@ fn is_event_stream(range: &[u8]) -> bool {
 /// A stream that may begin: what a shard has to know, and what the response says.
 #[derive(Debug)]
 pub(super) struct Opening<'b> {
+    log: LogHandle,
     protocol: Protocol,
     subscription: Option<(Filter, Since)>,
     grant: Grant,
@@ -73,6 +74,7 @@ impl Gateway {
         origin: Option<&str>,
     ) -> Result<Opening<'b>, Refused> {
         self.check_open()?;
+        let log = self.log_of(request.path())?;
         let upgrade = match kind {
             Kind::WebSocket => {
                 let upgrade = upgrade::accept(request)?;
@@ -82,7 +84,7 @@ impl Gateway {
             Kind::Sse | Kind::Poll => None,
         };
         let credential = credential(request)?;
-        let grant = self.grant(credential.as_deref()).await?;
+        let grant = self.grant(credential.as_deref(), &log).await?;
         let max_topics = self.hub().config().max_topics;
         let mut selection = Selection::parse(request.query().unwrap_or_default(), max_topics)?;
         if kind == Kind::Sse {
@@ -102,6 +104,7 @@ impl Gateway {
             _ => None,
         };
         Ok(Opening {
+            log,
             deflate,
             protocol: upgrade.as_ref().map_or(Protocol::Sse, |(_, protocol, _)| *protocol),
             subscription,
@@ -143,12 +146,12 @@ impl Gateway {
     ) -> Response {
         let mut response = opening.upgrade_response();
         put_all(response.headers_mut(), opening.fields.clone());
-        let (gateway, adopt) = (self.clone(), opening.adoption(permit));
+        let adopt = opening.adopt(permit);
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(upgraded) => {
                     let (socket, early) = socket_of(upgraded);
-                    gateway.hub().adopt(adopt(socket, Vec::new(), early));
+                    adopt(socket, Vec::new(), early);
                 }
                 Err(error) => tracing::debug!(%error, "upgrade failed"),
             }
@@ -161,8 +164,8 @@ impl Gateway {
         let (ours, theirs) = tokio::io::duplex(BODY_BUFFER);
         let mut response = Response::new(Body::from_stream(ReaderStream::with_capacity(theirs, BODY_BUFFER)));
         put_all(response.headers_mut(), opening.fields.clone());
-        let adopt = opening.adoption(permit);
-        self.hub().adopt(adopt(Socket::Stream(Box::new(ours)), Vec::new(), Vec::new()));
+        let adopt = opening.adopt(permit);
+        adopt(Socket::Stream(Box::new(ours)), Vec::new(), Vec::new());
         response
     }
 }
@@ -182,23 +185,16 @@ impl Opening<'_> {
         }
     }
 
-    /// What a shard takes over, once there are a socket, the head of the response, and what was read already.
-    pub(super) fn adoption(
+    /// Hands it over to a shard, once there are a socket, the head of the response, and what was read already.
+    pub(super) fn adopt(
         self,
         permit: Option<Arc<Permit>>,
-    ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) -> Adoption + Send + use<> {
-        let Self { protocol, deflate, subscription, grant, .. } = self;
+    ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
+        let Self { log, protocol, deflate, subscription, grant, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
-        move |socket, head, early| Adoption {
-            socket,
-            head,
-            early,
-            protocol,
-            deflate,
-            subscription,
-            grant,
-            permit,
+        move |socket, head, early| {
+            log.adopt(Adoption { socket, head, early, protocol, deflate, subscription, grant, permit });
         }
     }
 

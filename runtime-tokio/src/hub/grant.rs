@@ -1,7 +1,7 @@
 //! Who may do what, until when.
 
 use super::Filter;
-use longwire_core::log::{Pattern, Topic};
+use longwire_core::log::{LogName, Pattern, Topic};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +15,8 @@ pub struct Grant {
     pub subject: Arc<str>,
     /// When it ends; `None`: with the connection.
     pub expires: Option<Instant>,
+    /// The logs that it is for; on any other it allows nothing.
+    pub logs: Logs,
     /// What may be subscribed to: a subscription needs one of these to cover all of its pattern.
     pub subscribe: Filter,
     /// What may be published to.
@@ -22,10 +24,16 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Everything, for everybody, without end: for gateways that are open.
+    /// Everything on every log, for everybody, without end: for gateways that are open.
     pub fn open() -> Self {
         let all: Filter = Pattern::parse("**").into_iter().collect();
-        Self { subject: "anonymous".into(), expires: None, subscribe: all.clone(), publish: all }
+        Self {
+            subject: "anonymous".into(),
+            expires: None,
+            logs: Logs::All,
+            subscribe: all.clone(),
+            publish: all,
+        }
     }
 
     /// Whether it allows a subscription.
@@ -41,6 +49,46 @@ impl Grant {
     /// Whether it still holds.
     pub fn holds(&self, now: Instant) -> bool {
         self.expires.is_none_or(|end| now < end)
+    }
+}
+
+/// The logs that a grant is for. A grant that says nothing else is for the default log.
+///
+/// ```
+/// use longwire::hub::Logs;
+///
+/// assert!(Logs::default().contains("default") && !Logs::default().contains("telemetry"));
+/// let both: Logs = ["default", "telemetry"].into_iter().collect();
+/// assert!(both.contains("default") && both.contains("telemetry"));
+/// assert!(Logs::All.contains("telemetry"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Logs {
+    /// Every log that there is.
+    All,
+    /// Those with these names.
+    Only(Arc<[Box<str>]>),
+}
+
+impl Logs {
+    /// Whether the log of this name is among them.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|own| &**own == name),
+        }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        [LogName::DEFAULT.as_str()].into_iter().collect()
+    }
+}
+
+impl<N: Into<Box<str>>> FromIterator<N> for Logs {
+    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
+        Self::Only(names.into_iter().map(Into::into).collect())
     }
 }
 

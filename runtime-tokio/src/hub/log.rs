@@ -49,6 +49,17 @@ impl Default for LogConfig {
     }
 }
 
+impl LogConfig {
+    /// Bytes that a log may hold at most: those of its tail and of their encoded forms, of its histories, and of the
+    /// latest events. An event that is in several of these is held once and counts in each; tables come on top.
+    pub fn max_bytes(&self) -> usize {
+        let forms = self.tail_bytes;
+        [self.tail_bytes, forms, self.history_bytes, self.latest_bytes]
+            .into_iter()
+            .fold(0, usize::saturating_add)
+    }
+}
+
 /// A publication that the log has no room for. Nothing was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendError {

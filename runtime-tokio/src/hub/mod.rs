@@ -1,4 +1,6 @@
-//! The hub: one log, and everyone who reads it as a cursor into it.
+//! The hub: logs, and everyone who reads one of them as a cursor into it.
+//!
+//! Each log is by itself; this is one of them:
 //!
 //! ```text
 //!   publishers ──append──▶ Log (tail, histories, latest) ◀──read── readers that lag, resume, or poll
@@ -11,6 +13,9 @@
 //! A reader has no queue. While it keeps up it is served from the tail, from bytes that are encoded once for all; when
 //! its socket is full it owns a position, and goes on from there when the socket has room again. Resuming after a
 //! reconnect is the same thing. What the log has dropped meanwhile is told as a gap.
+//!
+//! Logs share the threads, and nothing else: each has its epoch, its bounds, its subscriptions, and publishers that wait
+//! for its own readers only. A thread gives each log in turn the same piece of its time for delivery.
 
 mod conn;
 mod data;
@@ -18,41 +23,47 @@ mod encode;
 mod event;
 mod filter;
 mod grant;
+mod handle;
 mod input;
 mod log;
 mod outlet;
 mod reader;
 mod session;
 mod shard;
+mod shared;
 mod socket;
 mod trie;
 
 pub use data::{BadData, Data};
 pub use event::{Event, Position, Record};
 pub use filter::Filter;
-pub use grant::{Authorize, Authorizing, Denied, Grant, Open};
+pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
+pub use handle::LogHandle;
 pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
 pub use reader::Reader;
 pub use socket::{AsyncStream, Socket};
 
-use longwire_core::log::{Cursor, Key, Since, Topic};
+use longwire_core::log::{Cursor, Key, LogName, Since, Topic};
 use longwire_core::session::Limits;
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
-use shard::ShardHandle;
+use shared::{Common, Shared};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// What a hub allows and how it is laid out. Everything is finite by default.
 #[derive(Clone, Debug)]
 pub struct HubConfig {
-    /// The bounds of the log.
+    /// The bounds of the default log.
     pub log: LogConfig,
+    /// The logs beside it, by their names ([`LogName`]), and their bounds. Default: none. Together with the default
+    /// log's their bytes are what the hub may hold ([`LogConfig::max_bytes`]).
+    pub logs: BTreeMap<String, LogConfig>,
     /// Threads that own connections. Default: one for each core, at most 4.
     pub shards: usize,
     /// Bytes of one message. Default 1 MiB. Beyond it a WebSocket is closed with 1009.
@@ -82,6 +93,7 @@ impl Default for HubConfig {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             log: LogConfig::default(),
+            logs: BTreeMap::new(),
             shards: cores.min(4),
             max_message: 1 << 20,
             max_topics: 64,
@@ -115,7 +127,7 @@ impl HubConfig {
     }
 }
 
-/// What happened, for metrics. Each only counts up, but for the gauges, which say so.
+/// What happened on one log and its connections, for metrics. Each only counts up, but for the gauges, which say so.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Events appended to the log.
@@ -194,92 +206,84 @@ impl std::fmt::Debug for Adoption {
 /// The hub. Cheap to share: all of its parts are behind an [`Arc`].
 #[derive(Debug)]
 pub struct Hub {
-    shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What the shards, the publishers and the readers have in common.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: HubConfig,
-    pub(crate) log: Log,
-    pub(crate) counters: Counters,
-    pub(crate) shards: Vec<ShardHandle>,
-    websocket: Arc<ws::Config>,
+    config: Arc<HubConfig>,
     authorize: Arc<dyn Authorize>,
-    closing: AtomicBool,
-    /// Somebody waits for the shards to catch up.
-    congested: AtomicBool,
-    caught_up: Notify,
-    next: AtomicU64,
-    numbered: AtomicU64,
-}
-
-impl std::fmt::Debug for dyn Authorize {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("dyn Authorize")
-    }
+    default: LogHandle,
+    /// All of them, by name.
+    logs: BTreeMap<Arc<str>, LogHandle>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Hub {
     /// Starts a hub and its threads. They end when the hub is [closed](Self::close) or dropped.
     ///
     /// # Errors
-    /// A thread or its runtime could not be started, or the system has no randomness for the log's epoch.
+    /// A thread or its runtime could not be started, or the system has no randomness for the epochs of the logs;
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput): one of [`HubConfig::logs`] has no name for a log, or that of the
+    /// default log.
     pub fn start(mut config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<Arc<Self>> {
         // Zero would be a loop, and more than the clock can say a panic.
         for time in [&mut config.heartbeat, &mut config.heartbeat_timeout] {
             *time = (*time).clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
         }
-        let mut epoch = [0; 8];
-        getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let shards = (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect();
-        let shared = Arc::new(Shared {
-            log: Log::new(config.log.clone(), u64::from_ne_bytes(epoch)),
-            counters: Counters::default(),
-            shards,
+        check_names(config.logs.keys())?;
+        let common = Common {
             websocket: Arc::new(config.websocket()),
+            config: Arc::new(config),
             authorize,
-            closing: AtomicBool::new(false),
-            congested: AtomicBool::new(false),
-            caught_up: Notify::new(),
-            next: AtomicU64::new(0),
-            numbered: AtomicU64::new(0),
-            config,
-        });
-        let hub = Self { threads: Mutex::default(), shared };
-        for id in 0..hub.shared.shards.len() {
+            next: Arc::default(),
+        };
+        let config = Arc::clone(&common.config);
+        let start = |name: &str, bounds: &LogConfig| -> io::Result<LogHandle> {
+            Ok(LogHandle { shared: Arc::new(Shared::new(name, bounds.clone(), common.clone())?) })
+        };
+        let default = start(LogName::DEFAULT.as_str(), &config.log)?;
+        let named = config.logs.iter().map(|(name, bounds)| start(name, bounds));
+        let logs = named.chain([Ok(default.clone())]);
+        let logs =
+            logs.map(|log| log.map(|log| (Arc::clone(&log.shared.name), log))).collect::<Result<_, _>>()?;
+        let Common { authorize, .. } = common;
+        let hub = Self { config, authorize, default, logs, threads: Mutex::default() };
+        for id in 0..hub.config.shards.max(1) {
+            let logs = hub.logs().map(|log| Arc::clone(&log.shared)).collect();
             // Should it fail, the hub is dropped, and with it the threads that run already.
-            let thread = shard::spawn(id, Arc::clone(&hub.shared))?;
+            let thread = shard::spawn(id, logs)?;
             hub.threads().push(thread);
         }
         Ok(Arc::new(hub))
     }
 
-    /// The log.
+    /// The default log; see [`log_named`](Self::log_named) for the others.
     pub fn log(&self) -> &Log {
-        &self.shared.log
+        self.default.log()
+    }
+
+    /// The log of that name; `None` when there is none. `default` is the default log's.
+    pub fn log_named(&self, name: &str) -> Option<&LogHandle> {
+        self.logs.get(name)
+    }
+
+    /// All logs, by name.
+    pub fn logs(&self) -> impl Iterator<Item = &LogHandle> {
+        self.logs.values()
     }
 
     /// The configuration.
     pub fn config(&self) -> &HubConfig {
-        &self.shared.config
+        &self.config
     }
 
-    /// What happened so far.
+    /// What happened so far on the default log.
     pub fn counters(&self) -> &Counters {
-        &self.shared.counters
+        self.default.counters()
     }
 
     /// Who decides what a credential allows.
     pub fn authorize(&self) -> &Arc<dyn Authorize> {
-        &self.shared.authorize
+        &self.authorize
     }
 
-    /// Publishes an event and returns its cursor. It is visible to every reader then; delivery goes on by itself.
-    ///
-    /// Waits while the shards are more than half the tail behind, so that a fast publisher does not push events out of
-    /// the tail which no reader could have seen. Dropped while it waits, nothing is published.
+    /// Publishes to the default log: see [`LogHandle::publish`].
     ///
     /// # Errors
     /// See [`AppendError`].
@@ -289,33 +293,27 @@ impl Hub {
         key: Option<Key<'_>>,
         data: Data,
     ) -> Result<Cursor, AppendError> {
-        self.shared.admitted().await;
-        let appended = self.shared.append(topic, key, data);
-        appended.inspect_err(|_| count(&self.shared.counters.refused, 1)).map(|seq| self.log().cursor(seq))
+        self.default.publish(topic, key, data).await
     }
 
-    /// Hands a connection over to a shard, which drives it until it ends.
+    /// Hands a connection over to a shard of the default log: see [`LogHandle::adopt`].
     pub fn adopt(&self, adoption: Adoption) {
-        // In turn: connections of one kind cost about the same.
-        let n = usize::try_from(self.shared.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
-        if let Some(shard) = self.shared.shards.get(n % self.shared.shards.len()) {
-            shard.post(shard::Mail::Adopt(Box::new(adoption)));
-        }
+        self.default.adopt(adoption);
     }
 
-    /// A reader outside of the shards, from a position on: for long polls, and for streams of other servers.
+    /// A reader of the default log: see [`LogHandle::reader`].
     pub fn reader(&self, filter: Filter, after: u64) -> Reader {
-        Reader::new(Arc::clone(&self.shared), filter, after)
+        self.default.reader(filter, after)
     }
 
-    /// Tells every connection to go, with a `bye` whose window spreads their return, and waits for the threads to end.
+    /// Tells every connection of every log to go, with a `bye` whose window spreads their return, and waits for the
+    /// threads to end.
     ///
     /// It blocks: for about a second when there are peers that do not go. What is published afterwards is stored and
     /// not delivered; a [`Reader`] that waits gets an empty page.
     pub fn close(&self, retry_after: Duration, window: Duration) {
-        self.shared.closing.store(true, Ordering::SeqCst);
-        for shard in &self.shared.shards {
-            shard.post(shard::Mail::Close { retry_after, window });
+        for log in self.logs() {
+            log.shared.close(retry_after, window);
         }
         let threads = std::mem::take(&mut *self.threads());
         // One of them may be who drops the hub, with the permit of a connection: it cannot wait for itself.
@@ -337,59 +335,14 @@ impl Drop for Hub {
     }
 }
 
-impl Shared {
-    /// Appends and flags the shards.
-    fn append(&self, topic: Topic<'_>, key: Option<Key<'_>>, data: Data) -> Result<u64, AppendError> {
-        let seq = self.log.append(topic, key, data)?;
-        count(&self.counters.published, 1);
-        self.shards.iter().for_each(ShardHandle::flag);
-        Ok(seq)
-    }
-
-    /// Whether publishers have to wait. Then [`relieved`](Self::relieved) wakes them.
-    fn is_congested(&self) -> bool {
-        if !self.is_behind() {
-            return false;
-        }
-        // Said before the second look: a shard that catches up in between sees that somebody waits, or is seen.
-        self.congested.store(true, Ordering::SeqCst);
-        self.is_behind()
-    }
-
-    /// Whether a shard is more than half the tail behind.
-    fn is_behind(&self) -> bool {
-        let position = self.shards.iter().map(ShardHandle::position).min();
-        position.is_some_and(|position| position < self.log.half())
-    }
-
-    async fn admitted(&self) {
-        loop {
-            let notified = self.caught_up.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if !self.is_congested() {
-                return;
-            }
-            notified.await;
-        }
-    }
-
-    /// A shard finished a round: whoever waited may look again.
-    fn relieved(&self) {
-        if self.congested.load(Ordering::SeqCst) && !self.is_congested() {
-            self.congested.store(false, Ordering::SeqCst);
-            self.caught_up.notify_waiters();
-            // Connections that were not read meanwhile are woken by their own shards.
-            self.shards.iter().for_each(ShardHandle::flag);
-        }
-    }
-
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst)
-    }
-
-    /// A number for a connection, counting up.
-    fn number(&self) -> u64 {
-        self.numbered.fetch_add(1, Ordering::Relaxed)
+/// Whether these may be the names of logs beside the default log.
+fn check_names<'n>(mut names: impl Iterator<Item = &'n String>) -> io::Result<()> {
+    let wrong = |name: &&String| !LogName::parse(name).is_ok_and(|name| name != LogName::DEFAULT);
+    match names.find(wrong) {
+        None => Ok(()),
+        Some(name) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} cannot be the name of a log beside the default log", name.escape_debug()),
+        )),
     }
 }

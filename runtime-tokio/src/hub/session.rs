@@ -168,6 +168,9 @@ impl Session {
                     let why = "the new grant does not cover what is subscribed to";
                     reply.end(End::told(Code::Unauthorized, why));
                 }
+                Ok(grant) if !grant.logs.contains(&shard.shared.name) => {
+                    reply.end(End::told(Code::Unauthorized, "the new grant is not for this log"));
+                }
                 Ok(grant) => {
                     self.renew_at = when_to_renew(&grant);
                     self.grant = grant;

@@ -1,4 +1,4 @@
-//! A shard: one thread, and the connections that it owns.
+//! A shard: the connections of one log that one thread owns. A thread has a shard for each log.
 //!
 //! # Delivery
 //! 1. A publisher appends to the log and flags the shards.
@@ -6,6 +6,8 @@
 //!    match (the trie), so that a reader gets all that it wants of the window in one write.
 //! 3. It serves the readers that were hit, [`BUDGET`] at a time; in between, its connections get their turns.
 //! 4. When all are served, its position moves to the end of the window, and it takes the next.
+//!
+//! The shards of a thread take turns, a piece of delivery each: a log that is flooded does not stop another.
 //!
 //! A reader whose socket is full stops being *live*: its task goes on from where it stopped, at its own pace.
 
@@ -16,6 +18,8 @@ use super::reader::Watch;
 use super::trie::Trie;
 use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use crate::clock::Clock;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use longwire_core::log::{Pattern, Topic};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -132,16 +136,25 @@ pub(super) struct Shard {
     trie: RefCell<Trie<usize>>,
     watches: RefCell<HashMap<u64, (usize, Filter)>>,
     window: RefCell<Window>,
-    pub(super) scratch: RefCell<Scratch>,
+    pub(super) scratch: Rc<RefCell<Scratch>>,
     /// Connections that are not read until the shards have caught up.
     waiting: RefCell<BTreeSet<usize>>,
     closing: Cell<Option<(Duration, Duration)>>,
 }
 
-/// Buffers that whoever has its turn uses, and leaves empty.
+/// Buffers of a thread, that whoever has its turn uses and leaves empty.
 pub(super) struct Scratch {
     pub(super) read: Box<[u8]>,
     pub(super) reply: Box<[u8]>,
+}
+
+impl Scratch {
+    fn new() -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self {
+            read: vec![0; READ_SIZE].into_boxed_slice(),
+            reply: vec![0; REPLY_SIZE].into_boxed_slice(),
+        }))
+    }
 }
 
 /// A reader, as the delivery sees it: small, side by side, visited in order.
@@ -183,12 +196,16 @@ struct Hit {
     next: Option<u32>,
 }
 
-/// Starts a shard's thread.
-pub(super) fn spawn(id: usize, shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
+/// Starts a thread, with a shard of each log.
+pub(super) fn spawn(id: usize, logs: Vec<Arc<Shared>>) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(format!("longwire-shard-{id}")).spawn(move || {
-        let _over = Over { id, shared: Arc::clone(&shared) };
-        LocalSet::new().block_on(&runtime, async move { Shard::new(id, shared).run().await });
+        let _over: Vec<_> = logs.iter().map(|shared| Over { id, shared: Arc::clone(shared) }).collect();
+        let scratch = Scratch::new();
+        let shards = logs.into_iter().map(|shared| Shard::new(id, shared, Rc::clone(&scratch)).run());
+        // Not tasks of their own: between two deliveries are few turns of connections, however many there are.
+        let all = shards.collect::<FuturesUnordered<_>>();
+        LocalSet::new().block_on(&runtime, all.collect::<()>());
     })
 }
 
@@ -224,7 +241,7 @@ impl Drop for Leave {
 }
 
 impl Shard {
-    fn new(id: usize, shared: Arc<Shared>) -> Rc<Self> {
+    fn new(id: usize, shared: Arc<Shared>, scratch: Rc<RefCell<Scratch>>) -> Rc<Self> {
         Rc::new(Self {
             shared,
             id,
@@ -233,10 +250,7 @@ impl Shard {
             trie: RefCell::default(),
             watches: RefCell::default(),
             window: RefCell::default(),
-            scratch: RefCell::new(Scratch {
-                read: vec![0; READ_SIZE].into_boxed_slice(),
-                reply: vec![0; REPLY_SIZE].into_boxed_slice(),
-            }),
+            scratch,
             waiting: RefCell::default(),
             closing: Cell::new(None),
         })

@@ -1,6 +1,8 @@
 //! The simplest client that there is: blocking, frames made by hand, every message as a value to compare.
 
-use longwire::hub::{Adoption, Data, Filter, Grant, Hub, HubConfig, LogConfig, Open, Protocol, Socket};
+use longwire::hub::{
+    Adoption, Data, Filter, Grant, Hub, HubConfig, LogConfig, LogHandle, Open, Protocol, Socket,
+};
 use longwire_core::log::{Cursor, Key, Pattern, Since, Topic};
 use longwire_core::session::{self, ClientMessage, GapReason, Position, ServerMessage, cbor, json};
 use longwire_core::ws::{FrameHeader, OpCode, unmask};
@@ -165,11 +167,16 @@ impl Client {
     }
 
     pub(crate) fn with(hub: &Hub, form: Form, change: impl FnOnce(&mut Adoption)) -> Self {
+        Self::on(hub.log_named("default").unwrap(), form, change)
+    }
+
+    /// The same, on a log.
+    pub(crate) fn on(log: &LogHandle, form: Form, change: impl FnOnce(&mut Adoption)) -> Self {
         let (stream, server) = tcp();
         let mut adoption = adoption(Socket::Tcp(server), form);
         change(&mut adoption);
-        hub.adopt(adoption);
-        let mut client = Self::over(stream, hub, form);
+        log.adopt(adoption);
+        let mut client = Self::of_epoch(stream, log.log().epoch(), form);
         assert!(matches!(client.next(), Some(Seen::Hello { .. })));
         client
     }
@@ -183,7 +190,10 @@ impl Client {
 
 impl<S: Read + Write> Client<S> {
     pub(crate) fn over(stream: S, hub: &Hub, form: Form) -> Self {
-        let epoch = hub.log().epoch();
+        Self::of_epoch(stream, hub.log().epoch(), form)
+    }
+
+    fn of_epoch(stream: S, epoch: u64, form: Form) -> Self {
         Self { stream, form, epoch, buffer: Vec::new(), lives: true, pings: 0, pongs: 0, end: None }
     }
 

@@ -35,6 +35,7 @@ fn grant(read: &str, write: &str, millis: Option<u64>) -> Grant {
         expires: millis.map(|ms| Instant::now() + Duration::from_millis(ms)),
         subscribe: filter(&read.split(',').collect::<Vec<_>>()),
         publish: filter(&write.split(',').collect::<Vec<_>>()),
+        ..Grant::open()
     }
 }
 

@@ -12,5 +12,6 @@ mod churn;
 mod client;
 mod data;
 mod grants;
+mod logs;
 mod storm;
 mod transport;

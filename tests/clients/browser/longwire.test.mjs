@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
-import { Subscriber, SseParser, publish } from "../../../runtime-tokio/assets/longwire.js";
+import { Publisher, Subscriber, SseParser, publish } from "../../../runtime-tokio/assets/longwire.js";
 
 const AT = (n) => `9f86d081884c7d65-${n}`;
 const GATEWAY = "http://gateway.test/";
@@ -445,4 +445,215 @@ test("an SSE event has a bound", () => {
   const piece = "x".repeat(1_048_576);
   for (let i = 0; i < 4; i++) [...parser.push(piece)];
   assert.throws(() => [...parser.push(piece)], RangeError);
+});
+
+/** A publisher, and what became of its publications: n -> "taken" or the code of the refusal. */
+async function publisher(options) {
+  const publisher = new Publisher({ url: GATEWAY, ...options });
+  subscribers.push(publisher);
+  const fates = {};
+  let n = 0;
+  const put = (data, topic = "t", more = {}) => {
+    const own = ++n;
+    publisher.publish(topic, data, more).then(
+      () => (fates[own] = "taken"),
+      (error) => (fates[own] = error.code ?? error.name),
+    );
+  };
+  await settle();
+  return { publisher, put, fates };
+}
+
+const welcome = (more = {}) => ({ ...hello, limits: { max_inflight: 2 }, ...more });
+const numbers = (socket) => socket.sent.map(({ n }) => n);
+
+test("section 5.2: a publication is sent again until it is acknowledged, under the same number", async () => {
+  const { publisher: own, put, fates } = await publisher();
+  assert.equal(sockets.length, 0, "a connection that has nothing to say is not made");
+  put(1);
+  put({ two: 2 }, "a/b", { key: "k" });
+  put(new Uint8Array([0, 255]), "t", { contentType: "x/y" });
+  await settle();
+  assert.equal(sockets[0].url.href, `ws://gateway.test/v1/stream?publisher=${own.incarnation}`);
+  assert.match(own.incarnation, /^[0-9a-f]{16}$/);
+  sockets[0].say(welcome());
+  await settle();
+  assert.deepEqual(sockets[0].sent, [
+    { type: "pub", n: 1, topic: "t", data: 1 },
+    { type: "pub", n: 2, topic: "a/b", key: "k", data: { two: 2 } },
+  ]);
+  sockets[0].say({ type: "ack", n: 1, level: "ring" });
+  await settle();
+  assert.deepEqual(sockets[0].sent[2], { type: "pub", n: 3, topic: "t", bytes: "AP8=", content_type: "x/y" });
+  assert.deepEqual(fates, { 1: "taken" });
+  sockets[0].end(1006);
+  await pass(500);
+  // 2 was taken, only its acknowledgement was lost; 3 was not.
+  sockets[1].say(welcome({ publisher_n: 2 }));
+  await settle();
+  assert.deepEqual(numbers(sockets[1]), [3]);
+  sockets[1].say({ type: "ack", n: 3, level: "ring" });
+  await settle();
+  assert.deepEqual([fates, own.waiting], [{ 1: "taken", 2: "taken", 3: "taken" }, 0]);
+});
+
+test("section 5.2: what is refused for now is sent again, alone, and not before its time", async () => {
+  const { put, fates } = await publisher();
+  put(1);
+  put(2);
+  put(3);
+  await settle();
+  sockets[0].say(welcome());
+  await settle();
+  sockets[0].say({ type: "nack", n: 1, code: "over_quota", permanent: false, message: "", retry_after: 700 });
+  await pass(699);
+  assert.deepEqual(numbers(sockets[0]), [1, 2]);
+  await pass(1);
+  assert.deepEqual(numbers(sockets[0]), [1, 2], "2 is still on its way");
+  sockets[0].say({ type: "ack", n: 2, level: "ring" });
+  await settle();
+  assert.deepEqual([numbers(sockets[0]), fates], [[1, 2, 1], { 2: "taken" }]);
+  sockets[0].say({ type: "nack", n: 1, code: "forbidden", permanent: true, message: "" });
+  await settle();
+  assert.deepEqual([numbers(sockets[0]), fates], [[1, 2, 1, 3], { 1: "forbidden", 2: "taken" }]);
+  // A refusal outlives the connection: `publisher_n` does not say that 3 was taken.
+  sockets[0].say({ type: "nack", n: 3, code: "over_quota", permanent: false, message: "" });
+  sockets[0].end(1006);
+  await pass(500);
+  sockets[1].say(welcome({ publisher_n: 3 }));
+  await pass(1_000);
+  assert.deepEqual(numbers(sockets[1]), [3]);
+});
+
+test("section 5.3: pressure in an acknowledgement is waited for", async () => {
+  const { put } = await publisher();
+  put(1);
+  await settle();
+  sockets[0].say(welcome(), { type: "ack", n: 1, level: "ring" });
+  await settle();
+  sockets[0].say({ type: "ack", n: 1, level: "ring", pressure: 300 });
+  put(2);
+  await pass(299);
+  assert.deepEqual(numbers(sockets[0]), [1]);
+  await pass(1);
+  assert.deepEqual(numbers(sockets[0]), [1, 2]);
+});
+
+test("an outbox that is full does what its policy says", async () => {
+  for (const [policy, kept, lost] of [
+    ["drop_newest", [1, 2], [3, 4]],
+    ["drop_oldest", [3, 4], [1, 2]],
+    ["conflate", [2, 4], [1, 3]],
+  ]) {
+    const { publisher: own, put, fates } = await publisher({ policy, maxWaiting: 2 });
+    put(1, "a");
+    put(2, "b");
+    put(3, "a");
+    put(4, "a");
+    await settle();
+    assert.deepEqual([Object.keys(fates).map(Number), own.dropped, own.waiting], [lost, 2, 2], policy);
+    const socket = sockets.at(-1);
+    socket.say(welcome());
+    await settle();
+    assert.deepEqual(socket.sent.map(({ data }) => data), kept, policy);
+  }
+  const { put, fates } = await publisher({ maxBytes: 10 });
+  put("0123456789");
+  put(undefined);
+  await settle();
+  assert.deepEqual(fates, { 1: "dropped", 2: "TypeError" });
+});
+
+test("section 11: where WebSocket cannot be opened a publisher posts, each under its key, and looks up again", async () => {
+  const { publisher: own, put, fates } = await publisher();
+  put("x", "a b/c", { key: "k" });
+  put(2);
+  await settle();
+  sockets[0].end(1006);
+  await pass(500);
+  assert.equal(requests.length, 1, "one request after the other");
+  assert.equal(requests[0].url.pathname, "/v1/topics/a%20b/c");
+  assert.equal(requests[0].headers["Idempotency-Key"], `"${own.incarnation}-1"`);
+  requests[0].answer(200, { at: AT(1) });
+  await settle();
+  assert.deepEqual(fates, { 1: "taken" });
+  requests[1].answer(429, { code: "over_quota", message: "", permanent: false, retry_after: 1_500 });
+  await pass(1_499);
+  assert.equal(requests.length, 2);
+  await pass(1);
+  assert.equal(requests[2].headers["Idempotency-Key"], `"${own.incarnation}-2"`);
+  requests[2].fail();
+  await pass(1_000);
+  assert.equal(requests[3].headers["Idempotency-Key"], `"${own.incarnation}-2"`);
+  requests[3].answer(200, { at: AT(2) });
+  await settle();
+  assert.deepEqual(fates, { 1: "taken", 2: "taken" });
+  await pass(60_000);
+  put(3);
+  await pass(30_000);
+  assert.equal(sockets.length, 2, "a better transport is tried again");
+});
+
+test("a publisher that is refused for good gives everything back", async () => {
+  const { put, fates } = await publisher({ transport: "post" });
+  put(1);
+  put(2);
+  await settle();
+  requests[0].answer(401, { code: "unauthorized", message: "", permanent: true });
+  await settle();
+  put(3);
+  await settle();
+  assert.deepEqual(fates, { 1: "unauthorized", 2: "unauthorized", 3: "closed" });
+});
+
+test("section 5.1: the policy is asked for, and pressure is told, in line or by a poll", async () => {
+  const { subscriber } = await subscribe({ policy: "conflate", transport: "poll", since: AT(1) });
+  const told = [];
+  subscriber.addEventListener("pressure", ({ detail }) => told.push([detail.lag, detail.limit, detail.skipped]));
+  assert.equal(requests[0].url.searchParams.get("policy"), "conflate");
+  requests[0].answer(200, { pressure: { lag: 5, limit: 8, skipped: 0 }, events: [event(2)], next: AT(2) });
+  await settle();
+  subscriber.switchTo("ws");
+  await settle();
+  sockets[0].say(hello, { type: "pressure", lag: 6, limit: 8, skipped: 1 });
+  assert.deepEqual(told, [[5, 8, 0], [6, 8, 1]]);
+});
+
+test("section 5: after a loss without a word clients spread over the window of hello", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  sockets[0].say({ ...hello, window: 8_000 });
+  sockets[0].end(1006);
+  await settle();
+  assert.equal(subscriber.state.delay, 4_000);
+  await pass(4_000);
+  sockets[1].end(1006);
+  await settle();
+  requests[0].fail();
+  await settle();
+  assert.equal(subscriber.state.delay, 500, "an attempt that never opened is none of the server's windows");
+});
+
+test("section 8.4: over SSE a grant is renewed beside the stream", async () => {
+  const tokens = ["first", "second"];
+  await subscribe({ transport: "sse", token: () => tokens.shift() });
+  const stream = requests[0].stream();
+  stream.say({ ...hello, session: "s/1" }, { type: "renew", within: 1_000 });
+  await settle();
+  assert.equal(requests[1].url.pathname, "/v1/session/s%2F1/auth");
+  assert.deepEqual([requests[1].method, requests[1].headers.Authorization], ["POST", "Bearer second"]);
+});
+
+test("section 11: what worked is remembered from one page to the next", async () => {
+  const stored = new Map();
+  const memory = { getItem: (name) => stored.get(name) ?? null, setItem: (name, value) => stored.set(name, value) };
+  const { subscriber } = await subscribe({ memory });
+  sockets[0].end(1006);
+  await settle();
+  requests[0].fail();
+  await pass(500);
+  requests[1].stream().say(hello);
+  await settle();
+  subscriber.close();
+  await subscribe({ memory });
+  assert.equal(requests[2].headers.Accept, "text/event-stream");
 });

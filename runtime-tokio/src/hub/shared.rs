@@ -1,0 +1,182 @@
+//! One log, and what its shards, publishers and readers have in common. Nothing of it is another log's, so that a log
+//! that is flooded makes its own publishers wait and loses its own past only.
+
+use super::shard::ShardHandle;
+use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
+use longwire_core::log::{Key, Topic};
+use longwire_core::ws;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// What all logs of a hub have in common: how connections are treated, and who is let in.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    pub(super) config: Arc<HubConfig>,
+    pub(super) websocket: Arc<ws::Config>,
+    pub(super) authorize: Arc<dyn Authorize>,
+    /// Counts connections of all logs, so that they go to the shards in turn.
+    pub(super) next: Arc<AtomicU64>,
+}
+
+/// The state of one log.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) name: Arc<str>,
+    pub(crate) config: Arc<HubConfig>,
+    pub(crate) log: Log,
+    pub(crate) counters: Counters,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(super) websocket: Arc<ws::Config>,
+    pub(super) authorize: Arc<dyn Authorize>,
+    next: Arc<AtomicU64>,
+    closing: AtomicBool,
+    /// Somebody waits for the shards to catch up.
+    congested: AtomicBool,
+    caught_up: Notify,
+    numbered: AtomicU64,
+}
+
+impl std::fmt::Debug for dyn Authorize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("dyn Authorize")
+    }
+}
+
+impl Shared {
+    /// An empty log with an epoch of its own.
+    pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
+        let mut epoch = [0; 8];
+        getrandom::fill(&mut epoch).map_err(io::Error::other)?;
+        let Common { config, websocket, authorize, next } = common;
+        Ok(Self {
+            name: name.into(),
+            log: Log::new(bounds, u64::from_ne_bytes(epoch)),
+            counters: Counters::default(),
+            shards: (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect(),
+            config,
+            websocket,
+            authorize,
+            next,
+            closing: AtomicBool::new(false),
+            congested: AtomicBool::new(false),
+            caught_up: Notify::new(),
+            numbered: AtomicU64::new(0),
+        })
+    }
+
+    /// Appends and flags the shards.
+    pub(super) fn append(
+        &self,
+        topic: Topic<'_>,
+        key: Option<Key<'_>>,
+        data: Data,
+    ) -> Result<u64, AppendError> {
+        let seq = self.log.append(topic, key, data)?;
+        count(&self.counters.published, 1);
+        self.shards.iter().for_each(ShardHandle::flag);
+        Ok(seq)
+    }
+
+    /// Whether publishers have to wait. Then [`relieved`](Self::relieved) wakes them.
+    pub(super) fn is_congested(&self) -> bool {
+        if !self.is_behind() {
+            return false;
+        }
+        // Said before the second look: a shard that catches up in between sees that somebody waits, or is seen.
+        self.congested.store(true, Ordering::SeqCst);
+        self.is_behind()
+    }
+
+    /// Whether a shard is more than half the tail behind.
+    fn is_behind(&self) -> bool {
+        let position = self.shards.iter().map(ShardHandle::position).min();
+        position.is_some_and(|position| position < self.log.half())
+    }
+
+    pub(super) async fn admitted(&self) {
+        loop {
+            let notified = self.caught_up.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if !self.is_congested() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// A shard finished a round: whoever waited may look again.
+    pub(super) fn relieved(&self) {
+        if self.congested.load(Ordering::SeqCst) && !self.is_congested() {
+            self.congested.store(false, Ordering::SeqCst);
+            self.caught_up.notify_waiters();
+            // Connections that were not read meanwhile are woken by their own shards.
+            self.shards.iter().for_each(ShardHandle::flag);
+        }
+    }
+
+    /// Gives a letter to the next shard in turn: connections of one kind cost about the same.
+    pub(super) fn post_in_turn(&self, letter: shard::Mail) {
+        let n = usize::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
+        if let Some(shard) = self.shards.get(n % self.shards.len()) {
+            shard.post(letter);
+        }
+    }
+
+    /// Begins the end: connections are told to go, readers look once more.
+    pub(super) fn close(&self, retry_after: Duration, window: Duration) {
+        self.closing.store(true, Ordering::SeqCst);
+        for shard in &self.shards {
+            shard.post(shard::Mail::Close { retry_after, window });
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// A number for a connection, counting up.
+    pub(super) fn number(&self) -> u64 {
+        self.numbered.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Open;
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    fn shared(name: &str, next: &Arc<AtomicU64>) -> Shared {
+        let bounds = LogConfig { tail_events: 8, ..LogConfig::default() };
+        let config = HubConfig { shards: 2, ..HubConfig::default() };
+        let common = Common {
+            websocket: Arc::new(config.websocket()),
+            config: Arc::new(config),
+            authorize: Arc::new(Open),
+            next: Arc::clone(next),
+        };
+        Shared::new(name, bounds, common).unwrap()
+    }
+
+    /// Nobody serves these shards: they are as far behind as can be.
+    #[test]
+    fn publishers_wait_for_the_shards_of_their_own_log() {
+        let next = Arc::default();
+        let (flooded, quiet) = (shared("flooded", &next), shared("quiet", &next));
+        let publish = |shared: &Shared| {
+            shared.append(Topic::parse("a").unwrap(), None, Data::json(b"1").unwrap()).unwrap()
+        };
+        assert_eq!((0..100).map(|_| publish(&flooded)).last(), Some(100));
+        publish(&quiet);
+        assert!(flooded.admitted().now_or_never().is_none());
+        assert!(quiet.admitted().now_or_never().is_some());
+        // What relieves one log is no relief for another, and wakes nobody there.
+        quiet.relieved();
+        assert!(flooded.admitted().now_or_never().is_none() && !quiet.congested.load(Ordering::SeqCst));
+        assert_ne!(flooded.log.epoch(), quiet.log.epoch());
+    }
+}
