@@ -161,6 +161,72 @@ fn a_pulled_cable_is_noticed_at_both_ends() {
 }
 
 #[test]
+fn the_round_trip_is_that_of_the_ping_that_is_out() {
+    fn of<R: End>() {
+        let mut endpoint = Endpoint::<R>::new(config());
+        let rtt = |endpoint: &Endpoint<R>| endpoint.connection.rtt().map(|rtt| rtt.as_millis());
+        endpoint.at(31_000);
+        let ping = endpoint.frames().pop().unwrap().payload;
+        // Nobody asked for these: the second is the answer to a Ping of the application's, as it were.
+        for other in [&b""[..], b"?", &[0; 4], &[&ping[..], b"?"].concat(), &ping[..3]] {
+            endpoint.now = millis(31_010);
+            endpoint.receive(Wire::to::<R>().pong(other).bytes());
+            assert_eq!(rtt(&endpoint), None, "{other:x?}");
+        }
+        // Its answer, in two pieces and among other bytes; then the same again.
+        let answer = Wire::to::<R>().frame(0x01, b"a").pong(&ping).bytes().to_vec();
+        endpoint.receive(&answer[..answer.len() - 1]);
+        assert_eq!(rtt(&endpoint), None);
+        endpoint.now = millis(31_042);
+        endpoint.receive(&answer[answer.len() - 1..]);
+        assert_eq!(rtt(&endpoint), Some(42));
+        endpoint.now = millis(31_050);
+        endpoint.receive(Wire::to::<R>().pong(&ping).bytes());
+        assert_eq!(rtt(&endpoint), Some(42));
+        // The next one: an answer to the last comes too late.
+        endpoint.at(61_050);
+        assert_eq!(rtt(&endpoint), None);
+        endpoint.now = millis(61_051);
+        endpoint.receive(Wire::to::<R>().pong(&ping).bytes());
+        assert_eq!(rtt(&endpoint), None);
+        let second = endpoint.frames().pop().unwrap();
+        assert_eq!((second.b0, second.payload == ping), (0x89, false));
+        endpoint.receive(Wire::to::<R>().pong(&second.payload).bytes());
+        assert_eq!(rtt(&endpoint), Some(1));
+    }
+    of::<Server>();
+    of::<AnyClient>();
+}
+
+#[test]
+fn an_answer_that_takes_longer_than_the_interval_is_measured_as_long_as_it_took() {
+    // The peer is busy with a long message, so that it is not given up; its Pong comes behind that.
+    let mut server = Endpoint::<Server>::new(config());
+    server.at(31_000);
+    let ping = server.frames().pop().unwrap().payload;
+    server.now = millis(35_000);
+    server.receive(&Wire::to::<Server>().frame(0x02, b"long").bytes()[..7]);
+    server.now = millis(64_000);
+    server.receive(&Wire::to::<Server>().frame(0x02, b"long").bytes()[7..]);
+    server.receive(Wire::to::<Server>().pong(&ping).bytes());
+    assert_eq!(server.connection.rtt(), Some(Duration::from_secs(33)));
+}
+
+#[test]
+fn the_round_trip_of_a_pair_is_what_its_pipes_take() {
+    let mut pair = Pair::new(&config(), 512, 512, 7);
+    let mut seen = Vec::new();
+    while pair.now < 3_600_000 {
+        assert!(pair.step());
+        seen.extend(pair.client.connection.rtt().into_iter().chain(pair.server.connection.rtt()));
+    }
+    seen.dedup();
+    // At most 50 ms each way, and a little for what is cut on its way.
+    assert!(seen.len() > 50, "{}", seen.len());
+    assert!(seen.iter().all(|rtt| *rtt <= Duration::from_millis(1000)), "{seen:?}");
+}
+
+#[test]
 fn a_deadline_beyond_the_end_of_time_is_one_all_the_same() {
     let heartbeat = Heartbeat { interval: Duration::from_secs(30), timeout: Duration::MAX };
     let config = Config { heartbeat: Some(heartbeat), close_timeout: Duration::MAX, ..Config::new() };

@@ -53,7 +53,7 @@ struct Pair {
     now: u64,
 }
 
-/// The first byte of a Ping that an application sent. A heartbeat's is empty.
+/// The first byte of a Ping that an application sent. A heartbeat's begins with less.
 const ASKED: u8 = 0xfe;
 /// The first byte of a Pong that an application sent. No answer begins with it.
 const UNASKED: u8 = 0xff;
@@ -433,7 +433,7 @@ fn sent_is_said<R: End>(peer: &mut Peer<R>) {
     let (answers, mut others): (Vec<Sent>, Vec<Sent>) = frames.into_iter().partition(is_answer);
     others.retain(|frame| match frame.b0 {
         0x88 => closes_itself,
-        0x89 => !frame.payload.is_empty(),
+        0x89 => frame.payload.first() == Some(&ASKED),
         _ => true,
     });
     assert_eq!(events(others), peer.said);

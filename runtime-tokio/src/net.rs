@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -115,6 +116,26 @@ impl Target {
         })?;
         Ok(NetStream::Tls(Box::new(stream)))
     }
+}
+
+/// Has the system end a connection whose peer has vanished: one that is silent is asked after `interval`, and what was
+/// asked or sent has to be acknowledged within `timeout`. In whole seconds, rounded up; where the system knows more than
+/// the plain keepalive. Without it a peer that vanishes is noticed only by whoever has a clock of its own.
+pub(crate) fn watch_peer(socket: &TcpStream, interval: Duration, timeout: Duration) {
+    let seconds =
+        |time: Duration| Duration::from_secs((time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1));
+    let (interval, timeout) = (seconds(interval), seconds(timeout));
+    // Twice, if the time allows: a probe may be lost.
+    let probe = seconds(timeout / 2);
+    let socket = socket2::SockRef::from(socket);
+    let keepalive = socket2::TcpKeepalive::new().with_time(interval);
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
+    let keepalive = {
+        let probes = u32::try_from(timeout.as_secs().div_ceil(probe.as_secs())).unwrap_or(u32::MAX);
+        keepalive.with_interval(probe).with_retries(probes)
+    };
+    // The connection is as good without them.
+    let _ = (socket.set_tcp_keepalive(&keepalive), probe);
 }
 
 /// TLS for the public web: the certificate authorities that Mozilla trusts, and HTTP/1.1.

@@ -289,6 +289,27 @@ async fn a_gateway_that_falls_silent_is_left_after_two_heartbeats() {
 }
 
 #[tokio::test]
+async fn the_round_trip_time_is_known_on_a_websocket() {
+    let gateway = Gateway::start().await;
+    let mut subscriber = subscribe(&gateway, Since::Latest, Transport::WebSocket);
+    assert_eq!(subscriber.rtt(), None);
+    while subscriber.rtt().is_none() {
+        gateway.publish("a", None, "1");
+        assert!(matches!(next(&mut subscriber).await, Item::Event(_) | Item::CaughtUp(_)));
+    }
+    assert!(subscriber.rtt().unwrap() < Duration::from_secs(60));
+    // The next connection has not been measured yet, and another transport is not.
+    subscriber.switch(Transport::Sse);
+    while next_state(&mut subscriber).await != State::Connected(Transport::Sse) {}
+    assert_eq!(subscriber.rtt(), None);
+    let mut publisher = Publisher::connect(&Endpoint::new(&gateway.url).unwrap()).await.unwrap();
+    assert_eq!(publisher.rtt(), None);
+    while publisher.rtt().is_none() {
+        publisher.settle().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_is_not_there_is_waited_for() {
     let nobody = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -12,10 +12,15 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use crate::net::NetStream;
+use crate::net::{NetStream, watch_peer};
 
 /// Bytes of a refusal's body that are read.
 const MAX_REFUSAL: usize = 4096;
+
+/// A connection on which nothing comes, in the middle of a long poll for instance, is asked after so long whether there is
+/// still somebody; an answer may take so long.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(10);
 
 type Connection = http1::Connection<TokioIo<NetStream>, Full<Bytes>>;
 
@@ -28,6 +33,7 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Error> {
         let stream = endpoint.target.connect(endpoint.tls.as_ref()).await?;
+        watch_peer(stream.socket(), HEARTBEAT, ANSWER);
         let (sender, connection) =
             http1::Builder::new().max_buf_size(64 << 10).handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, connection: Some(Box::pin(connection)) })

@@ -24,6 +24,7 @@ mod http;
 mod item;
 mod publisher;
 mod session;
+mod silence;
 mod sse;
 mod subscriber;
 

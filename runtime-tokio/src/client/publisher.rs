@@ -177,6 +177,12 @@ impl Publisher {
         self.ledger.taken
     }
 
+    /// How long the gateway's last answer to a Ping took: one is sent when it greets, and whenever it asks for a sign of
+    /// life. `None` before the first answer.
+    pub fn rtt(&self) -> Option<std::time::Duration> {
+        self.socket.echo.rtt
+    }
+
     /// Sends what was published, and waits until all of it is settled.
     ///
     /// Cancel-safe.

@@ -3,6 +3,7 @@
 use super::endpoint::encode;
 use super::http::{Link, get};
 use super::item::Arrival;
+use super::silence::Silence;
 use super::sse::EventStream;
 use super::{Cursor, Endpoint, Error, Event, Gap, Refusal, Since, Transport};
 use crate::net::NetStream;
@@ -12,6 +13,7 @@ use longwire_core::session::{GapReason, ServerMessage, json};
 use serde_json::value::RawValue;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a long poll waits at the server, and how much longer its answer may take.
 const LONG_POLL: Duration = Duration::from_secs(25);
@@ -83,6 +85,14 @@ impl Session {
         }
     }
 
+    /// How long the gateway's last answer to a Ping took. Only WebSocket has them.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        match self {
+            Self::WebSocket(socket) => socket.echo.rtt,
+            Self::Sse(_) | Self::Poll(_) => None,
+        }
+    }
+
     /// Takes leave, in bounded time.
     pub(super) async fn close(self) {
         if let Self::WebSocket(mut socket) = self {
@@ -105,8 +115,8 @@ fn stream_path(endpoint: &Endpoint, topics: &[String], since: Since, more: &str)
 }
 
 /// Twice the heartbeat is silence enough (section 6).
-fn silence(heartbeat: Duration) -> Duration {
-    heartbeat.saturating_mul(2).max(Duration::from_secs(1))
+fn silence(heartbeat: Duration) -> Silence {
+    Silence::new(heartbeat.saturating_mul(2).max(Duration::from_secs(1)))
 }
 
 /// Reads one envelope. A type that this version does not know is passed over.
@@ -121,7 +131,34 @@ fn decode(envelope: &[u8]) -> Result<Arrival, Error> {
 /// WebSocket (section 6).
 pub(super) struct Socket {
     pub(super) socket: WebSocket<NetStream>,
-    silence: Duration,
+    silence: Silence,
+    pub(super) echo: Echo,
+}
+
+/// The round-trip time of Pings of ours.
+#[derive(Debug, Default)]
+pub(super) struct Echo {
+    /// The last one, which its payload names.
+    asked: Option<(u32, Instant)>,
+    pings: u32,
+    pub(super) rtt: Option<Duration>,
+}
+
+impl Echo {
+    /// Sends a Ping with what is written next. The gateway is asked when it greets, and whenever it asks: so it costs no
+    /// timer, and the gateway goes on asking a client that is silent otherwise.
+    fn ask(&mut self, socket: &mut WebSocket<NetStream>) {
+        self.pings = self.pings.wrapping_add(1);
+        if socket.feed_ping(&self.pings.to_be_bytes()) {
+            self.asked = Some((self.pings, Instant::now()));
+        }
+    }
+
+    fn answer(&mut self, payload: &[u8]) {
+        if let Some((_, since)) = self.asked.take_if(|(n, _)| n.to_be_bytes() == payload) {
+            self.rtt = Some(since.elapsed());
+        }
+    }
 }
 
 impl Socket {
@@ -147,27 +184,33 @@ impl Socket {
         }
         let socket =
             websocket::connect(&endpoint.websocket_url(path), &options).await.map_err(Error::from)?;
-        Ok(Self { socket, silence: silence(HEARTBEAT) })
+        Ok(Self { socket, silence: silence(HEARTBEAT), echo: Echo::default() })
     }
 
     /// What arrives next; control frames are signs of life. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Arrival, End> {
         loop {
-            let event = tokio::time::timeout(self.silence, self.socket.recv()).await;
-            let event = event.map_err(|_| Error::Silence(self.silence))?;
-            let arrival = match event {
+            let arrival = match self.silence.bound(self.socket.recv()).await? {
                 Some(Ok(websocket::Event::Text(text))) => decode(text.as_bytes())?,
                 Some(Ok(websocket::Event::Close(close))) => {
                     let code = close.code.map_or(1005, CloseCode::get);
                     return Err(Error::Closed(code, close.reason.to_owned()).into());
                 }
-                Some(Ok(websocket::Event::Ping(_) | websocket::Event::Pong(_))) => continue,
+                Some(Ok(websocket::Event::Ping(_))) => {
+                    self.echo.ask(&mut self.socket);
+                    continue;
+                }
+                Some(Ok(websocket::Event::Pong(payload))) => {
+                    self.echo.answer(payload);
+                    Arrival::Other
+                }
                 Some(Ok(_)) => return Err(Error::Protocol("a message that is no text".to_owned()).into()),
                 Some(Err(error)) => return Err(Error::from(error).into()),
                 None => return Err(Error::Ended.into()),
             };
             if let Arrival::Hello { heartbeat, .. } = arrival {
                 self.silence = silence(heartbeat);
+                self.echo.ask(&mut self.socket);
             }
             return Ok(arrival);
         }
@@ -214,7 +257,7 @@ pub(super) struct Polls {
     /// How long a poll waits at the server; `None`: not at all, and the waiting is done here.
     wait: Option<Duration>,
     /// Not asked again before the next poll is due.
-    due: tokio::time::Instant,
+    due: Instant,
     /// The connection, between two polls.
     link: Option<Link>,
     /// What was answered and not handed out yet.
@@ -243,7 +286,7 @@ impl Polls {
             topics: topics.to_vec(),
             since,
             wait,
-            due: tokio::time::Instant::now(),
+            due: Instant::now(),
             link: None,
             answered: VecDeque::new(),
             caught_up: false,
@@ -283,7 +326,7 @@ impl Polls {
             false => Arrival::Tick(answer.next),
         });
         self.caught_up |= complete;
-        self.due = tokio::time::Instant::now();
+        self.due = Instant::now();
         if complete && self.wait.is_none() {
             self.due += POLL_INTERVAL;
         }

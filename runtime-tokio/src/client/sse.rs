@@ -1,6 +1,7 @@
 //! An event stream over HTTP.
 
 use super::http::{Link, get};
+use super::silence::Silence;
 use super::{Endpoint, Error};
 use crate::net::{Target, rustls::ClientConfig};
 use crate::websocket::buffers::Rx;
@@ -27,7 +28,7 @@ pub struct EventStream {
     decoder: Decoder,
     rx: Rx,
     /// Nothing heard for this long, not even a comment: the stream is dead.
-    pub(super) silence: Option<Duration>,
+    pub(super) silence: Option<Silence>,
 }
 
 impl EventStream {
@@ -102,9 +103,9 @@ impl EventStream {
 
     async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Error> {
         let piece = self.link.piece(&mut self.body);
-        match self.silence {
+        match &mut self.silence {
             None => piece.await,
-            Some(limit) => tokio::time::timeout(limit, piece).await.map_err(|_| Error::Silence(limit))?,
+            Some(silence) => silence.bound(piece).await?,
         }
     }
 

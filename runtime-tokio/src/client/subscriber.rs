@@ -122,6 +122,7 @@ pub struct Subscriber {
     items: mpsc::Receiver<Result<Item, Error>>,
     control: watch::Sender<Control>,
     cursor: Option<Cursor>,
+    rtt: watch::Receiver<Option<Duration>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +145,7 @@ impl Subscriber {
         }
         let (out, items) = mpsc::channel(WAITING);
         let (control, commands) = watch::channel(Control::Run(subscription.transport));
+        let (told, rtt) = watch::channel(None);
         let work = Work {
             endpoint,
             topics: subscription.topics,
@@ -153,8 +155,9 @@ impl Subscriber {
             backoff: Backoff::new(subscription.backoff),
             started: Instant::now(),
             ladder: Ladder::new(subscription.transport),
+            rtt: told,
         };
-        Ok(Self { work: Some(Box::pin(work.run())), items, control, cursor: None })
+        Ok(Self { work: Some(Box::pin(work.run())), items, control, cursor: None, rtt })
     }
 
     /// The next item. `None` once it has ended: after [`close`](Self::close), or after the error that stopped it.
@@ -194,6 +197,12 @@ impl Subscriber {
     /// on from here.
     pub fn cursor(&self) -> Option<Cursor> {
         self.cursor
+    }
+
+    /// How long the gateway's last answer to a Ping took, on this connection: one is sent when it greets, and whenever it
+    /// asks for a sign of life. `None` before that, and on transports other than WebSocket.
+    pub fn rtt(&self) -> Option<Duration> {
+        *self.rtt.borrow()
     }
 
     /// Changes the transport, and goes on from the cursor.
@@ -274,6 +283,7 @@ struct Work {
     backoff: Backoff,
     started: Instant,
     ladder: Ladder,
+    rtt: watch::Sender<Option<Duration>>,
 }
 
 /// How an attempt ended.
@@ -353,6 +363,7 @@ impl Work {
     /// One connection, from its opening to its end.
     async fn attempt(&mut self) -> Outcome {
         let transport = self.ladder.current();
+        self.rtt.send_replace(None);
         self.emit(Item::State(State::Connecting(transport))).await;
         let limit =
             if self.ladder.is_auto() { self.endpoint.open_timeout / 2 } else { self.endpoint.open_timeout };
@@ -375,6 +386,7 @@ impl Work {
     async fn read(&mut self, mut session: Session) -> Outcome {
         let better = self.ladder.retry_at();
         loop {
+            self.rtt.send_replace(session.rtt());
             let arrival = tokio::select! {
                 biased;
                 _ = self.commands.changed() => {

@@ -125,6 +125,10 @@ impl<S> Driver<S> {
         self.endpoint.role()
     }
 
+    pub(super) fn rtt(&self) -> Option<std::time::Duration> {
+        self.endpoint.rtt()
+    }
+
     pub(super) fn get_ref(&self) -> &S {
         &self.stream
     }

@@ -9,6 +9,7 @@ use longwire_core::ws::deflate::{Agreed, Window};
 use longwire_core::ws::{Client, CloseCode, Connection, Kind, ProtocolError, SendError, Server, Step};
 use rand::Rng as _;
 use std::convert::Infallible;
+use std::time::Duration;
 
 /// Which end of a connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,10 @@ impl Endpoint {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         either!(self, c => c.poll_timeout())
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        either!(self, c => c.rtt())
     }
 
     pub(super) fn is_open(&self) -> bool {

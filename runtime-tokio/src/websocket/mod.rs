@@ -245,6 +245,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         self.flush().await
     }
 
+    /// How long the answer to the heartbeat's last Ping took; `None` before the first answer, and from each Ping to its
+    /// answer. The heartbeat asks a silent peer only, and somebody has to receive for it to be kept.
+    pub fn rtt(&self) -> Option<std::time::Duration> {
+        self.driver.rtt()
+    }
+
+    /// Takes a Ping, which goes out with whatever is written next; false when there is no room for it.
+    pub(crate) fn feed_ping(&mut self, payload: &[u8]) -> bool {
+        self.driver.take_ping(payload).unwrap_or(false)
+    }
+
     /// Closes the connection: sends what was taken and a Close, waits for the peer's, and ends the stream.
     /// Messages that still come are dropped; to see them, [`start_close`](Self::start_close) and go on receiving.
     ///

@@ -125,7 +125,7 @@ fn drive<R: Role>(role: R) {
             }
         }
         black_box((connection.poll_timeout(), connection.is_open(), connection.config()));
-        black_box((connection.deflate(), connection.send_window()));
+        black_box((connection.deflate(), connection.send_window(), connection.rtt()));
         _ = black_box(connection.handle_timeout(now(), &mut io));
         send(connection, &mut io.tx);
         if any() {

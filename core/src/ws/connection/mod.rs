@@ -1,5 +1,6 @@
 //! One WebSocket connection after the opening handshake.
 
+mod echo;
 mod inflate;
 mod receive;
 mod send;
@@ -16,6 +17,7 @@ use crate::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use crate::time::Instant;
 use core::ops::Deref;
 use core::time::Duration;
+use echo::Echo;
 
 /// Smallest send buffer: the largest Pong of a client (131 bytes) and a Close with its code (8 bytes). As much
 /// stays reserved for control frames in any send buffer, whatever the application queues.
@@ -82,6 +84,8 @@ pub struct Connection<R, C = &'static Config> {
     heard: Instant,
     /// What is being waited for: the answer to a Ping, the peer's Close, or the end of the stream.
     deadline: Deadline,
+    /// The heartbeat's last Ping.
+    echo: Echo,
     /// Payload of the current frame that did not arrive yet.
     remaining: u64,
     /// Payload of the current message that did.
@@ -169,6 +173,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             config,
             heard: now,
             deadline: Deadline::NEVER,
+            echo: Echo::NONE,
             remaining: 0,
             message_len: 0,
             compressed_len: 0,
@@ -249,7 +254,25 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         }
     }
 
-    /// Does what is due: sends a Ping, or gives the connection up. Called too early it does nothing.
+    /// How long the answer to the heartbeat's last Ping took, by the clock that is handed in: from the call that wrote
+    /// the Ping to the poll that found its Pong. `None` before the first answer, and from each Ping to its answer, so
+    /// whoever collects it looks when a poll finds a Pong. Pongs that nobody asked for, and answers to the
+    /// application's own Pings, say nothing here.
+    ///
+    /// A heartbeat asks a silent peer only: one that sends all the time is never measured.
+    pub const fn rtt(&self) -> Option<Duration> {
+        self.echo.took()
+    }
+
+    /// Does what is due: after [`Heartbeat::interval`] of silence it writes a Ping; after [`Heartbeat::timeout`] without
+    /// a byte since then, or [`Config::close_timeout`] after a Close, it gives the connection up. Called too early it
+    /// does nothing.
+    ///
+    /// It returns [`Step::Closed`] when the connection is over, and otherwise [`Step::NeedInput`], which says nothing
+    /// about what was received: a [`poll`](Self::poll) that was due before is due still.
+    ///
+    /// Silence is judged by what [`poll`](Self::poll) was shown. A caller that left the stream unread for long reads what
+    /// there is and polls, before it calls this.
     pub fn handle_timeout(&mut self, now: Instant, io: &mut Io<'_>) -> Step {
         if let Some(deadline) = self.deadline.get() {
             if now >= deadline {
@@ -261,7 +284,9 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         {
             // When there is no room for the Ping, what is pending asks the same question: the peer has to read.
             if io.tx.room() >= MIN_TX {
-                self.put_frame(&mut io.tx, OpCode::Ping, &[&[]]);
+                let (echo, payload) = Echo::ask(now);
+                self.echo = echo;
+                self.put_frame(&mut io.tx, OpCode::Ping, &[&payload]);
             }
             self.deadline = Deadline::after(now, timeout);
         }

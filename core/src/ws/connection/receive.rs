@@ -195,7 +195,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                 self.put_frame(&mut io.tx, OpCode::Pong, &[payload]);
                 Finding::Ping(place)
             }
-            OpCode::Pong => Finding::Pong(place),
+            OpCode::Pong => {
+                self.echo = self.echo.answer(now, payload);
+                Finding::Pong(place)
+            }
             _ => {
                 let CloseReason { code, .. } = CloseReason::parse(payload)?;
                 if self.phase == Phase::Open {
