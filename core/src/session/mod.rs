@@ -1,5 +1,5 @@
 //! The messages of `longwire.v1` (`PROTOCOL.md`): what a client and a server say to each other, in JSON and CBOR;
-//! and [when to come back](backoff).
+//! [publishing once](publisher), and [when to come back](backoff).
 //!
 //! Messages are borrowed from the bytes that they were decoded from, and nothing is copied: a [`Text`] with
 //! escapes, [`Bytes`] in base64, a list of [`Topics`] are walked where they lie. Decoding checks everything that
@@ -32,6 +32,7 @@ mod field;
 #[cfg(feature = "json")]
 pub mod json;
 mod message;
+pub mod publisher;
 mod sink;
 mod text;
 mod topics;
