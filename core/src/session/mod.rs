@@ -1,6 +1,6 @@
 //! The messages of `longwire.v1` (`PROTOCOL.md`): what a client and a server say to each other, in JSON and CBOR;
-//! and what a client does with them: [when to come back](backoff), [over which transport](ladder), the two [together](connector), and a
-//! [reader](subscriber) that stays.
+//! and what a client does with them: [when to come back](backoff), [over which transport](ladder), the two
+//! [together](connector), a [reader](subscriber) that stays, and [publishing once](publisher).
 //!
 //! Messages are borrowed from the bytes that they were decoded from, and nothing is copied: a [`Text`] with
 //! escapes, [`Bytes`] in base64, a list of [`Topics`] are walked where they lie. Decoding checks everything that
@@ -35,6 +35,7 @@ mod field;
 pub mod json;
 pub mod ladder;
 mod message;
+pub mod publisher;
 mod sink;
 pub mod subscriber;
 mod text;

@@ -1,4 +1,4 @@
-//! The messages of `longwire.v1`, in both forms, and backoff.
+//! The messages of `longwire.v1`, in both forms, publishing once, and backoff.
 
 use core::hint::black_box;
 use core::time::Duration;
@@ -6,6 +6,7 @@ use core::time::Duration;
 use longwire_core::buf::{TxBuf, TxCursor};
 use longwire_core::log::{Cursor, MAX_TOPIC};
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
+use longwire_core::session::publisher::{InFlight, Incarnation, Number, PublicationId, Taken};
 use longwire_core::session::{
     Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, Kind, Length, Refusal, ServerMessage,
     Sink, SliceSink, Text, Topics, WriteError, cbor, json,
@@ -23,10 +24,11 @@ pub fn all() {
     client_message(json::decode_client(message));
     client_message(cbor::decode_client(message));
     server_message(json::decode_server(message));
+    taken();
     codes();
 }
 
-/// What a device uses: its publications, the server's answers, backoff.
+/// What a device uses: its publications and their numbers, the server's answers, backoff.
 pub fn device() {
     let mut bytes = [0; 512];
     server_message(cbor::decode_server(any_bytes(&mut bytes)));
@@ -36,6 +38,7 @@ pub fn device() {
     let message = ClientMessage::Pub { n: Some(any()), topic: topic.into(), key: None, data };
     let mut room = [0; 128];
     written(cbor::encode_client(&message, &mut SliceSink::new(any_bytes(&mut room))));
+    in_flight();
     backoff();
 }
 
@@ -170,6 +173,42 @@ fn codes() {
         let refusal = Refusal::new(code, "words").retry_after(Duration::from_millis(any()));
         server_message(Ok(ServerMessage::Bye { refusal, window: Some(Duration::from_millis(any())) }));
         server_message(Ok(ServerMessage::Tick { at: Cursor { epoch: any(), seq: any() } }));
+    }
+}
+
+fn in_flight() {
+    let mut flight = if any() { InFlight::<1>::new() } else { InFlight::after(any()) };
+    while any() {
+        let flight = forget(&mut flight);
+        if let Some(n) = flight.next(any(), any()) {
+            flight.sent(n);
+        }
+        flight.acknowledge(any(), |n| drop(black_box(n)));
+        black_box((flight.refuse(any(), any()), flight.give_up(any()), flight.settled()));
+        black_box((flight.is_settled(any()), flight.len(), flight.is_empty(), flight.is_held()));
+        if any() {
+            flight.reconnected();
+        }
+    }
+    let mut bytes = [0; 64];
+    match any_str(&mut bytes).parse::<PublicationId>() {
+        Ok(id) => display(id),
+        Err(error) => show(error),
+    }
+    match any_str(&mut bytes).parse::<Incarnation>() {
+        Ok(incarnation) => drop(black_box(incarnation.to_text())),
+        Err(error) => show(error),
+    }
+}
+
+fn taken() {
+    let mut taken = Taken::new();
+    while any() {
+        let taken = forget(&mut taken);
+        if taken.look(any()) == Number::New {
+            taken.take(any());
+        }
+        black_box(taken.largest());
     }
 }
 
