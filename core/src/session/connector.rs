@@ -229,6 +229,13 @@ impl Connector {
         }
     }
 
+    /// Leaves the open connection for another one over the same rung, at once: the caller has a reason, and will not have it
+    /// again soon.
+    pub fn reopen(&mut self, now: Instant) -> Action {
+        self.looking = None;
+        if self.phase == Phase::Open { self.attempt(now) } else { Action::Continue }
+    }
+
     /// Whether something better may be looked for: not while a change would cost something. Default: yes.
     pub const fn allow_look_up(&mut self, may: bool) {
         self.may_look_up = may;
@@ -258,6 +265,14 @@ impl Connector {
         match self.ladder.rung() {
             Rung::WebSocket | Rung::Sse => self.heartbeat.saturating_mul(2).max(Duration::from_secs(1)),
             Rung::LongPoll | Rung::Poll => self.ladder.wait().saturating_add(POLL_GRACE),
+        }
+    }
+
+    /// How long what is waited for now may take: the [`silence`](Self::silence) of an open connection, or an attempt.
+    pub fn patience(&self) -> Duration {
+        match self.phase {
+            Phase::Open if self.looking.is_none() => self.silence(),
+            _ => self.deadline.since(self.begun),
         }
     }
 

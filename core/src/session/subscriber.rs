@@ -127,6 +127,11 @@ impl Subscriber {
         self.connector.switch(config, now)
     }
 
+    /// As [`Connector::reopen`].
+    pub fn reopen(&mut self, now: Instant) -> Action {
+        self.connector.reopen(now)
+    }
+
     /// The connection beneath, to be asked.
     pub const fn connector(&self) -> &Connector {
         &self.connector

@@ -25,6 +25,8 @@ pub(crate) struct Faults {
     pub(crate) tick: Option<u64>,
     /// Says nothing after the hello, which promises a heartbeat of this many milliseconds.
     pub(crate) mute: Option<u64>,
+    /// Promises a heartbeat of this many milliseconds (which it does not keep).
+    pub(crate) heartbeat: Option<u64>,
     /// Closes a WebSocket with this code at once.
     pub(crate) close: Option<u16>,
     /// Positions up to here are forgotten.
@@ -140,7 +142,8 @@ impl Gateway {
     }
 
     fn hello(&self) -> String {
-        let heartbeat = self.faults().mute.unwrap_or(15_000);
+        let faults = self.faults();
+        let heartbeat = faults.mute.or(faults.heartbeat).unwrap_or(15_000);
         format!(
             r#"{{"type":"hello","session":"s","heartbeat":{heartbeat},"lease":null,"limits":{{"max_message":1048576,"max_topics":8,"max_inflight":4}}}}"#
         )
