@@ -12,6 +12,7 @@ use std::time::Duration;
 pub mod gateway;
 pub mod http;
 pub mod process;
+pub mod proxy;
 pub mod reader;
 pub mod refusal;
 pub mod rng;

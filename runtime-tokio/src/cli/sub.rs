@@ -137,7 +137,7 @@ impl Notices {
             }
             State::Fallback { from, why } => {
                 self.troubled = true;
-                notice(&format!("{from} cannot be opened: {why}"));
+                notice(&format!("{from} does not work here: {why}"));
             }
             _ => {}
         }
