@@ -59,7 +59,7 @@ pub use longwire_core as core;
 #[cfg(feature = "embassy-net")]
 pub use net::Tcp;
 pub use outbox::{Counts, Outbox, ReportError, WhenFull};
-pub use uplink::{Gateway, Lost, Status, Uplink, UplinkConfig};
+pub use uplink::{Gateway, Lost, MAX_TARGET, Status, Uplink, UplinkConfig};
 #[cfg(feature = "inflate")]
 pub use websocket::Decompressor;
 pub use websocket::{Config, WebSocket};

@@ -8,13 +8,14 @@ use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_sync::signal::Signal;
 use longwire_core::buf::{TxBuf, TxCursor};
 use longwire_core::log::Topic;
+use longwire_core::session::publisher::{InFlight, Incarnation};
 use minicbor::{Encode, Encoder};
 
 /// Bytes in front of each reading: the length of its topic, and of its data.
 const HEADER: usize = 3;
 
 /// Most readings that are sent and not yet acknowledged, whatever the gateway would allow.
-pub(crate) const MAX_IN_FLIGHT: u32 = 32;
+pub(crate) const MAX_IN_FLIGHT: u64 = 32;
 
 /// What happens to a reading for which there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub struct Counts {
     pub refused: u32,
     /// Dropped to make room for newer ones ([`WhenFull::DropOldest`]).
     pub dropped: u32,
-    /// In the outbox: not sent, or not acknowledged.
+    /// In the outbox: not sent, or neither acknowledged nor refused.
     pub waiting: u32,
 }
 
@@ -75,9 +76,9 @@ pub struct Counts {
 /// bytes.
 ///
 /// Any task reports to it, and never waits for the network; an [`Uplink`](crate::Uplink) sends. A reading stays until
-/// the gateway has acknowledged or refused it, and is sent again after a connection was cut: so it arrives at least
-/// once. (In this version of the protocol a gateway cannot tell a repetition from a new publication: a reading that was
-/// taken, but whose acknowledgement was lost with the connection, arrives twice.)
+/// the gateway has acknowledged it or refused it for good, and is sent again after a connection was cut, under the same
+/// number: so it is stored once, as long as the gateway keeps its log (`PROTOCOL.md` section 5.2). The numbers, and the
+/// incarnation that they belong to, are the outbox's: they last as long as its memory.
 ///
 /// ```
 /// use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
@@ -100,13 +101,14 @@ struct Log<const BYTES: usize> {
     bytes: [u8; BYTES],
     at: TxCursor,
     when_full: WhenFull,
-    /// The bytes at the front that were sent on this connection, and how many readings they are.
-    sent_bytes: usize,
-    sent: u32,
-    /// How many publications of this connection are done with: acknowledged, refused or dropped.
-    done: u32,
-    /// Which of those after `done` are refused already, out of their turn: bit 0 stands for `done + 1`.
-    refused: u32,
+    /// Drawn before anything is sent.
+    incarnation: Option<Incarnation>,
+    /// The numbers of the readings, in the order of the memory.
+    flight: InFlight<1>,
+    /// The readings up to this number have left the memory.
+    front: u64,
+    /// Readings in memory. Those that are settled before their turn wait there for it.
+    held: u32,
     counts: Counts,
 }
 
@@ -119,10 +121,10 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
                 bytes: [0; BYTES],
                 at: TxCursor::new(),
                 when_full,
-                sent_bytes: 0,
-                sent: 0,
-                done: 0,
-                refused: 0,
+                incarnation: None,
+                flight: InFlight::new(),
+                front: 0,
+                held: 0,
                 counts,
             })),
             reported: Signal::new(),
@@ -151,88 +153,91 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
 
 /// What an uplink needs of an outbox, whatever its size.
 pub(crate) trait Source {
-    /// Begins again with publication 1: what was sent on the last connection is sent again.
+    /// Who numbers the readings: drawn once.
+    fn incarnation(&self, draw: impl FnOnce() -> u64) -> Incarnation;
+    /// A connection has begun: what was sent on the last one and not settled is sent again.
     fn rewind(&self);
     /// Hands the next reading to `send` as (n, topic, data), and goes on behind it when `send` took it. `None` when
-    /// there is nothing to send, or when as many as `max_in_flight` are not done with.
+    /// there is nothing to send, when as many as `max_in_flight` are not answered, or when something that was refused
+    /// for now waits for those.
     fn send_next<T>(
         &self,
-        max_in_flight: u32,
-        send: impl FnOnce(u32, &str, &[u8]) -> Result<(), T>,
+        max_in_flight: u64,
+        send: impl FnOnce(u64, &str, &[u8]) -> Result<(), T>,
     ) -> Option<Result<(), T>>;
     /// The next reading can never be sent: it counts as refused.
     fn refuse_next(&self);
     /// The gateway has taken every publication up to `n`, except those that it refused.
     fn acknowledge(&self, n: u64);
-    /// The gateway has refused publication `n`.
-    fn refuse(&self, n: u64);
+    /// The gateway has refused publication `n`, for good or for now.
+    fn refuse(&self, n: u64, permanent: bool);
     /// Waits until something was reported. Cancel-safe.
     async fn reported(&self);
 }
 
 impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
+    fn incarnation(&self, draw: impl FnOnce() -> u64) -> Incarnation {
+        self.log.lock(|log| *log.borrow_mut().incarnation.get_or_insert_with(|| Incarnation(draw())))
+    }
+
     fn rewind(&self) {
-        self.log.lock(|log| {
-            let log = &mut *log.borrow_mut();
-            (log.sent_bytes, log.sent, log.done, log.refused) = (0, 0, 0, 0);
-        });
+        self.log.lock(|log| log.borrow_mut().flight.reconnected());
     }
 
     fn send_next<T>(
         &self,
-        max_in_flight: u32,
-        send: impl FnOnce(u32, &str, &[u8]) -> Result<(), T>,
+        max_in_flight: u64,
+        send: impl FnOnce(u64, &str, &[u8]) -> Result<(), T>,
     ) -> Option<Result<(), T>> {
         self.log.lock(|log| {
             let log = &mut *log.borrow_mut();
-            if log.sent.saturating_sub(log.done) >= max_in_flight.min(MAX_IN_FLIGHT) {
-                return None;
-            }
-            let n = log.sent.checked_add(1)?;
-            let from = log.sent_bytes;
+            let n = log.next(max_in_flight)?;
+            let before = n.saturating_sub(log.flight.settled()).saturating_sub(1);
             let tx = log.tx();
-            let reading = Reading::first(tx.pending().get(from..)?)?;
-            if let Err(why) = send(n, reading.topic, reading.data) {
-                return Some(Err(why));
+            // At most as many as may be in flight.
+            let mut from = 0usize;
+            for _ in 0..before {
+                from = from.saturating_add(Reading::len(tx.pending().get(from..)?)?);
             }
-            let len = reading.len;
-            log.sent = n;
-            log.sent_bytes = log.sent_bytes.saturating_add(len);
-            Some(Ok(()))
+            let reading = Reading::first(tx.pending().get(from..)?)?;
+            let sent = send(n, reading.topic, reading.data);
+            if sent.is_ok() {
+                log.flight.sent(n);
+            }
+            Some(sent)
         })
     }
 
     fn refuse_next(&self) {
-        if let Some(Ok(())) = self.send_next(u32::MAX, |_, _, _| Ok::<(), ()>(())) {
-            let n = self.log.lock(|log| log.borrow().sent);
-            self.refuse(n.into());
-        }
+        self.log.lock(|log| {
+            let log = &mut *log.borrow_mut();
+            if let Some(n) = log.next(u64::MAX)
+                && log.flight.give_up(n)
+            {
+                log.counts.refused = log.counts.refused.wrapping_add(1);
+                log.settled(1);
+            }
+        });
     }
 
     fn acknowledge(&self, n: u64) {
         self.log.lock(|log| {
             let log = &mut *log.borrow_mut();
-            while u64::from(log.done) < n && log.done < log.sent {
-                if !log.advance() {
-                    log.counts.acknowledged = log.counts.acknowledged.wrapping_add(1);
-                }
-            }
-            log.advance_over_refused();
+            let mut taken = 0u32;
+            log.flight.acknowledge(n, |_| taken = taken.saturating_add(1));
+            log.counts.acknowledged = log.counts.acknowledged.wrapping_add(taken);
+            log.settled(taken);
         });
     }
 
-    fn refuse(&self, n: u64) {
+    fn refuse(&self, n: u64, permanent: bool) {
         self.log.lock(|log| {
             let log = &mut *log.borrow_mut();
-            // Of the publications in flight, counted from zero.
-            let Some(ahead) = n.checked_sub(u64::from(log.done).saturating_add(1)) else { return };
-            let in_flight = u64::from(log.sent.saturating_sub(log.done));
-            let Some(bit) = u32::try_from(ahead).ok().and_then(|ahead| 1u32.checked_shl(ahead)) else {
-                return;
-            };
-            if ahead < in_flight {
-                log.refused |= bit;
-                log.advance_over_refused();
+            // What was dropped meanwhile has been counted.
+            let counts = permanent && !log.flight.is_settled(n);
+            if log.flight.refuse(n, permanent) && counts {
+                log.counts.refused = log.counts.refused.wrapping_add(1);
+                log.settled(1);
             }
         });
     }
@@ -272,51 +277,39 @@ impl<const BYTES: usize> Log<BYTES> {
         space.fill(0);
         let encoded = Encoder::new(&mut space).encode(value).is_ok();
         debug_assert!(encoded, "a value that encodes differently each time");
+        self.held = self.held.saturating_add(1);
         self.counts.reported = self.counts.reported.wrapping_add(1);
-        self.counts.waiting = self.counts.waiting.wrapping_add(1);
+        self.counts.waiting = self.counts.waiting.saturating_add(1);
         Ok(())
     }
 
-    /// Drops the reading at the front; false when there is none.
+    /// The number to send next.
+    fn next(&mut self, max_in_flight: u64) -> Option<u64> {
+        let newest = self.flight.settled().saturating_add(self.held.into());
+        self.flight.next(newest, max_in_flight.min(MAX_IN_FLIGHT))
+    }
+
+    /// Drops the reading at the front; false when there is none. Its number is given up.
     fn drop_oldest(&mut self) -> bool {
-        if self.counts.waiting == 0 {
+        if self.held == 0 || !self.flight.give_up(self.flight.settled().saturating_add(1)) {
             return false;
         }
-        if self.sent == self.done {
-            self.remove_first();
-        } else {
-            // It was sent: its number is done with, and an acknowledgement that comes later finds it so.
-            self.advance();
-            self.advance_over_refused();
-        }
         self.counts.dropped = self.counts.dropped.wrapping_add(1);
+        self.settled(1);
         true
     }
 
-    /// The publication after `done` is done with: it leaves the outbox. Says whether that was refused.
-    fn advance(&mut self) -> bool {
-        let refused = self.refused & 1 == 1;
-        self.counts.refused = self.counts.refused.wrapping_add(u32::from(refused));
-        self.refused >>= 1;
-        self.done = self.done.saturating_add(1);
-        let len = self.remove_first();
-        self.sent_bytes = self.sent_bytes.saturating_sub(len);
-        refused
-    }
-
-    fn advance_over_refused(&mut self) {
-        while self.refused & 1 == 1 {
-            self.advance();
+    /// So many are done with. What is settled at the front leaves the memory.
+    fn settled(&mut self, readings: u32) {
+        self.counts.waiting = self.counts.waiting.saturating_sub(readings);
+        let gone = self.flight.settled().saturating_sub(self.front);
+        for _ in 0..gone {
+            let mut tx = self.tx();
+            let len = Reading::len(tx.pending()).unwrap_or(0);
+            tx.consume(len);
+            self.held = self.held.saturating_sub(1);
         }
-    }
-
-    /// Takes the reading at the front out of the memory, and says how long it was.
-    fn remove_first(&mut self) -> usize {
-        let mut tx = self.tx();
-        let len = Reading::first(tx.pending()).map_or(0, |reading| reading.len);
-        tx.consume(len);
-        self.counts.waiting = self.counts.waiting.saturating_sub(1);
-        len
+        self.front = self.flight.settled();
     }
 }
 
@@ -324,7 +317,6 @@ impl<const BYTES: usize> Log<BYTES> {
 struct Reading<'a> {
     topic: &'a str,
     data: &'a [u8],
-    len: usize,
 }
 
 impl<'a> Reading<'a> {
@@ -332,8 +324,13 @@ impl<'a> Reading<'a> {
         let (&[topic, high, low], rest) = bytes.split_first_chunk::<HEADER>()?;
         let (topic, rest) = rest.split_at_checked(usize::from(topic))?;
         let data = rest.get(..usize::from(u16::from_be_bytes([high, low])))?;
-        let len = HEADER + topic.len() + data.len();
-        Some(Self { topic: core::str::from_utf8(topic).ok()?, data, len })
+        Some(Self { topic: core::str::from_utf8(topic).ok()?, data })
+    }
+
+    /// How many bytes the first reading takes.
+    fn len(bytes: &[u8]) -> Option<usize> {
+        let (&[topic, high, low], _) = bytes.split_first_chunk::<HEADER>()?;
+        Some(HEADER + usize::from(topic) + usize::from(u16::from_be_bytes([high, low])))
     }
 }
 
@@ -354,14 +351,13 @@ mod tests {
     use super::*;
     use embassy_sync::blocking_mutex::raw::NoopRawMutex;
     use proptest::prelude::*;
-    use std::collections::VecDeque;
     use std::string::String;
     use std::vec::Vec;
 
     type Small = Outbox<NoopRawMutex, 64>;
 
     /// Sends the next reading: its number, topic and value.
-    fn send(outbox: &impl Source, max_in_flight: u32) -> Option<(u32, String, u32)> {
+    fn send(outbox: &impl Source, max_in_flight: u64) -> Option<(u64, String, u32)> {
         let mut sent = None;
         let sending = outbox.send_next(max_in_flight, |n, topic, data| {
             sent = Some((n, topic.into(), minicbor::decode::<u32>(data).unwrap()));
@@ -381,10 +377,10 @@ mod tests {
         assert_eq!(send(&outbox, 9), Some((2, "a/b".into(), 2)));
         outbox.acknowledge(1);
         assert_eq!(outbox.counts(), Counts { reported: 3, acknowledged: 1, waiting: 2, ..Counts::default() });
-        // The connection was cut: what was not acknowledged is sent again, under new numbers.
+        // The connection was cut: what was not acknowledged is sent again, under the same numbers.
         outbox.rewind();
-        assert_eq!(send(&outbox, 9), Some((1, "a/b".into(), 2)));
-        assert_eq!(send(&outbox, 9), Some((2, "a/b".into(), 3)));
+        assert_eq!(send(&outbox, 9), Some((2, "a/b".into(), 2)));
+        assert_eq!(send(&outbox, 9), Some((3, "a/b".into(), 3)));
         assert_eq!(send(&outbox, 9), None);
         // More than was ever sent is no more than was sent.
         outbox.acknowledge(u64::MAX);
@@ -403,8 +399,8 @@ mod tests {
         assert_eq!(send(&outbox, 3), None);
         outbox.acknowledge(2);
         assert_eq!(send(&outbox, 3).map(|(n, ..)| n), Some(4));
-        while send(&outbox, u32::MAX).is_some() {}
-        assert_eq!(outbox.log.lock(|log| log.borrow().sent - log.borrow().done), MAX_IN_FLIGHT);
+        while send(&outbox, u64::MAX).is_some() {}
+        assert_eq!(outbox.log.lock(|log| log.borrow().flight.len()), MAX_IN_FLIGHT);
     }
 
     #[test]
@@ -414,19 +410,47 @@ mod tests {
             outbox.try_report("a", &value).unwrap();
             send(&outbox, 9);
         }
-        outbox.refuse(2);
-        outbox.refuse(2);
-        outbox.refuse(4);
+        outbox.refuse(2, true);
+        outbox.refuse(2, true);
+        outbox.refuse(4, true);
         for nonsense in [0, 5, 33, 34, u64::MAX] {
-            outbox.refuse(nonsense);
+            outbox.refuse(nonsense, true);
         }
-        // They wait for their turn.
-        assert_eq!(outbox.counts().waiting, 4);
+        assert_eq!(outbox.counts(), Counts { reported: 4, refused: 2, waiting: 2, ..Counts::default() });
+        outbox.rewind();
+        assert_eq!(send(&outbox, 9).map(|(n, ..)| n), Some(1));
+        assert_eq!(send(&outbox, 9).map(|(n, ..)| n), Some(3));
+        assert_eq!(send(&outbox, 9), None);
         outbox.acknowledge(1);
-        assert_eq!(outbox.counts().waiting, 2);
         outbox.acknowledge(3);
         let counts = Counts { reported: 4, acknowledged: 2, refused: 2, ..Counts::default() };
         assert_eq!(outbox.counts(), counts);
+        assert_eq!(outbox.log.lock(|log| log.borrow().held), 0);
+    }
+
+    #[test]
+    fn what_is_refused_for_now_is_sent_again_before_anything_new() {
+        let outbox = Small::new(WhenFull::DropOldest);
+        for value in 1..=4u32 {
+            outbox.try_report("a", &value).unwrap();
+        }
+        (1..=3).for_each(|n| assert_eq!(send(&outbox, 9).map(|(n, ..)| n), Some(n)));
+        outbox.refuse(1, false);
+        assert_eq!(send(&outbox, 9), None);
+        outbox.acknowledge(3);
+        assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 2, waiting: 2, ..Counts::default() });
+        assert_eq!(send(&outbox, 9), Some((1, "a".into(), 1)));
+        assert_eq!(send(&outbox, 9), Some((4, "a".into(), 4)));
+        outbox.acknowledge(4);
+        assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 4, ..Counts::default() });
+        assert_eq!(outbox.log.lock(|log| log.borrow().held), 0);
+    }
+
+    #[test]
+    fn an_outbox_has_one_incarnation() {
+        let outbox = Small::new(WhenFull::DropNewest);
+        assert_eq!(outbox.incarnation(|| 7), Incarnation(7));
+        assert_eq!(outbox.incarnation(|| 8), Incarnation(7));
     }
 
     #[test]
@@ -459,7 +483,8 @@ mod tests {
         assert_eq!(oldest.try_report("a", &text[..58]), Ok(()));
         assert_eq!(oldest.try_report("b", &1u32), Ok(()));
         assert_eq!(oldest.counts(), Counts { reported: 2, dropped: 1, waiting: 1, ..Counts::default() });
-        assert_eq!(send(&oldest, 9), Some((1, "b".into(), 1)));
+        // The number of the other is given up with it.
+        assert_eq!(send(&oldest, 9), Some((2, "b".into(), 1)));
     }
 
     #[derive(Clone, Debug)]
@@ -467,7 +492,7 @@ mod tests {
         Report(u32),
         Send,
         Acknowledge(u64),
-        Refuse(u64),
+        Refuse(u64, bool),
         Rewind,
     }
 
@@ -476,27 +501,45 @@ mod tests {
             4 => any::<u32>().prop_map(|bits| Op::Report(bits >> (bits % 32))),
             4 => Just(Op::Send),
             2 => (0..40u64).prop_map(Op::Acknowledge),
-            1 => (0..40u64).prop_map(Op::Refuse),
+            1 => (0..40u64, any::<bool>()).prop_map(|(n, permanent)| Op::Refuse(n, permanent)),
             1 => Just(Op::Rewind),
         ]
     }
 
-    /// The same with lists: what waits, in order; and what became of each publication of this connection.
-    #[derive(Default)]
-    struct Model {
-        waiting: VecDeque<u32>,
-        in_flight: Vec<(u32, bool)>,
-        done: usize,
-        counts: Counts,
+    /// The same with a list: every reading that was ever taken, and what became of it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fate {
+        Waiting,
+        InFlight,
+        /// Refused for now.
+        Again,
+        Acknowledged,
+        Refused,
+        Dropped,
+        /// Dropped, and the gateway owes an answer.
+        DroppedInFlight,
     }
 
-    impl Model {
-        fn settle(&mut self) {
-            while self.in_flight.get(self.done).is_some_and(|(_, refused)| *refused) {
-                self.done += 1;
-                self.counts.refused += 1;
-                self.waiting.pop_front();
-            }
+    impl Fate {
+        fn is_settled(self) -> bool {
+            matches!(self, Self::Acknowledged | Self::Refused | Self::Dropped | Self::DroppedInFlight)
+        }
+
+        fn is_owed(self) -> bool {
+            matches!(self, Self::InFlight | Self::DroppedInFlight)
+        }
+    }
+
+    fn counts(readings: &[(u32, Fate)]) -> Counts {
+        let count = |is: &dyn Fn(Fate) -> bool| {
+            u32::try_from(readings.iter().filter(|(_, fate)| is(*fate)).count()).unwrap()
+        };
+        Counts {
+            reported: count(&|_| true),
+            acknowledged: count(&|fate| fate == Fate::Acknowledged),
+            refused: count(&|fate| fate == Fate::Refused),
+            dropped: count(&|fate| matches!(fate, Fate::Dropped | Fate::DroppedInFlight)),
+            waiting: count(&|fate| !fate.is_settled()),
         }
     }
 
@@ -505,7 +548,7 @@ mod tests {
         fn agrees_with_a_model(ops in prop::collection::vec(op(), 0..120), drop_oldest: bool) {
             let policy = if drop_oldest { WhenFull::DropOldest } else { WhenFull::DropNewest };
             let outbox = Small::new(policy);
-            let mut model = Model::default();
+            let mut readings: Vec<(u32, Fate)> = Vec::new();
             for op in ops {
                 match op {
                     Op::Report(value) => {
@@ -515,56 +558,67 @@ mod tests {
                         prop_assert!(taken || policy == WhenFull::DropNewest);
                         prop_assert!(dropped == 0 || policy == WhenFull::DropOldest);
                         for _ in 0..dropped {
-                            if model.in_flight.len() > model.done {
-                                model.done += 1;
-                            }
-                            model.waiting.pop_front();
-                            model.settle();
+                            let (_, oldest) = readings.iter_mut().find(|(_, fate)| !fate.is_settled()).unwrap();
+                            *oldest = if oldest.is_owed() { Fate::DroppedInFlight } else { Fate::Dropped };
                         }
-                        model.counts.dropped += dropped;
                         if taken {
-                            model.waiting.push_back(value);
-                            model.counts.reported += 1;
+                            readings.push((value, Fate::Waiting));
                         }
                     }
                     Op::Send => {
-                        let next = model.in_flight.len() - model.done;
-                        let expected = model.waiting.get(next).copied();
-                        prop_assert_eq!(send(&outbox, u32::MAX).map(|(_, _, value)| value), expected);
-                        model.in_flight.extend(expected.map(|value| (value, false)));
+                        let owed = readings.iter().any(|(_, fate)| fate.is_owed());
+                        let held = readings.iter().any(|(_, fate)| *fate == Fate::Again);
+                        if held && !owed {
+                            readings.iter_mut().filter(|(_, f)| *f == Fate::Again).for_each(|(_, f)| *f = Fate::Waiting);
+                        }
+                        let next = readings.iter().position(|(_, fate)| *fate == Fate::Waiting);
+                        // What 64 bytes hold is always within what may be in flight, unless answers are owed to much that
+                        // was dropped.
+                        let owed = readings.iter().filter(|(_, fate)| fate.is_owed()).count();
+                        let first = readings.iter().position(|(_, fate)| fate.is_owed()).unwrap_or(usize::MAX);
+                        let next = next.filter(|n| !(held && owed > 0) && owed < 32 && *n < first.saturating_add(64));
+                        let got = send(&outbox, u64::MAX);
+                        let expected = next.map(|at| (at as u64 + 1, "t".into(), readings[at].0));
+                        prop_assert_eq!(got, expected);
+                        if let Some(at) = next {
+                            readings[at].1 = Fate::InFlight;
+                        }
                     }
                     Op::Acknowledge(n) => {
                         outbox.acknowledge(n);
-                        while (model.done as u64) < n && model.done < model.in_flight.len() {
-                            let refused = u32::from(model.in_flight[model.done].1);
-                            model.counts.refused += refused;
-                            model.counts.acknowledged += 1 - refused;
-                            model.done += 1;
-                            model.waiting.pop_front();
+                        let to = usize::try_from(n).unwrap().min(readings.len());
+                        for (_, fate) in &mut readings[..to] {
+                            *fate = match *fate {
+                                Fate::InFlight => Fate::Acknowledged,
+                                Fate::DroppedInFlight => Fate::Dropped,
+                                other => other,
+                            };
                         }
-                        model.settle();
                     }
-                    Op::Refuse(n) => {
-                        outbox.refuse(n);
-                        let done = model.done;
-                        let at = usize::try_from(n).unwrap().checked_sub(1).filter(|at| *at >= done);
-                        if let Some((_, refused)) = at.and_then(|at| model.in_flight.get_mut(at)) {
-                            *refused = true;
+                    Op::Refuse(n, permanent) => {
+                        outbox.refuse(n, permanent);
+                        let at = usize::try_from(n).unwrap().checked_sub(1);
+                        if let Some((_, fate)) = at.and_then(|at| readings.get_mut(at)) {
+                            *fate = match *fate {
+                                Fate::InFlight if permanent => Fate::Refused,
+                                Fate::InFlight => Fate::Again,
+                                Fate::DroppedInFlight => Fate::Dropped,
+                                other => other,
+                            };
                         }
-                        model.settle();
                     }
                     Op::Rewind => {
                         outbox.rewind();
-                        // Those refused out of their turn are sent again, and refused again.
-                        model.in_flight.clear();
-                        model.done = 0;
+                        for (_, fate) in &mut readings {
+                            *fate = match *fate {
+                                Fate::InFlight | Fate::Again => Fate::Waiting,
+                                Fate::DroppedInFlight => Fate::Dropped,
+                                other => other,
+                            };
+                        }
                     }
                 }
-                model.counts.waiting = u32::try_from(model.waiting.len()).unwrap();
-                let counts = outbox.counts();
-                prop_assert_eq!(counts, model.counts);
-                let known = counts.acknowledged + counts.refused + counts.dropped + counts.waiting;
-                prop_assert_eq!(counts.reported, known);
+                prop_assert_eq!(outbox.counts(), counts(&readings));
             }
         }
     }

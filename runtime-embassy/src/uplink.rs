@@ -1,15 +1,17 @@
 //! A connection to the gateway that comes back by itself.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use embassy_futures::select::select;
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, Timer, with_deadline, with_timeout};
+use heapless::String;
 use longwire_core::http::upgrade::Offer;
-use longwire_core::http::write::Field;
+use longwire_core::http::write::{Field, WriteError};
 use longwire_core::rand_core::CryptoRng;
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
-use longwire_core::session::{ClientMessage, Code, Data, Length, ServerMessage, SliceSink, cbor};
+use longwire_core::session::publisher::Incarnation;
+use longwire_core::session::{ClientMessage, Code, Data, Length, Limits, ServerMessage, SliceSink, cbor};
 use longwire_core::ws::{CloseCode, Event, SendError};
 
 use crate::buffered::now;
@@ -17,6 +19,11 @@ use crate::error::{Error, HandshakeError};
 use crate::link::{Connect, Link};
 use crate::outbox::{Outbox, Source};
 use crate::websocket::{Config, Decompressor, WebSocket};
+
+/// Bytes of the longest [`Gateway::target`].
+pub const MAX_TARGET: usize = 128;
+/// What a publisher adds to it: `?publisher=` and 16 digits.
+const PUBLISHER: usize = 27;
 
 /// The subprotocol of devices (`PROTOCOL.md` section 4).
 const SUBPROTOCOL: &str = "longwire.v1.cbor";
@@ -55,7 +62,8 @@ impl Default for UplinkConfig {
 pub struct Gateway<'a> {
     /// The host as it stands in the request, with its port unless that is 80: `10.0.2.2:8080`.
     pub host: &'a str,
-    /// Path and query of the stream. Default `/v1/stream`.
+    /// Path and query of the stream, at most [`MAX_TARGET`] bytes; a longer one is
+    /// [`WriteError::Target`](longwire_core::http::write::WriteError::Target). Default `/v1/stream`.
     pub target: &'a str,
     /// The value of the `Authorization` header: `Bearer TOKEN`. Default none.
     pub authorization: Option<&'a str>,
@@ -149,7 +157,8 @@ impl core::error::Error for Lost {}
 ///
 /// It owns nothing but its settings; the two buffers are lent to each connection in turn (about their sizes see
 /// [`WebSocket::connect`]; 512 bytes each are enough for readings of up to 300 bytes). The generator gives the
-/// handshake's key, the masks and the jitter.
+/// handshake's key, the masks, the jitter, and the number by which the gateway knows the outbox again
+/// (`publisher` in the URL).
 pub struct Uplink<'b, C, R> {
     connect: C,
     gateway: Gateway<'b>,
@@ -218,11 +227,14 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
         let Ok(Ok(link)) = with_timeout(self.config.connect_timeout, self.connect.connect()).await else {
             return Lost::NoLink;
         };
+        let Some(target) = target(self.gateway.target, outbox.incarnation(|| self.rng.next_u64())) else {
+            return Lost::Handshake(HandshakeError::Request(WriteError::Target));
+        };
         let field: Option<Field<'_>> = self.gateway.authorization.map(|value| ("Authorization", value));
         let offer = Offer {
             subprotocols: &[SUBPROTOCOL],
             fields: field.as_slice(),
-            ..Offer::new(self.gateway.host, self.gateway.target)
+            ..Offer::new(self.gateway.host, &target)
         };
         let (config, rng) = (&self.config.connection, &mut self.rng);
         let (rx, tx) = (&mut *self.rx, &mut *self.tx);
@@ -232,11 +244,15 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
             Ok((_, None)) => Lost::NoSubprotocol,
             Ok((mut socket, Some(_))) => {
                 let hello_by = Instant::now() + self.config.connection.handshake_timeout;
-                let mut opened = || {
+                let mut opened = |window: Option<core::time::Duration>| {
                     backoff.connected(now());
+                    if let Some(window) = window {
+                        backoff.spread(window);
+                    }
                     observe(Status::Open);
                 };
-                match converse(&mut socket, hello_by, outbox, &mut opened).await {
+                let max_pause = self.config.backoff.max_told;
+                match converse(&mut socket, hello_by, max_pause, outbox, &mut opened).await {
                     End::Close(code, lost) => {
                         // The last word: whether it is heard changes nothing.
                         let _ = socket.close(code, "").await;
@@ -247,6 +263,14 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
             }
         }
     }
+}
+
+/// A target as a publisher asks for it; `None` when it is too long.
+fn target(target: &str, incarnation: Incarnation) -> Option<String<{ MAX_TARGET + PUBLISHER }>> {
+    let separator = if target.contains('?') { '&' } else { '?' };
+    let mut whole = String::new();
+    let fits = target.len() <= MAX_TARGET;
+    (fits && write!(whole, "{target}{separator}publisher={incarnation}").is_ok()).then_some(whole)
 }
 
 /// How a conversation ended.
@@ -266,20 +290,27 @@ impl<E> From<Error<E>> for End {
 async fn converse<L: Link, R: CryptoRng>(
     socket: &mut WebSocket<'_, L, R>,
     hello_by: Instant,
+    max_pause: core::time::Duration,
     outbox: &impl Source,
-    opened: &mut impl FnMut(),
+    opened: &mut impl FnMut(Option<core::time::Duration>),
 ) -> End {
     outbox.rewind();
     let mut allowed = None;
+    // Nothing is sent earlier: the gateway asked for it.
+    let mut not_before = Instant::MIN;
     loop {
         // 1. Work off what was received.
         loop {
             match socket.try_recv() {
                 Ok(Some(event)) => match hear(event, outbox) {
-                    Ok(None) => {}
-                    Ok(Some(limits)) => {
+                    Ok(Heard::Nothing) => {}
+                    Ok(Heard::Wait(wait)) => {
+                        let wait = Duration::try_from(wait.min(max_pause)).unwrap_or(Duration::MAX);
+                        not_before = not_before.max(Instant::now().saturating_add(wait));
+                    }
+                    Ok(Heard::Hello(limits)) => {
                         if allowed.replace(limits).is_none() {
-                            opened();
+                            opened(limits.window);
                         }
                     }
                     Err(end) => return end,
@@ -293,9 +324,10 @@ async fn converse<L: Link, R: CryptoRng>(
             }
         }
         // 2. Queue readings and write everything. Nothing here is dropped half-way.
+        let paused = Instant::now() < not_before;
         let sent = match allowed {
-            Some(limits) => send(socket, outbox, limits).await,
-            None => socket.flush().await,
+            Some(limits) if !paused => send(socket, outbox, limits).await,
+            _ => socket.flush().await,
         };
         if let Err(error) = sent {
             return error.into();
@@ -303,6 +335,10 @@ async fn converse<L: Link, R: CryptoRng>(
         // 3. Wait for either side. Both waits lose nothing when they are dropped.
         let either = select(socket.fill(), outbox.reported());
         let waited = match allowed {
+            Some(_) if paused => match with_deadline(not_before, either).await {
+                Ok(waited) => waited,
+                Err(_) => continue,
+            },
             Some(_) => either.await,
             None => match with_deadline(hello_by, either).await {
                 Ok(waited) => waited,
@@ -315,29 +351,47 @@ async fn converse<L: Link, R: CryptoRng>(
     }
 }
 
+/// What the gateway said.
+enum Heard {
+    Nothing,
+    Hello(Allowed),
+    /// Publish nothing for as long.
+    Wait(core::time::Duration),
+}
+
 /// What the gateway allows.
 #[derive(Clone, Copy)]
 struct Allowed {
-    max_in_flight: u32,
+    max_in_flight: u64,
     max_message: u64,
+    /// Over which time clients come back when the gateway goes away without a word.
+    window: Option<core::time::Duration>,
 }
 
-/// Takes in what the gateway says; a `hello` says what it allows.
-fn hear(event: Event<'_>, outbox: &impl Source) -> Result<Option<Allowed>, End> {
+/// Takes in what the gateway says.
+fn hear(event: Event<'_>, outbox: &impl Source) -> Result<Heard, End> {
     let message = match event {
         Event::Binary(message) => message,
-        Event::Ping(_) | Event::Pong(_) => return Ok(None),
+        Event::Ping(_) | Event::Pong(_) => return Ok(Heard::Nothing),
         Event::Close(reason) => return Err(End::Close(CloseCode::NORMAL, Lost::Closed(reason.code))),
         // `PROTOCOL.md` section 6: "A text frame on a CBOR connection [...] closes with 1003."
         Event::Text(_) | Event::Chunk(_) => return Err(End::Close(CloseCode::UNSUPPORTED, Lost::TextFrame)),
     };
     match cbor::decode_server(message) {
-        Ok(ServerMessage::Hello { limits, .. }) => {
-            let max_in_flight = u32::try_from(limits.max_inflight).unwrap_or(u32::MAX);
-            return Ok(Some(Allowed { max_in_flight, max_message: limits.max_message }));
+        Ok(ServerMessage::Hello { limits, window, .. }) => {
+            let Limits { max_inflight: max_in_flight, max_message, .. } = limits;
+            return Ok(Heard::Hello(Allowed { max_in_flight, max_message, window }));
         }
-        Ok(ServerMessage::Ack { n, .. }) => outbox.acknowledge(n),
-        Ok(ServerMessage::Nack { n: Some(n), .. }) => outbox.refuse(n),
+        Ok(ServerMessage::Ack { n, pressure, .. }) => {
+            outbox.acknowledge(n);
+            return Ok(pressure.map_or(Heard::Nothing, Heard::Wait));
+        }
+        Ok(ServerMessage::Nack { n: Some(n), refusal }) => {
+            // Where the gateway does not say when it might be taken, the others do not wait for it.
+            let again = refusal.retry_after.filter(|_| !refusal.permanent);
+            outbox.refuse(n, again.is_none());
+            return Ok(again.map_or(Heard::Nothing, Heard::Wait));
+        }
         Ok(ServerMessage::Bye { refusal, window }) => {
             let failure = match (refusal.permanent, refusal.retry_after, window) {
                 (true, ..) => Failure::Permanent,
@@ -354,7 +408,7 @@ fn hear(event: Event<'_>, outbox: &impl Source) -> Result<Option<Allowed>, End> 
         Err(error) if error.code == Code::UnknownType => {}
         Err(_) => return Err(End::Close(CloseCode::POLICY, Lost::BadMessage)),
     }
-    Ok(None)
+    Ok(Heard::Nothing)
 }
 
 /// Sends readings until there are none left, or as many as allowed are not acknowledged.
@@ -380,12 +434,12 @@ async fn send<L: Link, R: CryptoRng>(
 fn publish<L: Link, R: CryptoRng>(
     socket: &mut WebSocket<'_, L, R>,
     max_message: u64,
-    n: u32,
+    n: u64,
     topic: &str,
     data: &[u8],
 ) -> Result<(), SendError> {
     let data = Data::Cbor(data);
-    let message = ClientMessage::Pub { n: Some(n.into()), topic: topic.into(), key: None, data };
+    let message = ClientMessage::Pub { n: Some(n), topic: topic.into(), key: None, data };
     let mut length = Length::default();
     let counted = cbor::encode_client(&message, &mut length);
     let fits = counted.is_ok() && length.0 <= max_message;

@@ -16,8 +16,10 @@ use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_time::{Duration, MockDriver};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::head::{HeadReader, Limits as HeadLimits, Step as HeadStep};
-use longwire_core::http::{upgrade, write};
+use longwire_core::http::upgrade;
+use longwire_core::http::write::{self, WriteError};
 use longwire_core::session::backoff::Failure;
+use longwire_core::session::publisher::Incarnation;
 use longwire_core::session::{ClientMessage, Code, Data, Level, Limits, Refusal, ServerMessage, cbor};
 use longwire_core::time::Instant;
 use longwire_core::ws::deflate;
@@ -83,6 +85,7 @@ struct Peer {
     /// What was published: number, topic, value.
     published: Vec<(u64, String, u32)>,
     closed: Option<CloseCode>,
+    publisher: Option<Incarnation>,
     /// Compresses whatever it says, if that was offered.
     zlib: Zlib,
 }
@@ -90,7 +93,15 @@ struct Peer {
 impl Peer {
     fn new(wire: Rc<RefCell<Wire>>) -> Self {
         let rx = (vec![0; 4096], RxCursor::default());
-        Self { wire, connection: None, rx, published: Vec::new(), closed: None, zlib: Zlib::default() }
+        Self {
+            wire,
+            connection: None,
+            rx,
+            published: Vec::new(),
+            closed: None,
+            publisher: None,
+            zlib: Zlib::default(),
+        }
     }
 
     /// Works off what the device sent.
@@ -103,7 +114,9 @@ impl Peer {
             match HeadReader::default().poll_request(&mut io.rx, &HeadLimits::DEFAULT).unwrap() {
                 HeadStep::Head(head) => {
                     let request = head.view(io.rx.reborrow());
-                    assert_eq!((request.target(), request.authority()), ("/v1/stream", "gateway:80"));
+                    assert_eq!((request.path(), request.authority()), ("/v1/stream", "gateway:80"));
+                    let publisher = request.query().unwrap().strip_prefix("publisher=").unwrap();
+                    self.publisher = Some(publisher.parse().unwrap());
                     assert_eq!(request.header("authorization"), Some(&b"Bearer secret"[..]));
                     let upgrade = upgrade::accept(&request).unwrap();
                     let chosen = upgrade.subprotocols().next();
@@ -163,13 +176,17 @@ impl Peer {
     }
 
     fn hello(&mut self, max_inflight: u64) {
+        self.hello_with(max_inflight, None);
+    }
+
+    fn hello_with(&mut self, max_inflight: u64, window: Option<core::time::Duration>) {
         self.say(&ServerMessage::Hello {
             session: "s".into(),
             heartbeat: core::time::Duration::from_secs(15),
             lease: None,
             limits: Limits { max_message: 200, max_topics: 1, max_inflight },
             publisher_n: None,
-            window: None,
+            window,
         });
     }
 
@@ -179,8 +196,8 @@ impl Peer {
 }
 
 fn values(peer: &Peer) -> Vec<u32> {
-    // Numbers count from 1 on each connection.
-    assert!(peer.published.iter().map(|(n, ..)| *n).eq(1..=peer.published.len() as u64));
+    // Each reading has its number, which here is one more than its value, over all connections.
+    assert!(peer.published.iter().all(|(n, _, value)| *n == u64::from(*value) + 1));
     peer.published.iter().map(|(.., value)| *value).collect()
 }
 
@@ -282,7 +299,7 @@ fn a_gateway_may_compress_if_an_inflater_is_lent_on_each_connection_anew() {
                 peer.hello(10);
                 exchange(turn, &mut peer);
                 assert_eq!(values(&peer), (n..4).collect::<Vec<_>>());
-                peer.ack(1);
+                peer.ack(u64::from(n) + 1);
                 exchange(turn, &mut peer);
                 assert_eq!(outbox.counts().acknowledged, n + 1);
                 // The link ends in the middle of a compressed message.
@@ -330,12 +347,14 @@ fn what_was_not_acknowledged_is_sent_again_on_the_next_connection() {
         assert_eq!(network.wires.borrow().len(), 1, "one attempt in flight, after its wait");
         clock.advance(last_wait(seen));
         assert_eq!(turn(), None);
+        let before = peer.publisher;
         let mut peer = Peer::new(network.newest());
         exchange(turn, &mut peer);
+        assert_eq!(peer.publisher, before, "the gateway knows it again");
         peer.hello(10);
         exchange(turn, &mut peer);
         assert_eq!(values(&peer), [2, 3]);
-        peer.ack(2);
+        peer.ack(4);
         exchange(turn, &mut peer);
         assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 4, ..Counts::default() });
     });
@@ -367,6 +386,67 @@ fn a_refused_reading_is_counted_and_the_others_go_on() {
 }
 
 #[test]
+fn what_is_over_quota_waits_as_long_as_the_gateway_says_and_goes_first() {
+    let (_guard, clock) = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..2));
+    with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello(10);
+        exchange(turn, &mut peer);
+        let refusal = Refusal::new(Code::OverQuota, "").retry_after(core::time::Duration::from_millis(500));
+        peer.say(&ServerMessage::Nack { n: Some(1), refusal });
+        peer.ack(2);
+        exchange(turn, &mut peer);
+        outbox.try_report("device/7/uptime", &2).unwrap();
+        exchange(turn, &mut peer);
+        clock.advance(Duration::from_millis(499));
+        exchange(turn, &mut peer);
+        assert_eq!(values(&peer), [0, 1]);
+        clock.advance(Duration::from_millis(1));
+        exchange(turn, &mut peer);
+        assert_eq!(values(&peer), [0, 1, 0, 2]);
+        // Pressure is a wait as well, and an endless one is not endless.
+        let pressure = Some(core::time::Duration::MAX);
+        peer.say(&ServerMessage::Ack { n: 3, level: Level::Ring, pressure });
+        exchange(turn, &mut peer);
+        outbox.try_report("device/7/uptime", &3).unwrap();
+        exchange(turn, &mut peer);
+        assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 3, waiting: 1, ..Counts::default() });
+        assert_eq!(values(&peer).len(), 4);
+        for _ in 0..4 * 60 {
+            // The connection lives meanwhile.
+            clock.advance(Duration::from_secs(15));
+            peer.ack(3);
+            exchange(turn, &mut peer);
+        }
+        assert_eq!(values(&peer), [0, 1, 0, 2, 3]);
+    });
+}
+
+#[test]
+fn a_target_may_have_a_query_and_an_end() {
+    let _clock = clock();
+    for (target, expected) in
+        [("/v1/stream?topic=a", None), (&*format!("/{}", "x".repeat(128)), Some(WriteError::Target))]
+    {
+        let (network, outbox) = (Network::default(), outbox_with(0..1));
+        let (mut rx, mut tx) = ([0; 512], [0; 512]);
+        let gateway = Gateway { target, ..Gateway::new("gateway:80") };
+        let mut uplink = Uplink::new(network.clone(), gateway, &CONFIG, Numbers(1), &mut rx, &mut tx);
+        let mut run = pin!(uplink.run(&outbox, |_| {}));
+        let end = poll_times(run.as_mut() as std::pin::Pin<&mut dyn Future<Output = Lost>>, 500);
+        assert_eq!(end, expected.map(|error| Lost::Handshake(HandshakeError::Request(error))));
+        if expected.is_none() {
+            let wire = network.newest();
+            let sent = String::from_utf8(wire.borrow().from_client.clone()).unwrap();
+            assert!(sent.starts_with("GET /v1/stream?topic=a&publisher="), "{sent}");
+        }
+    }
+}
+
+#[test]
 fn the_gateways_window_is_kept() {
     let (_guard, clock) = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..1));
@@ -392,6 +472,25 @@ fn the_gateways_window_is_kept() {
         clock.advance(Duration::from_secs(61));
         assert_eq!(turn(), None);
         assert_eq!(network.wires.borrow().len(), 2);
+    });
+}
+
+#[test]
+fn a_gateway_that_dies_is_gone_back_to_within_the_window_that_hello_said() {
+    let (_guard, clock) = clock();
+    let (network, outbox) = (Network::default(), outbox_with(0..1));
+    with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
+        assert_eq!(turn(), None);
+        let mut peer = Peer::new(network.newest());
+        exchange(turn, &mut peer);
+        peer.hello_with(10, Some(core::time::Duration::from_secs(60)));
+        exchange(turn, &mut peer);
+        clock.advance(Duration::from_secs(10));
+        peer.wire.borrow_mut().ended = true;
+        assert_eq!(turn(), None);
+        assert_eq!(seen.borrow()[2], Status::Lost(Lost::Broken(Error::Closed(CloseCause::EndOfStream))));
+        // Ten seconds of the window are over.
+        assert!((50_000..=50_500).contains(&last_wait(seen).as_millis()), "{seen:?}");
     });
 }
 

@@ -8,6 +8,9 @@
 import { Subscriber } from "/longwire.js";
 
 const TOPICS = ["fleet/**", "device/**"];
+/** Another log than the default one: `?log=NAME` in the address of this page. */
+const NAMED = new URLSearchParams(window.location.search).get("log");
+const LOG = NAMED === null ? undefined : `v1/logs/${encodeURIComponent(NAMED)}`;
 const MAX_DEVICES = 2_000; // further ones are not shown
 const MAX_SERIES = 6; // a device; further ones are not shown
 const HISTORY = 120; // values of a sparkline
@@ -373,7 +376,7 @@ const chosen = () => new FormData($("transports")).get("transport");
  */
 function start({ typed, since = subscriber?.cursor ?? "latest" } = {}) {
   const token = stored("sessionStorage", "token", typed);
-  subscriber = new Subscriber({ topics: TOPICS, since, transport: chosen(), token, pollEvery: 1_000 });
+  subscriber = new Subscriber({ topics: TOPICS, url: LOG, since, transport: chosen(), token, pollEvery: 1_000 });
   subscriber.addEventListener("event", onEvent);
   subscriber.addEventListener("gap", onGap);
   subscriber.addEventListener("caughtup", onCaughtUp);

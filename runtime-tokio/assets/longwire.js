@@ -44,6 +44,8 @@ const REMEMBERED = "longwire.transport"; // where the transport that worked is k
 const MAX_DELAY = 2 ** 31 - 1; // ms, the longest that setTimeout can wait
 const COME_BACK_NEVER = new Set([1002, 1003, 1007, 1008, 1009, 3000]); // close codes of section 6
 
+/** The end of a path that names a log. */
+const LOG = /\/v1\/logs\/[a-z0-9][a-z0-9._-]{0,63}\/?$/;
 /** The gateway that served this module. */
 const HERE = new URL(".", import.meta.url);
 
@@ -82,7 +84,8 @@ export class Subscriber extends EventTarget {
    * Begins at once; listeners added in the same task miss nothing.
    * @param {object} options
    * @param {string[]} options.topics  patterns, such as `fleet/**`
-   * @param {string | URL} [options.url]  the gateway; default: the one that served this module
+   * @param {string | URL} [options.url]  the gateway, or with `v1/logs/NAME` behind it one of its other logs;
+   *   default: the gateway that served this module
    * @param {string} [options.since]  `latest` (default), `now`, or a cursor from before
    * @param {Transport | "auto"} [options.transport]  `auto` (default) goes down the ladder
    * @param {string | (() => string | Promise<string>) | null} [options.token]  a credential, or a function that
@@ -210,7 +213,8 @@ export class Subscriber extends EventTarget {
   }
 
   #backoff(ending, link) {
-    return backoff(ending, this.#attempts++, link.openedAt === null ? 0 : this.#spread);
+    this.#spread = ending.window || this.#spread;
+    return backoff(ending, this.#attempts++, this.#spread, link.lived());
   }
 
   /** Tries the better rungs beside the connection that works, and moves to the first that opens. */
@@ -244,11 +248,15 @@ export class Subscriber extends EventTarget {
   }
 }
 
-/** Section 11, step 5: what the server asked for, otherwise full jitter, over at least `spread` ms. */
-function backoff({ retry_after = 0, window = 0 }, attempts, spread) {
-  const asked = retry_after + Math.random() * window;
-  const cap = Math.max(spread, Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** attempts));
-  return asked > 0 ? { delay: asked, firm: true } : { delay: Math.random() * cap, firm: false };
+/**
+ * How long to wait (section 11.1), and whether the server asked for it. `spread` is the window that it told last, `lived` for
+ * how many ms the connection had lived.
+ */
+function backoff({ retry_after = 0, window = 0 }, attempts, spread, lived) {
+  const own = Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** attempts);
+  const tooSoon = window > 0 ? 0 : Math.max(0, spread - lived);
+  const over = tooSoon > 0 ? own : Math.max(spread, own);
+  return { delay: Math.max(retry_after, tooSoon) + Math.random() * over, firm: retry_after + window > 0 };
 }
 
 /** What a server refused: `code`, `permanent`, `retry_after` (ms) of section 9. */
@@ -287,7 +295,7 @@ export async function publish(topic, data, { key, contentType, token = null, url
   const levels = topic.split("/");
   // A URL would drop these levels, even encoded, and name another topic.
   if (levels.some((level) => level === "." || level === "..")) throw new TypeError(`topic ${topic} fits in no URL`);
-  const target = new URL(`v1/topics/${levels.map(encodeURIComponent).join("/")}`, new URL(url, HERE));
+  const target = resource(new URL(url, HERE), `topics/${levels.map(encodeURIComponent).join("/")}`);
   if (key !== undefined) target.searchParams.set("key", key);
   const opaque = isOpaque(data);
   const response = await fetch(target, {
@@ -302,6 +310,18 @@ export async function publish(topic, data, { key, contentType, token = null, url
   });
   if (!response.ok) throw await Refusal.from(response);
   return (await response.json()).at;
+}
+
+/**
+ * The URL of a gateway's resource, such as `stream`: of the log that `base` names, or else of the default log (section 1).
+ * @param {URL} base @param {string} path
+ */
+function resource(base, path) {
+  if (!LOG.test(base.pathname)) return new URL(`v1/${path}`, base);
+  const url = new URL(base);
+  url.pathname = `${url.pathname.replace(/\/$/, "")}/${path}`;
+  url.search = url.hash = "";
+  return url;
 }
 
 /** @typedef {{ n: number, topic: string, data: any, key?: string, contentType?: string, bytes: number, sent: boolean,
@@ -447,7 +467,8 @@ export class Publisher extends EventTarget {
         return;
       }
       if (wanted === "auto") this.#judge(transport, link, ending);
-      const wait = backoff(ending, this.#attempts++, link.openedAt === null ? 0 : this.#spread);
+      this.#spread = ending.window || this.#spread;
+      const wait = backoff(ending, this.#attempts++, this.#spread, link.lived());
       this.#become({ name: "waiting", transport, ...wait, code: ending.code, message: ending.message });
       await sleep(wait.delay, turn.signal);
     }
@@ -495,8 +516,7 @@ export class Publisher extends EventTarget {
     if (type === "hello") {
       this.#spread = envelope.window ?? 0;
       this.#maxInflight = envelope.limits?.max_inflight ?? Infinity;
-      // Taken before this connection, and never refused: only the acknowledgement was lost.
-      for (const one of this.#outbox.filter((one) => one.n <= (envelope.publisher_n ?? 0) && !one.refused)) this.#settle(one);
+      // `publisher_n` settles nothing: below it there may be what was refused, with a `nack` that was lost (section 5.2).
       this.#wake();
     } else if (type === "ack") {
       for (const one of this.#outbox.filter((one) => one.n <= n && one.sent)) this.#settle(one);
@@ -626,6 +646,11 @@ class Link {
     this.#watchdog = setTimeout(() => this.end(silent), Math.min(within, MAX_DELAY));
   }
 
+  /** For how many ms it has been open. */
+  lived() {
+    return this.openedAt === null ? 0 : performance.now() - this.openedAt;
+  }
+
   open() {
     if (this.signal.aborted || this.openedAt !== null) return;
     this.openedAt = performance.now();
@@ -659,7 +684,7 @@ class Link {
   /** Beside a stream that only comes down: section 8.4. */
   async renewWith(token) {
     if (this.session === null) return;
-    const url = new URL(`v1/session/${encodeURIComponent(this.session)}/auth`, this.#options.base);
+    const url = resource(this.#options.base, `session/${encodeURIComponent(this.session)}/auth`);
     await fetch(url, { method: "POST", headers: authorization(token), signal: this.signal });
   }
 
@@ -673,7 +698,7 @@ class Link {
 
   /** The URL of the stream (section 8.1). @param {Record<string, string | number>} parameters */
   stream(parameters = { since: this.#on.since() }) {
-    const url = new URL("v1/stream", this.#options.base);
+    const url = resource(this.#options.base, "stream");
     for (const [name, value] of this.#options.query) url.searchParams.append(name, value);
     for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, String(value));
     return url;

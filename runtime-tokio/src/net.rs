@@ -126,7 +126,9 @@ impl Target {
 pub(crate) fn watch_peer(socket: &TcpStream, interval: Duration, timeout: Duration) {
     let seconds =
         |time: Duration| Duration::from_secs((time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1));
-    let (interval, timeout) = (seconds(interval), seconds(timeout));
+    // The most that Linux takes.
+    let most = Duration::from_secs(32_767);
+    let (interval, timeout) = (seconds(interval).min(most), seconds(timeout).min(most));
     // Twice, if the time allows: a probe may be lost.
     let probe = seconds(timeout / 2);
     let socket = socket2::SockRef::from(socket);

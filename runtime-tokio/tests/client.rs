@@ -260,6 +260,22 @@ async fn a_bye_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_connection_that_ends_without_a_word_is_followed_by_the_window_of_hello() {
+    for transport in [Transport::WebSocket, Transport::Sse] {
+        let gateway = Gateway::start().await;
+        gateway.set(Faults { window: Some(60_000), tick: Some(1), ..Faults::default() });
+        let mut subscriber = subscribe(&gateway, Since::Now, transport);
+        loop {
+            if let State::Waiting { wait, .. } = next_state(&mut subscriber).await {
+                // It did not live for as long as the window, so it counts as one of its attempts.
+                assert!((30_000..=60_500).contains(&wait.as_millis()), "{transport}: {wait:?}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_tick_moves_the_cursor_on() {
     for transport in [Transport::WebSocket, Transport::Sse] {
         let gateway = Gateway::start().await;

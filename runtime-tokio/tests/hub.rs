@@ -14,7 +14,8 @@ use longwire_core::sse::{Decoder, Step};
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// What a reader saw, as short as a test wants to compare it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,7 @@ impl Reader {
             deflate: None,
             subscription: Some((filter(patterns), since)),
             grant: Grant::open(),
+            publisher: None,
             permit: Box::new(()),
         });
         let decoder = Decoder::new(1 << 20);
@@ -198,8 +200,30 @@ fn a_reader_that_stayed_away_too_long_is_told_the_gap_exactly() {
     let mut reader = Reader::new(&hub, &["noisy", "quiet"], Since::Cursor(hub.log().cursor(5)));
     assert_eq!(reader.take(3), [Seen::Hello, Seen::Gap(5, 16, GapReason::Evicted), at("quiet", 10, "10")]);
     assert_eq!(reader.take(2), [at("noisy", 17, "17"), at("noisy", 18, "18")]);
+    // 6 to 9 and 11 to 16 of the noisy topic.
+    assert_eq!(hub.counters().skipped_evicted.load(Ordering::Relaxed), 10);
     let mut quiet = Reader::new(&hub, &["quiet"], Since::Cursor(hub.log().cursor(5)));
     assert_eq!(quiet.take(3), [Seen::Hello, at("quiet", 10, "10"), Seen::CaughtUp(20)]);
+}
+
+#[test]
+fn a_quiet_log_drops_what_is_too_old_by_itself() {
+    let soon = Duration::from_millis(1);
+    let hub = hub(|c| {
+        c.log = LogConfig { tail_age: soon, history_age: soon, latest_age: soon, ..LogConfig::default() }
+    });
+    publish(&hub, "a", "1");
+    publish(&hub, "b", "2");
+    let end = Instant::now() + Duration::from_secs(60);
+    let stats = loop {
+        let stats = hub.log().stats();
+        if stats.history_events == 0 || Instant::now() > end {
+            break stats;
+        }
+        std::thread::yield_now();
+    };
+    // The newest stays in the tail, and its topic with it.
+    assert_eq!((stats.history_events, stats.keys, stats.tail_events, stats.topics), (0, 0, 1, 1));
 }
 
 #[test]
@@ -293,12 +317,12 @@ fn a_hub_that_closes_says_bye_and_ends() {
     }
     drop(readers);
     closing.join().unwrap();
-    assert_eq!(hub.counters().sse.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(hub.counters().sse.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn a_grant_that_ends_ends_the_stream() {
-    let hub = hub(|_| {});
+    let hub = hub(|config| config.reconnect_window = Duration::ZERO);
     let (client, server) = pair();
     let expires = tokio::time::Instant::now() + Duration::from_millis(50);
     hub.adopt(Adoption {
@@ -309,6 +333,7 @@ fn a_grant_that_ends_ends_the_stream() {
         deflate: None,
         subscription: Some((filter(&["a"]), Since::Now)),
         grant: Grant { expires: Some(expires), ..Grant::open() },
+        publisher: None,
         permit: Box::new(()),
     });
     let mut text = String::new();

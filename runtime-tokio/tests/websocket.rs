@@ -237,11 +237,12 @@ async fn a_silent_peer_is_asked_and_given_up() {
     let (mut socket, mut peer) = server(Config::default());
     let started = tokio::time::Instant::now();
     let waiting = tokio::spawn(async move { (socket.recv_message().await, socket.close_cause()) });
-    assert_eq!(read(&mut peer, 2).await, b"\x89\0");
+    let ping = read(&mut peer, 6).await;
+    assert_eq!(ping[..2], *b"\x89\x04");
     assert_eq!(started.elapsed(), Duration::from_secs(30));
     // One that answers is left alone for another interval.
-    peer.write_all(&frame(0x8a, b"")).await.unwrap();
-    assert_eq!(read(&mut peer, 2).await, b"\x89\0");
+    peer.write_all(&frame(0x8a, &ping[2..])).await.unwrap();
+    assert_eq!(read(&mut peer, 6).await[..2], *b"\x89\x04");
     assert_eq!(started.elapsed(), Duration::from_secs(60));
     let (result, cause) = waiting.await.unwrap();
     assert_eq!(started.elapsed(), Duration::from_secs(70));

@@ -1,6 +1,6 @@
 //! A gateway of its own for each test.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::Value;
 
@@ -24,7 +24,13 @@ impl Gateway {
 
     /// Starts one with these options of `longwire serve`.
     pub fn start_with(options: &[&str]) -> Self {
-        Self::of(Program::start(longwire().args(["serve", "--listen", "127.0.0.1:0"]).args(options)))
+        Self::listening(Ipv4Addr::LOCALHOST, options)
+    }
+
+    /// Starts one on another address of this machine.
+    pub fn listening(address: Ipv4Addr, options: &[&str]) -> Self {
+        let listen = format!("{address}:0");
+        Self::of(Program::start(longwire().args(["serve", "--listen", &listen]).args(options)))
     }
 
     /// Starts `longwire demo` with these options.
@@ -53,6 +59,21 @@ impl Gateway {
     /// `GET` without more.
     pub fn get(&self, target: &str) -> Response {
         self.request("GET", target, &[], b"")
+    }
+
+    /// The value of a metric now, by its name without `longwire_` and `_total`: with its labels, or without, as a sum.
+    pub fn metric(&self, name: &str) -> f64 {
+        let response = self.get("/metrics");
+        let text = String::from_utf8_lossy(&response.body);
+        let value = |line: &str| {
+            let (metric, value) = line.rsplit_once(' ')?;
+            let metric = metric.strip_prefix("longwire_")?;
+            let base = metric.split('{').next()?;
+            let found = metric == name || base == name || base.strip_suffix("_total") == Some(name);
+            found.then(|| value.parse::<f64>().expect("a number"))
+        };
+        let sum = text.lines().filter_map(value).reduce(|sum, value| sum + value);
+        sum.unwrap_or_else(|| panic!("no metric {name} in:\n{text}"))
     }
 
     /// Publishes by POST and returns the event's cursor.

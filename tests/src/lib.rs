@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub mod gateway;
 pub mod http;
+pub mod network;
 pub mod process;
 pub mod proxy;
 pub mod reader;

@@ -107,6 +107,11 @@ impl Program {
         kill_process(self.group(), Signal::INT).expect("it runs");
     }
 
+    /// What a supervisor sends to end a program in good order.
+    pub fn terminate(&self) {
+        kill_process(self.group(), Signal::TERM).expect("it runs");
+    }
+
     /// Waits for its end, at most [`PATIENCE`].
     pub fn finish(self) -> Ended {
         self.finish_within(PATIENCE)

@@ -1,4 +1,5 @@
-//! Where things stand in a log, and what they are called: cursors, topics, patterns, keys, and the names of logs.
+//! Where things stand in a log, what they are called, and how fast they may come: cursors, topics, patterns, keys, the
+//! names of logs, rates.
 //!
 //! Everything here is a checked view of text that somebody else stores. A [`Topic`] or a [`Pattern`] that exists
 //! is valid, so nothing behind it has to check again.
@@ -16,12 +17,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod account;
 mod cursor;
 mod name;
+mod owned;
 mod policy;
+mod rate;
 mod topic;
 
+pub use account::{Account, Skip};
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
 pub use name::{LogName, MAX_LOG_NAME};
+pub use owned::{PatternName, TopicName};
 pub use policy::{Policy, UnknownPolicy};
+pub use rate::{Bound, Bucket, OverQuota, Quota, QuotaConfig, Rate};
 pub use topic::{Key, Level, MAX_DEPTH, MAX_KEY, MAX_TOPIC, NameError, Pattern, Topic};

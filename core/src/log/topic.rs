@@ -37,6 +37,11 @@ impl<'a> Topic<'a> {
         Ok(Self(name))
     }
 
+    /// A text that was checked before it was stored: `owned` keeps such texts.
+    pub(super) const fn checked(text: &'a str) -> Self {
+        Self(text)
+    }
+
     /// The name, as it was checked.
     pub const fn as_str(self) -> &'a str {
         self.0
@@ -76,6 +81,11 @@ impl<'a> Pattern<'a> {
             }
         }
         Ok(Self(text))
+    }
+
+    /// A text that was checked before it was stored: `owned` keeps such texts.
+    pub(super) const fn checked(text: &'a str) -> Self {
+        Self(text)
     }
 
     /// The pattern, as it was checked.

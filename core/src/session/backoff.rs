@@ -106,9 +106,9 @@ pub enum Verdict {
 /// - an attempt fails, or a connection ends sooner: the next attempt comes no sooner than `spread` after that one (plus
 ///   a draw from `0..=own`).
 ///
-/// Of n clients that are cut off together so n / spread come back in each second, and never more, however long the server is
-/// away and whomever it refuses: the first attempts are that dense, and what is moved by at least `spread` lies behind
-/// them, and is no denser.
+/// Of n clients that are cut off together so n / spread try in each second, but for chance never more, however long the
+/// server is away and whomever it refuses: the first attempts are that dense, and what is moved by at least `spread` lies
+/// behind them, and is no denser. (A server that dies again when only some have been back for as long sees at most twice as many.)
 ///
 /// It is for a caller that has one attempt in flight: report its end by [`connected`](Self::connected) or
 /// [`failed`](Self::failed), and the end of a connection by `failed` as well.

@@ -37,7 +37,7 @@ Each command has its own --help, with examples.";
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Sub(sub::Args),
     Pub(publish::Args),
     Connect(connect::Args),
@@ -47,7 +47,7 @@ impl Command {
     async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Demo(args) => demo::run(args).await,
-            Self::Serve(args) => serve::run(args).await,
+            Self::Serve(args) => serve::run(*args).await,
             Self::Sub(args) => sub::run(args).await,
             Self::Pub(args) => publish::run(args).await,
             Self::Connect(args) => connect::run(args).await,
@@ -58,7 +58,7 @@ impl Command {
 /// The gateway that a command talks to.
 #[derive(Args)]
 struct Gateway {
-    /// Base URL of the gateway: http, https, ws or wss
+    /// Base URL of the gateway: http, https, ws or wss; with /v1/logs/NAME behind it, one of its other logs
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "LONGWIRE_URL")]
     url: String,
 

@@ -3,8 +3,10 @@
 use super::Failure;
 use super::limits::Limits;
 use super::output::{Output, Style, notice};
+use longwire::gateway::limits::{self, Bytes};
 use longwire::gateway::{Gateway, GatewayConfig, Origin, TokenFile};
 use longwire::hub::{Authorize, Hub, HubConfig, Open};
+use longwire_core::log::LogName;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -42,6 +44,18 @@ pub(crate) struct Args {
     #[arg(long)]
     no_deflate: bool,
 
+    /// A log beside the default one, at /v1/logs/NAME/..., with limits of its own, such as
+    /// telemetry,history-bytes=16MiB; may be repeated
+    ///
+    /// Any of the limits below from --max-topic-table on, without their dashes; the others are the default log's. Each
+    /// log has its limits for itself: together they may take the sum.
+    #[arg(long, value_name = "NAME[,LIMIT=VALUE]...")]
+    log: Vec<String>,
+
+    /// Print every limit with its value and how many bytes all logs may take, and end
+    #[arg(long)]
+    print_config: bool,
+
     #[command(flatten)]
     limits: Limits,
 }
@@ -51,6 +65,7 @@ Examples:
   longwire serve                                             for this machine only, open to all who are on it
   longwire serve --listen 0.0.0.0:8080 --token-file tokens.toml
   longwire serve --listen 127.0.0.1:0 --history-age 5m --max-connections 100000
+  longwire serve --log telemetry,history-bytes=16MiB --log audit
 
 A token file:
   [[token]]
@@ -58,20 +73,51 @@ A token file:
   subject = \"dashboard\"                # for the logs
   subscribe = [\"fleet/**\"]             # patterns; none if absent
   publish = [\"fleet/7/*\"]
+  logs = [\"default\", \"telemetry\"]    # or \"*\"; the default log if absent
   expires = 2027-01-01T00:00:00Z       # never if absent";
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let hub = args.limits.hub();
+    let logs = args.limits.logs(&args.log).map_err(Failure::usage)?;
+    let hub = HubConfig { deflate: !args.no_deflate, logs, ..hub };
+    let gateway = GatewayConfig { allow_origins: args.allow_origin, ..args.limits.gateway() };
+    if args.print_config {
+        return Ok(print_config(&gateway, &hub)?);
+    }
     let access = match args.token_file {
         Some(path) => Access::Tokens(TokenFile::read(path).map_err(Failure::usage)?),
         None if args.insecure => Access::Everybody,
         None => Access::ThisMachine,
     };
-    let gateway = GatewayConfig { allow_origins: args.allow_origin, ..args.limits.gateway() };
-    let hub = HubConfig { deflate: !args.no_deflate, ..args.limits.hub() };
     let server = Server::start(&args.listen, access, gateway, hub).await?;
     server.announce()?;
     server.run().await;
     Ok(())
+}
+
+/// The limits as options that would set them, and as comments what they come to.
+fn print_config(gateway: &GatewayConfig, hub: &HubConfig) -> io::Result<()> {
+    let mut out = Output::new();
+    let mut line = |style, text: String| {
+        out.put(style, &text)?;
+        out.end_line()
+    };
+    for limit in limits::of(gateway, hub) {
+        line(Style::Plain, format!("--{} {}", limit.flag, limit.default))?;
+    }
+    for (name, log) in &hub.logs {
+        let own = limits::of_log(log).into_iter().map(|limit| format!(",{}={}", limit.flag, limit.default));
+        line(Style::Plain, format!("--log {name}{}", own.collect::<String>()))?;
+    }
+    let named = hub.logs.iter().map(|(name, log)| (name.as_str(), log));
+    let logs = [(LogName::DEFAULT.as_str(), &hub.log)].into_iter().chain(named);
+    let mut sum = 0_usize;
+    for (name, log) in logs {
+        sum = sum.saturating_add(log.max_bytes());
+        line(Style::Dim, format!("# events of log {name}: at most {}", Bytes(log.max_bytes())))?;
+    }
+    line(Style::Dim, format!("# events of all logs: at most {}", Bytes(sum)))?;
+    out.flush()
 }
 
 /// Who is let in.
@@ -125,6 +171,8 @@ impl Server {
             )),
             _ => wrong(error),
         })?;
+        // A second call sets a new length; where it does not, the old one is good enough.
+        let _ = socket2::SockRef::from(&listener).listen(BACKLOG);
         let address = listener.local_addr().map_err(wrong)?;
         log_to_stderr();
         make_room_for(config.max_connections);
@@ -214,6 +262,10 @@ fn log_to_stderr() {
     // Somebody may have set another one up already.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
 }
+
+/// Connections that the kernel holds until they are accepted (Linux: at most net.core.somaxconn). When thousands come back
+/// in a second, those that find no place wait for their kernel to try again, which takes a second and more.
+const BACKLOG: i32 = 4096;
 
 /// Files that are open beside the connections: listeners, the runtimes, the shards.
 const OTHER_FILES: u64 = 64;

@@ -3,6 +3,7 @@
 use super::Error;
 use super::token::{TokenSource, Tokens};
 use crate::net::{NetStream, Schemes, Target, rustls::ClientConfig, watch_peer};
+use longwire_core::log::LogName;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
@@ -25,8 +26,9 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// The gateway at `url`, of which scheme, host, port and the beginning of the path count:
-    /// `https://example.org/telemetry` means `https://example.org/telemetry/v1/stream`. `ws` is the same as `http`, and
-    /// `wss` as `https`; the transport is chosen elsewhere.
+    /// `https://example.org/telemetry` means `https://example.org/telemetry/v1/stream`. A path that ends in
+    /// `/v1/logs/NAME` names a log of the gateway, other than its default log. `ws` is the same as `http`, and `wss` as
+    /// `https`; the transport is chosen elsewhere.
     ///
     /// # Errors
     /// [`Error::Url`].
@@ -102,9 +104,12 @@ impl Endpoint {
         self
     }
 
-    /// `rest` below the gateway's path.
+    /// `rest`, such as `/v1/stream`, below the gateway's path, and of the log that this names.
     pub(super) fn path(&self, rest: &str) -> String {
-        format!("{}{rest}", self.target.path)
+        let base = &self.target.path;
+        let named = base.rsplit_once("/v1/logs/").is_some_and(|(_, name)| LogName::parse(name).is_ok());
+        let rest = rest.strip_prefix("/v1").filter(|_| named).unwrap_or(rest);
+        format!("{base}{rest}")
     }
 
     /// The URL of a WebSocket to `path`.
@@ -164,6 +169,12 @@ mod tests {
             ("http://a/", "/v1/stream"),
             ("wss://a/b/c/", "/b/c/v1/stream"),
             ("ws://a/b", "/b/v1/stream"),
+            ("http://a/v1/logs/telemetry", "/v1/logs/telemetry/stream"),
+            ("http://a/b/v1/logs/x.y/", "/b/v1/logs/x.y/stream"),
+            // No log's name, so it is the path of a gateway.
+            ("http://a/v1/logs", "/v1/logs/v1/stream"),
+            ("http://a/v1/logs/A", "/v1/logs/A/v1/stream"),
+            ("http://a/v1/logs/a/b", "/v1/logs/a/b/v1/stream"),
         ] {
             assert_eq!(Endpoint::new(url).unwrap().path("/v1/stream"), path);
         }

@@ -209,12 +209,4 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_none(), "{bad}");
         }
     }
-
-    #[test]
-    fn the_url_of_a_subscription() {
-        let endpoint = Endpoint::new("http://a/base").unwrap();
-        let path =
-            stream_path(&endpoint, &["fleet/**".to_owned(), "a&b".to_owned()], Since::Latest, "&wait=25");
-        assert_eq!(path, "/base/v1/stream?since=latest&topic=fleet/**&topic=a%26b&wait=25");
-    }
 }

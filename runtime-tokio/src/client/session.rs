@@ -158,3 +158,20 @@ impl Stream {
         if response.status().is_success() { Ok(()) } else { Err(link.refused(response).await) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_subscription() {
+        let endpoint = Endpoint::new("http://a/base").unwrap();
+        let topics = vec!["fleet/**".to_owned(), "a&b".to_owned()];
+        let mut asked = Asked { topics, since: Since::Latest, policy: None, form: Form::Json };
+        let path = asked.path(&endpoint, "&wait=25");
+        assert_eq!(path, "/base/v1/stream?since=latest&topic=fleet/**&topic=a%26b&wait=25");
+        (asked.since, asked.policy) = (Since::Now, Some(Policy::Conflate));
+        let path = asked.path(&endpoint, "");
+        assert_eq!(path, "/base/v1/stream?since=now&topic=fleet/**&topic=a%26b&policy=conflate");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::origin::Origin;
 use super::refused::{Field, Refused};
-use super::{Gateway, GatewayConfig, RETRY_AFTER};
+use super::{Gateway, GatewayConfig};
 use crate::hub::{Filter, Grant, LogHandle};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 pub(super) const TOKEN: &str = "longwire.token.";
 
 /// What an allowed foreign origin gets told of a response.
-const EXPOSED: &str = "ETag, Longwire-Next, Retry-After";
+const EXPOSED: &str = "ETag, Longwire-Next, Longwire-Repeated, Retry-After";
 
 /// Checks where a request comes from. `Ok(Some(_))` is an allowed origin that is not the gateway's own.
 ///
@@ -61,7 +61,10 @@ pub(super) fn cors(origin: Option<&str>) -> impl Iterator<Item = Field> {
 pub(super) fn preflight() -> [Field; 2] {
     [
         ("Access-Control-Allow-Methods", "GET, HEAD, POST".into()),
-        ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID, If-None-Match".into()),
+        (
+            "Access-Control-Allow-Headers",
+            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, If-None-Match".into(),
+        ),
     ]
 }
 
@@ -111,7 +114,7 @@ impl Gateway {
             Ok(Err(denied)) => denied.0,
             Err(_) => {
                 let refused = Refused::new(Code::Unavailable, "credentials cannot be checked at the moment");
-                return Err(refused.retry_after(RETRY_AFTER));
+                return Err(refused.retry_after(self.come_back()));
             }
         };
         Err(self.unauthorized(refused))

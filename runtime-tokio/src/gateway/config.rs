@@ -22,8 +22,6 @@ pub struct GatewayConfig {
     /// How long a request's body may take, and how long a client may take no byte of its answer. Default 30 s. Then
     /// 408, or the connection is closed.
     pub request_timeout: Duration,
-    /// When the gateway stops, clients are told to come back at a random moment within this time. Default 5 s.
-    pub drain: Duration,
     /// Origins other than the gateway's own whose pages may use it (`PROTOCOL.md` section 8.5). Default: none.
     ///
     /// The gateway's own origin begins with `http://`: behind a proxy that speaks TLS, the public `https://` origin
@@ -44,7 +42,6 @@ impl Default for GatewayConfig {
             max_head: 8 << 10,
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
-            drain: Duration::from_secs(5),
             allow_origins: Vec::new(),
             local_names_only: false,
         }

@@ -1,14 +1,15 @@
 //! The front door: a connection is admitted before any work is done for it, its first head is read by the core, and
 //! then it goes where it belongs.
 
+use super::Gateway;
 use super::access::check_origin;
 use super::handshakes::Handshake;
 use super::head::Head;
 use super::refused::Refused;
 use super::stream::{Kind, refusal};
 use super::wire::Wire;
-use super::{Gateway, RETRY_AFTER};
-use crate::hub::Socket;
+use crate::hub::{Socket, is_silence};
+use crate::net::watch_peer;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -16,10 +17,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use longwire_core::log::LogName;
+use longwire_core::log::Quota;
 use longwire_core::session::Code;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,6 +47,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Permit {
     peer: SocketAddr,
+    /// What it may publish by POST.
+    pub(super) quota: Mutex<Quota>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -78,7 +83,7 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
         let place = gateway.inner.handshakes.begin(peer.ip());
         if let (Ok(permit), Some(place)) = (permit, place) {
             tracing::debug!(%peer, "open");
-            let permit = Arc::new(Permit { peer, _permit: permit });
+            let permit = Arc::new(Permit { peer, quota: Mutex::default(), _permit: permit });
             tokio::spawn(connection(gateway, routes.clone(), stream, permit, place));
         } else if let Ok(place) = Arc::clone(&lane).try_acquire_owned() {
             gateway.metrics().turned_away(Code::TooManyConnections.as_str());
@@ -161,6 +166,9 @@ async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, 
     let config = gateway.config();
     // Without it the connection only is slower.
     let _ = stream.set_nodelay(true);
+    // A long poll says nothing for a minute: the system asks whether there is still somebody.
+    let hub = gateway.hub().config();
+    watch_peer(&stream, hub.heartbeat, hub.heartbeat_timeout);
     let wire = Wire::new(stream, head.into_bytes(), config.request_timeout);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -184,6 +192,9 @@ async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, 
         }
     };
     if let Err(error) = result {
+        if error.source().and_then(|source| source.downcast_ref()).is_some_and(is_silence) {
+            gateway.metrics().vanished.inc();
+        }
         tracing::debug!(%error, "http");
     }
 }
@@ -194,7 +205,7 @@ async fn turn_away(gateway: &Gateway, mut stream: TcpStream) {
         Code::TooManyConnections,
         "as many connections as max_connections, or max_handshakes of one address, allow",
     );
-    let refused = refused.retry_after(RETRY_AFTER);
+    let refused = refused.retry_after(gateway.come_back());
     let limits = gateway.config().head_limits();
     let kind = match timeout(REFUSAL_TIME, Head::read(&mut stream, &limits)).await {
         Ok(Ok(Some(Ok(mut head)))) => Kind::of(&head.view()),

@@ -3,7 +3,8 @@
 #![doc = include_str!("limits.md")]
 
 use super::GatewayConfig;
-use crate::hub::HubConfig;
+use crate::hub::{HubConfig, LogConfig};
+use longwire_core::log::Rate;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,9 +26,13 @@ pub struct Limit {
 
 /// All limits, with their defaults.
 pub fn all() -> Vec<Limit> {
-    let (gateway, hub) = (GatewayConfig::default(), HubConfig::default());
-    let (gateway, hub) = (gateway_limits(&gateway), hub_limits(&hub));
-    gateway.into_iter().chain(hub).collect()
+    of(&GatewayConfig::default(), &HubConfig::default())
+}
+
+/// All limits, with what they are in these configurations in the place of their defaults; those of a log are the default
+/// log's.
+pub fn of(gateway: &GatewayConfig, hub: &HubConfig) -> Vec<Limit> {
+    gateway_limits(gateway).into_iter().chain(hub_limits(hub)).chain(of_log(&hub.log)).collect()
 }
 
 fn limit<const N: usize>(
@@ -74,23 +79,17 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
             "408 `request_timeout`; connection closed",
             "requests",
         ),
-        (
-            "drain",
-            Time(config.drain).to_string(),
-            "time over which clients come back after a stop",
-            "`bye` `draining` with this window",
-            "",
-        ),
     ])
 }
 
 fn hub_limits(config: &HubConfig) -> Vec<Limit> {
-    const FULL: &str = "publication refused: `topics_full`";
-    let log = &config.log;
+    const OVER: &str = "429 or `nack` `over_quota`; from half of the burst on `pressure`";
+    // What the default is depends on the machine.
+    let shards = if config.shards == HubConfig::default().shards { 0 } else { config.shards };
     limit([
         (
             "shards",
-            "0".to_owned(),
+            shards.to_string(),
             "threads that own the connections; 0: one a core, up to four",
             "connections are divided among them",
             "",
@@ -110,19 +109,96 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "requests",
         ),
         (
+            "max-inflight",
+            config.max_inflight.to_string(),
+            "publications of one connection that are not acknowledged; at most 1024",
+            "the connection is not read until they are",
+            "",
+        ),
+        (
+            "max-rate",
+            per_second(config.quota.messages).to_string(),
+            "publications of one connection in a second",
+            OVER,
+            "over_rate",
+        ),
+        (
+            "max-byte-rate",
+            Bytes(bytes_per_second(config.quota.bytes)).to_string(),
+            "bytes that one connection publishes in a second: data, topics and keys",
+            OVER,
+            "over_byte_rate",
+        ),
+        (
+            "max-topic-rate",
+            per_second(config.topic_quota.messages).to_string(),
+            "publications to one topic in a second",
+            OVER,
+            "over_topic_rate",
+        ),
+        (
+            "max-topic-byte-rate",
+            Bytes(bytes_per_second(config.topic_quota.bytes)).to_string(),
+            "bytes that are published to one topic in a second",
+            OVER,
+            "over_topic_byte_rate",
+        ),
+        (
+            "burst",
+            Time(burst(config.quota.messages)).to_string(),
+            "silence for which these four may be made up at once",
+            "as above",
+            "",
+        ),
+        (
+            "max-publishers",
+            config.max_publishers.to_string(),
+            "publishers whose numbers a log remembers",
+            "the one that was silent longest is forgotten: what it sends again may be stored twice",
+            "publishers, publishers_forgotten",
+        ),
+        (
+            "max-idempotency-keys",
+            config.max_idempotency_keys.to_string(),
+            "values of `Idempotency-Key` that a log remembers",
+            "the oldest is forgotten, as above",
+            "idempotency_keys",
+        ),
+        (
+            "idempotency-age",
+            Time(config.idempotency_age).to_string(),
+            "time for which it remembers one",
+            "as above",
+            "idempotency_keys",
+        ),
+        (
             "heartbeat",
             Time(config.heartbeat).to_string(),
             "silence before a `tick`, and before a client is asked whether it lives",
             "`tick`, Ping",
-            "",
+            "rtt_seconds",
         ),
         (
             "heartbeat-timeout",
             Time(config.heartbeat_timeout).to_string(),
             "time for a client to answer",
             "connection closed",
-            "timeouts",
+            "timeouts, vanished",
         ),
+        (
+            "reconnect-window",
+            Time(config.reconnect_window).to_string(),
+            "time over which clients come back when all are cut off together",
+            "told in `hello` and `bye`; refused clients come after it",
+            "connections_accepted, connections_refused",
+        ),
+    ])
+}
+
+/// The limits of a log, as [`of`] has those of the default log.
+pub fn of_log(log: &LogConfig) -> Vec<Limit> {
+    const FULL: &str = "as `--topics-full` says";
+    limit([
         ("max-topic-table", log.max_topics.to_string(), "topics", FULL, "log_topics, publications_refused"),
         ("max-keys", log.max_keys.to_string(), "topics and keys", FULL, "log_keys, publications_refused"),
         (
@@ -131,6 +207,20 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "bytes of the latest events of all topics and keys",
             FULL,
             "log_latest_bytes, publications_refused",
+        ),
+        (
+            "latest-age",
+            Time(log.latest_age).to_string(),
+            "time that the latest event of a topic and key stays",
+            "it leaves the state; a topic of which nothing else is held is forgotten",
+            "log_latest_dropped, log_forgotten",
+        ),
+        (
+            "topics-full",
+            log.topics_full.to_string(),
+            "what gives way of topics, keys and latest events when they are full: what is new, or with `forget` what is oldest",
+            "publication refused: `topics_full`; or topic forgotten, and whoever may have missed some of it told a `gap`",
+            "publications_refused, log_forgotten",
         ),
         (
             "tail-events",
@@ -145,6 +235,13 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "bytes of those, and of their encoded forms",
             "as above",
             "log_tail_bytes, log_form_bytes",
+        ),
+        (
+            "tail-age",
+            Time(log.tail_age).to_string(),
+            "time that an event stays among those",
+            "as above; the newest stays",
+            "log_tail_events",
         ),
         (
             "history-events",
@@ -164,10 +261,23 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "history-age",
             Time(log.history_age).to_string(),
             "time that an event stays in a history",
-            "it leaves; the tail and the latest of each topic and key do not ask for age",
+            "it leaves; who resumes from before it is told a `gap`",
             "log_evicted",
         ),
     ])
+}
+
+fn per_second(rate: Option<Rate>) -> u64 {
+    rate.map_or(u64::MAX, Rate::per_second)
+}
+
+fn bytes_per_second(rate: Option<Rate>) -> usize {
+    usize::try_from(per_second(rate)).unwrap_or(usize::MAX)
+}
+
+/// How many seconds' worth of a rate its burst is.
+fn burst(rate: Option<Rate>) -> Duration {
+    rate.map_or(Duration::ZERO, |rate| Duration::from_secs(rate.burst() / rate.per_second()))
 }
 
 /// The table, in Markdown.

@@ -37,6 +37,7 @@ mod config;
 mod front;
 mod handshakes;
 mod head;
+mod idempotency;
 pub mod limits;
 mod metrics;
 mod origin;
@@ -62,7 +63,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
-/// When to come back to a gateway that is full.
+/// When to come back, at the earliest, to a gateway that cannot do what it was asked for at the moment.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long [`Gateway::drain`] waits for connections to end.
 const GOODBYE: Duration = Duration::from_millis(1500);
@@ -135,11 +136,11 @@ impl Gateway {
 
     /// Ends the gateway and its hub: `/readyz` says 503, no connection is accepted any more, requests under way are
     /// finished, long polls are answered, and streams are told to come back within
-    /// [`GatewayConfig::drain`] (`bye` with code `draining`). Returns when the connections are gone, at the latest
+    /// [`HubConfig::reconnect_window`](crate::hub::HubConfig::reconnect_window) (`bye` with code `draining`). Returns when the connections are gone, at the latest
     /// after 1.5 seconds. A dropped future has begun all of that.
     pub async fn drain(&self) {
         self.inner.draining.send_replace(true);
-        let (hub, window) = (Arc::clone(self.hub()), self.config().drain);
+        let (hub, window) = (Arc::clone(self.hub()), self.hub().config().reconnect_window);
         let closed = tokio::task::spawn_blocking(move || hub.close(Duration::ZERO, window));
         let gone = async {
             // All permits are back.
@@ -158,6 +159,11 @@ impl Gateway {
         *self.inner.draining.borrow()
     }
 
+    /// When somebody who is refused should come back: everybody at another time, or all would be refused again.
+    fn come_back(&self) -> Duration {
+        self.hub().config().come_back(RETRY_AFTER)
+    }
+
     /// Ready once the gateway drains.
     async fn drained(&self) {
         // The sender lives as long as `self`.
@@ -168,7 +174,7 @@ impl Gateway {
     fn check_open(&self) -> Result<(), Refused> {
         if self.is_draining() {
             let refused = Refused::new(Code::Draining, "the gateway is about to stop");
-            return Err(refused.retry_after(self.config().drain));
+            return Err(refused.retry_after(self.come_back()));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use longwire_core::http::view::Request;
 use longwire_core::log::{Cursor, Since};
-use longwire_core::session::{self, Code, GapReason, Position, ServerMessage, json};
+use longwire_core::session::{self, Code, Gap, GapReason, Position, ServerMessage, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -88,7 +88,10 @@ impl Gateway {
             match page.gap {
                 // A gap stands before the first event; a later one is for the next poll.
                 Some(_) if events.count > 0 => break true,
-                Some(gap) => events.gap(log.cursor(gap.from), log.cursor(gap.to), GapReason::Evicted),
+                Some(gap) => {
+                    let (from, to) = (log.cursor(gap.from), log.cursor(gap.to));
+                    events.gap(Gap { from, to, reason: GapReason::Evicted, skipped: gap.skipped });
+                }
                 None => {}
             }
             if !page.records.iter().all(|record| events.count < limit && events.push(record.event())) {
@@ -112,7 +115,7 @@ impl Gateway {
         private: bool,
     ) -> Result<Response, Refused> {
         let state = Self::state(log, selection, None).await?;
-        // Nothing leaves a state: what changes it is newer than all of it. Weak, for `next` may differ.
+        // What comes into a state is newer than all of it, and what leaves makes it smaller. Weak, for `next` may differ.
         let etag = format!("W/\"{:016x}-{}-{}\"", state.epoch, state.count, state.last.unwrap_or(0));
         let scope = if private { "private, max-age=1" } else { "public, max-age=1" };
         let known = request.headers().list("if-none-match").any(|tag| tag == b"*" || is_same(tag, &etag));
@@ -138,7 +141,7 @@ impl Gateway {
         let mut events = Events::new(log.epoch(), Position::Past);
         events.next = until;
         if let Some(from) = reset {
-            events.gap(from, log.cursor(until), GapReason::Reset);
+            events.gap(Gap { from, to: log.cursor(until), reason: GapReason::Reset, skipped: None });
         }
         let mut after = 0;
         loop {
@@ -164,7 +167,7 @@ impl Gateway {
 struct Events {
     epoch: u64,
     position: fn(Cursor) -> Position,
-    gap: Option<(Cursor, Cursor, GapReason)>,
+    gap: Option<Gap>,
     list: Vec<u8>,
     count: usize,
     /// The position of the last event.
@@ -178,9 +181,12 @@ impl Events {
     }
 
     /// Before the first event. What is missing right behind a gap makes it longer.
-    fn gap(&mut self, from: Cursor, to: Cursor, reason: GapReason) {
-        let (from, ..) = self.gap.unwrap_or((from, to, reason));
-        self.gap = Some((from, to, reason));
+    fn gap(&mut self, gap: Gap) {
+        let longer = |before: Gap| {
+            let skipped = before.skipped.zip(gap.skipped).map(|(before, more)| before + more);
+            Gap { from: before.from, skipped, ..gap }
+        };
+        self.gap = Some(self.gap.map_or(gap, longer));
     }
 
     /// Adds an event; false when that would make the body too large, and it is not the first.
@@ -205,8 +211,10 @@ impl Events {
     }
 
     fn finish(self, more: bool) -> Vec<u8> {
-        let gap = self.gap.map(|(from, to, reason)| {
-            format!("\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{}\"}},", reason.as_str())
+        let gap = self.gap.map(|Gap { from, to, reason, skipped }| {
+            let reason = reason.as_str();
+            let skipped = skipped.map(|n| format!(",\"skipped\":{n}")).unwrap_or_default();
+            format!("\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{reason}\"{skipped}}},")
         });
         let next = Cursor { epoch: self.epoch, seq: self.next };
         let more = if more { ",\"more\":true" } else { "" };

@@ -1,12 +1,13 @@
 //! `POST /v1/topics/{topic}`, and the same of another log (`PROTOCOL.md` section 8.2).
 
 use super::access::credential;
+use super::front::Permit;
 use super::head::Head;
 use super::refused::Refused;
 use super::routes::other_method;
 use super::selection::{decode, once};
-use super::{Gateway, RETRY_AFTER};
-use crate::hub::{BadData, Data};
+use super::{Gateway, RETRY_AFTER, idempotency};
+use crate::hub::{BadData, Data, Publication, Published};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +18,7 @@ use longwire_core::http::query::segments;
 use longwire_core::http::view;
 use longwire_core::log::{Key, LogName, Topic};
 use longwire_core::session::Code;
+use std::sync::Arc;
 use tokio::time::timeout;
 
 /// What is between the log and the topic in the path; what follows begins with a slash that is not the topic's.
@@ -30,14 +32,23 @@ pub(super) async fn publish(State(gateway): State<Gateway>, request: Request) ->
     let (parts, body) = request.into_parts();
     let head = Head::of(&parts, &gateway.config().head_limits());
     let published = match head {
-        Ok(mut head) => gateway.publish(&head.view(), body).await,
+        Ok(mut head) => {
+            let permit = parts.extensions.get::<Arc<Permit>>().map(|permit| &**permit);
+            gateway.publish(&head.view(), body, permit).await
+        }
         Err(error) => Err(error.into()),
     };
     published.unwrap_or_else(IntoResponse::into_response)
 }
 
 impl Gateway {
-    async fn publish(&self, request: &view::Request<'_>, body: Body) -> Result<Response, Refused> {
+    /// `permit` is that of the connection, which has its quota. Inside another server there is none.
+    async fn publish(
+        &self,
+        request: &view::Request<'_>,
+        body: Body,
+        permit: Option<&Permit>,
+    ) -> Result<Response, Refused> {
         self.check_open()?;
         let log = self.log_of(request.path())?;
         let credential = credential(request)?;
@@ -52,21 +63,20 @@ impl Gateway {
             None => None,
         };
         let key = key.as_deref().map(Key::parse).transpose()?;
+        let once = idempotency::key(request)?;
         let body = self.body(body).await?;
         let data = data(request, body)?;
-        let appended = timeout(self.config().request_timeout, log.publish(topic, key, data)).await;
-        let at = match appended {
-            Ok(appended) => appended.map_err(|full| Refused::from(full.refusal()))?,
+        let once = once.as_deref().map(idempotency::once);
+        let publication = Publication { subject: &grant.subject, once, topic, key, data };
+        let publishing = log.publish_for(publication, permit.map(|permit| &permit.quota));
+        let published = match timeout(self.config().request_timeout, publishing).await {
+            Ok(published) => published.map_err(|error| Refused::from(error.refusal()))?,
             Err(_) => {
                 let refused = Refused::new(Code::Unavailable, "readers are too far behind");
                 return Err(refused.retry_after(RETRY_AFTER));
             }
         };
-        let mut response = Response::new(Body::from(format!("{{\"at\":\"{at}\"}}")));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(response)
+        Ok(answer(published))
     }
 
     /// The whole body, within the limits.
@@ -87,6 +97,21 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Where it is, as far as that is known, and whether it was there before.
+fn answer(Published { at, repeated, pressure }: Published) -> Response {
+    let at = at.map(|at| format!("\"at\":\"{at}\""));
+    let pressure = pressure.map(|wait| format!("\"pressure\":{}", wait.as_millis()));
+    let fields: Vec<_> = at.into_iter().chain(pressure).collect();
+    let mut response = Response::new(Body::from(format!("{{{}}}", fields.join(","))));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if repeated {
+        headers.insert("longwire-repeated", HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// The topic of a path. An escaped slash would make another topic of it than the path shows.

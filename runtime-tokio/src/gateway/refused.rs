@@ -171,6 +171,7 @@ impl From<HeadError> for Refused {
 
 impl From<Refusal<'static>> for Refused {
     fn from(refusal: Refusal<'static>) -> Self {
-        Self::new(refusal.code().unwrap_or(Code::Internal), refusal.message.to_string())
+        let refused = Self::new(refusal.code().unwrap_or(Code::Internal), refusal.message.to_string());
+        refusal.retry_after.into_iter().fold(refused, Self::retry_after)
     }
 }

@@ -6,6 +6,7 @@ use longwire_core::http::query::{DecodeError, Encoded, pairs};
 use longwire_core::http::view::Request;
 use longwire_core::log::{Cursor, Pattern, Since};
 use longwire_core::session::Code;
+use longwire_core::session::publisher::Incarnation;
 use std::time::Duration;
 
 /// Events that one poll may ask for.
@@ -21,6 +22,7 @@ pub(super) struct Selection {
     pub(super) since: Option<Since>,
     pub(super) wait: Duration,
     pub(super) limit: usize,
+    pub(super) publisher: Option<Incarnation>,
 }
 
 impl Selection {
@@ -47,7 +49,11 @@ impl Selection {
             Some(Ok(0)) => return Err(Refused::bad_request("limit is at least 1")),
             Some(Ok(limit)) => limit.min(MAX_LIMIT),
         };
-        Ok(Self { filter, since, wait, limit })
+        let publisher = match once(query, "publisher")? {
+            Some(publisher) => Some(incarnation(&decode(publisher, Code::BadRequest)?)?),
+            None => None,
+        };
+        Ok(Self { filter, since, wait, limit, publisher })
     }
 
     /// Whoever cannot subscribe later has to say what it wants to read.
@@ -94,6 +100,10 @@ pub(super) fn decode(value: Encoded<'_>, otherwise: Code) -> Result<String, Refu
     })
 }
 
+fn incarnation(text: &str) -> Result<Incarnation, Refused> {
+    text.parse().map_err(|_| Refused::bad_request("publisher is 16 lowercase hexadecimal digits"))
+}
+
 /// A whole number; one beyond 64 bits counts as the largest.
 fn number(query: &str, name: &str) -> Result<Option<u64>, Refused> {
     let Some(value) = once(query, name)? else { return Ok(None) };
@@ -122,6 +132,8 @@ mod tests {
 
     #[test]
     fn the_query_is_form_encoded() {
+        let publisher = parse("publisher=9f86d081884c7d6%35").unwrap().publisher;
+        assert_eq!(publisher, Some(Incarnation(0x9f86_d081_884c_7d65)));
         let selection = parse("topic=a%2Fb+c&unknown=%zz&topic=**&since=latest&w%61it=7&limit=9").unwrap();
         assert_eq!(selection.filter.patterns().collect::<Vec<_>>(), ["**", "a/b c"]);
         assert_eq!(selection.since, Some(Since::Latest));
@@ -168,6 +180,12 @@ mod tests {
             ("limit=1.0", Code::BadRequest),
             ("wait=+1", Code::BadRequest),
             ("wait=1s", Code::BadRequest),
+            ("publisher=", Code::BadRequest),
+            ("publisher=9f86d081884c7d6", Code::BadRequest),
+            ("publisher=9f86d081884c7d650", Code::BadRequest),
+            ("publisher=9F86D081884C7D65", Code::BadRequest),
+            ("publisher=%ff86d081884c7d65", Code::BadRequest),
+            ("publisher=9f86d081884c7d65&publisher=9f86d081884c7d65", Code::BadRequest),
         ] {
             assert_eq!(parse(query), Err(code), "{query}");
         }

@@ -18,8 +18,10 @@ use longwire_core::http::view::Request;
 use longwire_core::http::write;
 use longwire_core::log::Since;
 use longwire_core::session::Code;
+use longwire_core::session::publisher::Incarnation;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::io::ReaderStream;
 
 /// Bytes of a stream that wait in the body of a response.
@@ -60,6 +62,7 @@ pub(super) struct Opening<'b> {
     protocol: Protocol,
     subscription: Option<(Filter, Since)>,
     grant: Grant,
+    publisher: Option<Incarnation>,
     upgrade: Option<(Upgrade<'b>, Option<&'static str>)>,
     deflate: Option<(Agreed, ExtensionText)>,
     fields: Vec<Field>,
@@ -109,6 +112,7 @@ impl Gateway {
             protocol: upgrade.as_ref().map_or(Protocol::Sse, |(_, protocol, _)| *protocol),
             subscription,
             grant,
+            publisher: selection.publisher,
             upgrade: upgrade.map(|(upgrade, _, chosen)| (upgrade, chosen)),
             fields,
         })
@@ -130,12 +134,18 @@ impl Gateway {
             },
             (Ok(opening), _) => self.respond_with_body(opening, permit),
             (Err(refused), Kind::Sse) if refused.is_told_in_event() => {
-                let mut response = Response::new(Body::from(refused.stream(self.hub().config().retry)));
+                let mut response = Response::new(Body::from(refused.stream(self.retry())));
                 put_all(response.headers_mut(), sse_fields());
                 response
             }
             (Err(refused), _) => refused.into_response(),
         }
+    }
+
+    /// What an `EventSource` is told to wait.
+    fn retry(&self) -> Duration {
+        let config = self.hub().config();
+        config.come_back(config.retry)
     }
 
     fn respond_with_upgrade(
@@ -190,11 +200,21 @@ impl Opening<'_> {
         self,
         permit: Option<Arc<Permit>>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
-        let Self { log, protocol, deflate, subscription, grant, .. } = self;
+        let Self { log, protocol, deflate, subscription, grant, publisher, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
         move |socket, head, early| {
-            log.adopt(Adoption { socket, head, early, protocol, deflate, subscription, grant, permit });
+            log.adopt(Adoption {
+                socket,
+                head,
+                early,
+                protocol,
+                deflate,
+                subscription,
+                grant,
+                publisher,
+                permit,
+            });
         }
     }
 
@@ -232,7 +252,7 @@ pub(super) fn refusal(
     }
     let fields: Vec<Field> = cors(origin).chain(sse_fields()).collect();
     let mut bytes = stream_head(fields.iter().map(|(name, value)| (*name, &**value)));
-    bytes.extend(refused.stream(gateway.hub().config().retry));
+    bytes.extend(refused.stream(gateway.retry()));
     (200, bytes)
 }
 

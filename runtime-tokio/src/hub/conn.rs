@@ -3,12 +3,13 @@
 //! A turn is synchronous and holds none of the shard's buffers when it ends:
 //! 1. what has to be written is written;
 //! 2. a reader that lags is served from the log, page by page;
-//! 3. what came in is read and worked off, unless something has to go out first;
+//! 3. what came in is read and worked off, unless an answer to what came before has to go out first;
 //! 4. what is due (heartbeat, tick, end of the grant) is done.
 
 use super::event::Form;
 use super::input::{Outcome, Received, WebSocket, receive};
 use super::outlet::{Image, Rest};
+use super::pulse::Pulse;
 use super::session::{Session, close_code};
 use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
@@ -53,6 +54,9 @@ pub(super) struct Conn {
     sent: Instant,
     /// When a message that moves the reader on was last written. Pings do not count: a browser does not see them.
     told: Instant,
+    /// Input is left where it is: nothing follows from not hearing the peer.
+    deaf: bool,
+    pulse: Pulse,
     phase: Phase,
     waker: Option<Waker>,
     gauge: fn(&super::Counters) -> &AtomicU64,
@@ -70,8 +74,11 @@ enum Phase {
 
 impl Conn {
     pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
-        let Adoption { socket, head, early, protocol, deflate, subscription, grant, permit } = adoption;
-        let stream = Stream::new(socket, shard.shared.config.unsent)?;
+        let Adoption { socket, head, early, protocol, deflate, subscription, grant, publisher, permit } =
+            adoption;
+        let config = &shard.shared.config;
+        let stream = Stream::new(socket, config.unsent, config.patience())?;
+        let pulse = Pulse::new(&stream);
         let deflated = deflate.is_some_and(|agreed| agreed.server.bits >= encode::SHARED_WINDOW.bits);
         let form = match protocol {
             Protocol::WebSocketJson if deflated => Form::WsJsonDeflated,
@@ -101,7 +108,7 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, shard.shared.number(), form, grant, subscription),
+            session: Session::new(id, shard.shared.number(), form, grant, publisher, subscription),
             stream,
             ws,
             rest,
@@ -109,6 +116,8 @@ impl Conn {
             tx_at: TxCursor::default(),
             sent: Instant::now(),
             told: Instant::now(),
+            deaf: false,
+            pulse,
             phase: Phase::Open,
             waker: None,
             gauge,
@@ -200,7 +209,12 @@ impl Conn {
             }
             let progress = match self.work(cx, shard) {
                 Ok(progress) => progress,
-                Err(_) => return Poll::Ready(()),
+                Err(error) => {
+                    if is_silence(&error) {
+                        count(&shard.shared.counters.timeouts, 1);
+                    }
+                    return Poll::Ready(());
+                }
             };
             if self.phase != Phase::Open && self.finish(cx).is_ready() {
                 return Poll::Ready(());
@@ -223,19 +237,23 @@ impl Conn {
 
     /// Steps 1 to 3 of a turn.
     fn work(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
-        if self.flush(cx, shard)?.is_pending() {
-            return Ok(Progress::Waiting);
-        }
+        let flushed = self.flush(cx, shard)?.is_ready();
         if self.phase != Phase::Open {
             return Ok(Progress::Waiting);
         }
-        let mut progress = self.catch_up(cx, shard)?;
+        let mut progress = if flushed { self.catch_up(cx, shard)? } else { Progress::Waiting };
         for read in 1..=READS {
+            // While a large event goes out slowly its reader is heard all the same; but there is room for the answers
+            // to one read only.
+            self.deaf = !self.tx_at.is_idle();
+            if self.deaf {
+                return Ok(Progress::Waiting);
+            }
             match self.receive(cx, shard)? {
                 Received::Nothing => break,
-                Received::Some if self.flush(cx, shard)?.is_pending() => return Ok(Progress::Waiting),
                 Received::Some if read == READS => progress = Progress::More,
-                Received::Some => {}
+                // What does not go out now shows above, or below.
+                Received::Some => _ = self.flush(cx, shard)?,
             }
             if self.phase != Phase::Open {
                 break;
@@ -347,6 +365,7 @@ impl Conn {
             let kept = TxBuf::new(&mut self.tx, &mut self.tx_at).put(&[answers]);
             debug_assert!(kept, "answers are bounded by the buffer that they were written into");
         }
+        self.deaf = outcome.deaf;
         match outcome.end {
             Some(CloseCause::EndOfStream) if self.tx_at.is_idle() => {
                 return Err(ErrorKind::UnexpectedEof.into());
@@ -397,18 +416,27 @@ impl Conn {
         Poll::Pending
     }
 
+    /// Whether the peer can be asked for a Pong, and heard. Where something has to go out first a Ping would only wait
+    /// behind it, and where nothing is read, its answer.
+    fn is_listening(&self) -> bool {
+        !self.deaf && self.rest.is_empty() && self.tx_at.is_idle()
+    }
+
     /// When `due` has something to do.
     fn deadline(&self, shard: &Shard) -> Instant {
         if let Phase::Ending(until) | Phase::Lingering(until) = self.phase {
             return until;
         }
-        let heartbeat = shard.shared.config.heartbeat;
-        let tick = self.told + heartbeat;
-        let stuck = self.sent + heartbeat + shard.shared.config.heartbeat_timeout;
+        let config = &shard.shared.config;
+        let tick = self.told + config.heartbeat;
+        let stuck = self.sent + config.patience();
         // While something waits to go out there is nothing to tick for, only somebody to give up.
         let own = if self.is_busy() { stuck } else { tick };
-        let ws = self.ws.as_ref().and_then(|ws| ws.connection.poll_timeout()).map(|at| shard.clock.at(at));
-        self.session.deadlines().chain(ws).chain([own]).min().unwrap_or(own)
+        let life = match &self.ws {
+            Some(ws) if self.is_listening() => ws.connection.poll_timeout().map(|at| shard.clock.at(at)),
+            _ => self.pulse.deadline(config.patience()),
+        };
+        self.session.deadlines().chain(life).chain([own]).min().unwrap_or(own)
     }
 
     /// Step 4 of a turn; true when the connection is over.
@@ -419,8 +447,11 @@ impl Conn {
             return now >= until;
         }
         let busy = self.is_busy();
-        if busy && now >= self.sent + config.heartbeat + config.heartbeat_timeout {
-            // Nothing could be written for as long as a silent client would be given.
+        let listening = self.is_listening();
+        // Nothing could be written for as long as a silent client would be given; or it acknowledges nothing.
+        let stuck = busy && now >= self.sent + config.patience();
+        let asks = self.ws.is_some() && listening;
+        if stuck || (!asks && !self.pulse.lives(&self.stream, now, config.patience())) {
             count(&shard.shared.counters.timeouts, 1);
             return true;
         }
@@ -432,7 +463,9 @@ impl Conn {
         if let Some(renew) = self.session.renewal(now) {
             self.say(&renew);
         }
-        if let Some(ws) = &mut self.ws {
+        if let Some(ws) = &mut self.ws
+            && listening
+        {
             let (mut rx, mut tx_at) = ([], self.tx_at);
             let mut none = RxCursor::default();
             if self.tx.is_empty() {
@@ -442,15 +475,20 @@ impl Conn {
             let step = ws.connection.handle_timeout(shard.clock.now(), &mut io);
             self.tx_at = tx_at;
             if let Step::Closed(cause) = step {
-                if cause == CloseCause::Timeout {
-                    count(&shard.shared.counters.timeouts, 1);
-                }
-                self.phase = Phase::Ending(now + LINGER);
+                let silent = cause == CloseCause::Timeout;
+                count(&shard.shared.counters.timeouts, u64::from(silent));
+                // Whoever is silent is told, if that can be done at once, and not waited for.
+                self.phase = Phase::Ending(if silent { now } else { now + LINGER });
                 return false;
             }
         }
         if !busy && now >= self.told + config.heartbeat {
             self.told = now;
+            if self.ws.is_none()
+                && let Some(state) = self.stream.tcp_state()
+            {
+                shard.shared.counters.sse_rtt.record(state.rtt);
+            }
             if let Some(tick) = self.session.tick(shard) {
                 self.say(&tick);
             }
@@ -516,6 +554,12 @@ enum Progress {
     Waiting,
     /// There is more to do at once.
     More,
+}
+
+/// Whether the system has given the peer up.
+pub(crate) fn is_silence(error: &io::Error) -> bool {
+    use ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
 }
 
 /// A stream that takes nothing has ended.

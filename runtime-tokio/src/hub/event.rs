@@ -2,7 +2,7 @@
 
 use super::Data;
 use bytes::Bytes;
-use longwire_core::log::Cursor;
+use longwire_core::log::{Cursor, TopicName};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ pub struct Event {
     /// Its position.
     pub seq: u64,
     /// Its topic; the text is shared with all events of the topic.
-    pub topic: Arc<str>,
+    pub topic: TopicName<Arc<str>>,
     /// Its key, if it has one.
     pub key: Option<Box<str>>,
     /// Its value.
@@ -22,20 +22,28 @@ pub struct Event {
     pub(super) topic_id: usize,
     /// When it was appended, for the bound on age.
     pub(super) born: Instant,
+    /// What all events up to this one cost, for distances.
+    pub(super) total: u64,
 }
 
-/// What an event is charged beside its body: the structures around it, so that a flood of empty events is bounded
-/// by bytes as well.
-const OVERHEAD: usize = 192;
+/// What an event is charged beside its body: what is allocated around it, in a history or as a latest event, so that a
+/// flood of empty events is bounded by bytes as well. `benches/README.md` has what was measured.
+const OVERHEAD: usize = 224;
+/// What it is charged in the tail on top of that: the place of its encoded forms.
+const IN_TAIL: usize = 72;
 
 impl Event {
-    /// Bytes that it counts for in every budget.
-    pub(super) fn cost(&self) -> usize {
-        let content_type = match &self.data {
+    /// Bytes that it counts for in every budget: its body, key and content type, and the structures around them.
+    pub fn cost(&self) -> usize {
+        Self::cost_of(&self.data, self.key.as_deref())
+    }
+
+    pub(super) fn cost_of(data: &Data, key: Option<&str>) -> usize {
+        let content_type = match data {
             Data::Bytes { content_type, .. } => content_type.len(),
             _ => 0,
         };
-        OVERHEAD + self.data.len() + self.key.as_ref().map_or(0, |key| key.len()) + content_type
+        OVERHEAD + data.len() + key.map_or(0, str::len) + content_type
     }
 }
 
@@ -87,7 +95,8 @@ pub enum Position {
 /// The encoded forms of an event in the tail, made when the first reader needs them and shared by all.
 #[derive(Debug)]
 pub(super) struct Forms {
-    encoded: [OnceLock<Bytes>; 5],
+    /// Most events of a large tail are never read live: no places are kept for their forms.
+    encoded: OnceLock<Box<[OnceLock<Bytes>; 5]>>,
     budget: Arc<Budget>,
 }
 
@@ -111,36 +120,47 @@ impl Budget {
 
 impl Forms {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { encoded: Default::default(), budget }
+        Self { encoded: OnceLock::new(), budget }
     }
 
     fn get(&self, form: Form, encode: impl Fn(Form) -> Bytes) -> Bytes {
-        let slot = match form {
-            Form::WsJson => &self.encoded[0],
-            Form::WsCbor => &self.encoded[1],
-            Form::Sse => &self.encoded[2],
-            Form::WsJsonDeflated => &self.encoded[3],
-            Form::WsCborDeflated => &self.encoded[4],
-        };
-        if let Some(bytes) = slot.get() {
+        if let Some(bytes) = self.encoded.get().and_then(|places| place(places, form).get()) {
             return bytes.clone();
         }
         if self.budget.used() >= self.budget.max {
             return encode(form.plain());
         }
-        slot.get_or_init(|| {
+        let count = |bytes| self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        let places = self.encoded.get_or_init(|| {
+            count(size_of::<[OnceLock<Bytes>; 5]>());
+            Box::default()
+        });
+        let fill = || {
             let bytes = encode(form);
-            self.budget.used.fetch_add(bytes.len(), Ordering::Relaxed);
+            count(bytes.len());
             bytes
-        })
-        .clone()
+        };
+        place(places, form).get_or_init(fill).clone()
+    }
+}
+
+fn place(places: &[OnceLock<Bytes>; 5], form: Form) -> &OnceLock<Bytes> {
+    let [ws_json, ws_cbor, sse, ws_json_deflated, ws_cbor_deflated] = places;
+    match form {
+        Form::WsJson => ws_json,
+        Form::WsCbor => ws_cbor,
+        Form::Sse => sse,
+        Form::WsJsonDeflated => ws_json_deflated,
+        Form::WsCborDeflated => ws_cbor_deflated,
     }
 }
 
 impl Drop for Forms {
     fn drop(&mut self) {
-        let used: usize = self.encoded.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
-        self.budget.used.fetch_sub(used, Ordering::Relaxed);
+        if let Some(places) = self.encoded.get() {
+            let encoded: usize = places.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
+            self.budget.used.fetch_sub(size_of_val(&**places) + encoded, Ordering::Relaxed);
+        }
     }
 }
 
@@ -152,6 +172,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Bytes that it counts for in the tail.
+    pub(super) fn cost(&self) -> usize {
+        self.event.cost() + IN_TAIL
+    }
+
     /// The event.
     pub fn event(&self) -> &Event {
         &self.event

@@ -36,11 +36,13 @@ pub(super) struct Outcome {
     pub(super) end: Option<CloseCause>,
     /// The buffer is too small.
     pub(super) space: Option<usize>,
+    /// Nothing was read: what was read before has to wait.
+    pub(super) deaf: bool,
 }
 
 impl From<Received> for Outcome {
     fn from(received: Received) -> Self {
-        Self { received, end: None, space: None }
+        Self { received, end: None, space: None, deaf: false }
     }
 }
 
@@ -96,12 +98,16 @@ fn work_off(
         }
         if waits {
             session.acknowledge(&mut reply);
-            return Some(Received::Nothing.into());
+            return Some(Outcome { deaf: true, ..Received::Nothing.into() });
         }
+        let asked = connection.rtt().is_none();
         let step = match connection.poll(now, io) {
             Ok(step) => step,
             Err(error) => return Some(closed(Step::Closed(CloseCause::Failed(error.code())))),
         };
+        if let (true, Some(rtt)) = (asked, connection.rtt()) {
+            shard.shared.counters.websocket_rtt.record(rtt);
+        }
         let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
         match step {
             Step::Event(found) => match (found.event(io.rx.reborrow()), session.form.is_cbor()) {

@@ -10,6 +10,11 @@
 //!                     what is new to the sockets of all readers that are at the head
 //! ```
 //!
+//! A peer that vanishes is gone after `heartbeat` and `heartbeat_timeout`. Over WebSocket a Ping asks for it. SSE has no
+//! answers, and a connection whose publications or whose `auth` have to wait is not read: there TCP's acknowledgements
+//! count, on Linux, for sockets that are the shard's own. Of a [`Socket::Stream`] nothing is known but whether it takes
+//! what it is written: one that is dead is noticed once its buffers are full, or by who owns the socket beneath it.
+//!
 //! A reader has no queue. While it keeps up it is served from the tail, from bytes that are encoded once for all; when
 //! its socket is full it owns a position, and goes on from there when the socket has room again. Resuming after a
 //! reconnect is the same thing. What the log has dropped meanwhile is told as a gap.
@@ -24,27 +29,46 @@ mod event;
 mod filter;
 mod grant;
 mod handle;
+mod handover;
 mod input;
 mod log;
 mod outlet;
+mod publishers;
+mod pulse;
 mod reader;
+mod recent;
+mod rtt;
 mod session;
 mod shard;
 mod shared;
 mod socket;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod tcp_info;
 mod trie;
+
+/// What `handover` is made of; its test puts a model of these in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+    pub(super) use tokio::sync::Notify;
+}
 
 pub use data::{BadData, Data};
 pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
-pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize};
+pub use log::{AppendError, Distance, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
+pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
+pub use rtt::RoundTrips;
 pub use socket::{AsyncStream, Socket};
 
-use longwire_core::log::{Cursor, Key, LogName, Since, Topic};
-use longwire_core::session::Limits;
+pub(crate) use conn::is_silence;
+
+use crate::clock::Clock;
+use longwire_core::log::{Cursor, Key, LogName, QuotaConfig, Rate, Since, Topic};
+use longwire_core::session::publisher::{Incarnation, WINDOW};
+use longwire_core::session::{GapReason, Limits};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
 use shared::{Common, Shared};
@@ -70,13 +94,28 @@ pub struct HubConfig {
     pub max_message: u64,
     /// Patterns on one connection. Default 64. A further one is refused with `too_many_topics`.
     pub max_topics: usize,
-    /// Publications of one connection that are not acknowledged. Default 1,024; a number for clients to go by.
-    /// (Publications are acknowledged in the turn that reads them, and a connection whose turn cannot end is not read.)
+    /// Publications of one connection that are not acknowledged. Default 1,024, which is the most there can be: a
+    /// publisher's [window](WINDOW); at least one. A number for clients to go by. (Publications are acknowledged in the
+    /// turn that reads them, and a connection whose turn cannot end is not read.)
     pub max_inflight: u64,
+    /// What one connection may publish, `POST` included. Default: 20,000 publications and 32 MiB in a second, two seconds'
+    /// worth of it at once. More is refused with `over_quota`.
+    pub quota: QuotaConfig,
+    /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two seconds'
+    /// worth of it at once. As above.
+    pub topic_quota: QuotaConfig,
+    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in a few hundred bytes each. Default 10,000.
+    /// Beyond it the one that was silent for longest is forgotten: what it sends again may be stored twice.
+    pub max_publishers: usize,
+    /// Values of `Idempotency-Key` that a log remembers. Default 10,000. Beyond it the oldest is forgotten, as above.
+    pub max_idempotency_keys: usize,
+    /// How long it remembers one. Default one hour.
+    pub idempotency_age: Duration,
     /// A reader is sent a `tick` when nothing else was sent for this long, and a client that is silent for as long
     /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
-    /// How long a client may take to answer before it is given up. Default 10 s; as above.
+    /// How long a client may take to answer before it is given up. Default 10 s; as above. SSE has no answers: there an
+    /// acknowledgement of its system's counts as one, where this one's can tell (Linux, [`Socket::Tcp`]).
     pub heartbeat_timeout: Duration,
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
@@ -84,7 +123,12 @@ pub struct HubConfig {
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
     pub deflate: bool,
-    /// Time to tell an SSE client to wait before it reconnects. Default 2 s.
+    /// The time over which clients come back when they are all cut off together: `hello` says it in advance, for a gateway
+    /// that dies says nothing, and `bye` when it stops in good order. Default 5 s: the 10,000 connections of a gateway come
+    /// back at 2,000 a second.
+    pub reconnect_window: Duration,
+    /// The least that a plain `EventSource` is told to wait before it reconnects. Default 2 s. Each is told another time,
+    /// drawn evenly from one to two windows (`reconnect_window`).
     pub retry: Duration,
 }
 
@@ -97,11 +141,20 @@ impl Default for HubConfig {
             shards: cores.min(4),
             max_message: 1 << 20,
             max_topics: 64,
-            max_inflight: 1024,
+            max_inflight: WINDOW,
+            quota: QuotaConfig { messages: Rate::new(20_000, 40_000), bytes: Rate::new(32 << 20, 64 << 20) },
+            topic_quota: QuotaConfig {
+                messages: Rate::new(50_000, 100_000),
+                bytes: Rate::new(64 << 20, 128 << 20),
+            },
+            max_publishers: 10_000,
+            max_idempotency_keys: 10_000,
+            idempotency_age: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(10),
             unsent: 16 << 10,
             deflate: true,
+            reconnect_window: Duration::from_secs(5),
             retry: Duration::from_secs(2),
         }
     }
@@ -115,6 +168,18 @@ impl HubConfig {
             max_topics: self.max_topics as u64,
             max_inflight: self.max_inflight,
         }
+    }
+
+    /// How long nothing may be heard of a client.
+    fn patience(&self) -> Duration {
+        self.heartbeat + self.heartbeat_timeout
+    }
+
+    /// When one client comes back that does exactly as it is told: those that are told in the same instant come spread over
+    /// the window, and not before those that know the window themselves.
+    pub(crate) fn come_back(&self, least: Duration) -> Duration {
+        let window = self.reconnect_window;
+        least.max(window).saturating_add(window.mul_f64(rand::random()))
     }
 
     fn websocket(&self) -> ws::Config {
@@ -134,6 +199,20 @@ pub struct Counters {
     pub published: AtomicU64,
     /// Publications refused.
     pub refused: AtomicU64,
+    /// Publications acknowledged that had been stored before, and were not stored again.
+    pub repeated: AtomicU64,
+    /// Of those refused: their number lay before their publisher's window.
+    pub out_of_window: AtomicU64,
+    /// Of those refused: too many on one connection.
+    pub over_rate: AtomicU64,
+    /// Of those refused: too many bytes on one connection.
+    pub over_byte_rate: AtomicU64,
+    /// Of those refused: too many to one topic.
+    pub over_topic_rate: AtomicU64,
+    /// Of those refused: too many bytes to one topic.
+    pub over_topic_byte_rate: AtomicU64,
+    /// Publishers whose numbers were forgotten, for others that came.
+    pub publishers_forgotten: AtomicU64,
     /// Events written to readers.
     pub delivered: AtomicU64,
     /// Bytes written to connections of the shards.
@@ -144,12 +223,29 @@ pub struct Counters {
     pub received_bytes: AtomicU64,
     /// Gaps told.
     pub gaps: AtomicU64,
+    /// Those of them that did not say how many events are missing.
+    pub gaps_uncounted: AtomicU64,
+    /// Events told to be missing because the log no longer held them when a reader came.
+    pub skipped_evicted: AtomicU64,
+    /// Events told to be missing because a reader was too slow.
+    pub skipped_slow: AtomicU64,
+    /// Events told to be missing of which a slow reader got a newer one instead.
+    pub skipped_conflated: AtomicU64,
     /// Times a reader fell behind because its socket was full.
     pub blocked: AtomicU64,
-    /// Connections that did not answer in time.
+    /// Connections that were given up because nothing was heard of the client, or it took nothing.
     pub timeouts: AtomicU64,
+    /// From the Pings of the heartbeat to their Pongs.
+    pub websocket_rtt: RoundTrips,
+    /// As the system measures it (smoothed, on Linux, for sockets that are the shard's own), at each tick of an SSE
+    /// connection, which has no Pongs.
+    pub sse_rtt: RoundTrips,
     /// Connections that broke the protocol.
     pub protocol_errors: AtomicU64,
+    /// Gauge: publishers whose numbers are remembered.
+    pub publishers: AtomicU64,
+    /// Gauge: values of `Idempotency-Key` that are remembered.
+    pub idempotency_keys: AtomicU64,
     /// Gauge: WebSocket connections.
     pub websockets: AtomicU64,
     /// Gauge: SSE connections.
@@ -158,6 +254,19 @@ pub struct Counters {
     pub waiting: AtomicU64,
     /// Gauge: patterns that the connections and the waiting readers of the shards are subscribed to.
     pub subscriptions: AtomicU64,
+}
+
+impl Counters {
+    /// A gap was told, of so many events if that is known.
+    pub(crate) fn skipped(&self, reason: GapReason, events: Option<u64>) {
+        count(&self.gaps, 1);
+        match (events, reason) {
+            (None, _) => count(&self.gaps_uncounted, 1),
+            (Some(n), GapReason::Slow) => count(&self.skipped_slow, n),
+            (Some(n), GapReason::Conflated) => count(&self.skipped_conflated, n),
+            (Some(n), _) => count(&self.skipped_evicted, n),
+        }
+    }
 }
 
 /// A counter moves; nobody orders anything by it.
@@ -193,6 +302,8 @@ pub struct Adoption {
     pub subscription: Option<(Filter, Since)>,
     /// What it may do.
     pub grant: Grant,
+    /// Which incarnation of a publisher it is, if it is one (`PROTOCOL.md` section 5.2).
+    pub publisher: Option<Incarnation>,
     /// Dropped with the connection: permits of whoever counts connections.
     pub permit: Box<dyn Any + Send>,
 }
@@ -226,11 +337,14 @@ impl Hub {
         for time in [&mut config.heartbeat, &mut config.heartbeat_timeout] {
             *time = (*time).clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
         }
+        // What a client may have under way the window has to know.
+        config.max_inflight = config.max_inflight.clamp(1, WINDOW);
         check_names(config.logs.keys())?;
         let common = Common {
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize,
+            clock: Clock::start(),
             next: Arc::default(),
         };
         let config = Arc::clone(&common.config);

@@ -4,9 +4,13 @@ use super::event::{Form, Position};
 use super::input::Reply;
 use super::outlet::Image;
 use super::shard::Shard;
-use super::{AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, PageSize, count, encode};
+use super::{
+    AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, Once, PageSize, Publication, count,
+    encode,
+};
 use bytes::BytesMut;
-use longwire_core::log::{Cursor, NameError, Since};
+use longwire_core::log::{Cursor, NameError, Quota, Since};
+use longwire_core::session::publisher::{Incarnation, PublicationId};
 use longwire_core::session::{
     self, ClientMessage, Code, Gap, GapReason, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
 };
@@ -36,8 +40,12 @@ pub(super) struct Session {
     pub(super) grant: Grant,
     pub(super) reads: Reads,
     subscription: Option<(Filter, Since)>,
+    publisher: Option<Incarnation>,
+    quota: Quota,
     /// The last publication that was settled and not acknowledged yet.
     settled: Option<u64>,
+    /// What its acknowledgement says about pressure.
+    pressure: Option<Duration>,
     errors: u32,
     renewing: Option<Authorizing<'static>>,
     /// When to ask for a new credential.
@@ -74,9 +82,9 @@ struct Past {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effect {
     Event(u64),
-    Told(u64),
+    Told(Gap),
     PastEvent(u64),
-    PastTold(u64),
+    PastTold(Gap),
     Reset,
     CaughtUp,
 }
@@ -107,6 +115,7 @@ impl Session {
         number: u64,
         form: Form,
         grant: Grant,
+        publisher: Option<Incarnation>,
         subscription: Option<(Filter, Since)>,
     ) -> Self {
         let renew_at = if form == Form::Sse { None } else { when_to_renew(&grant) };
@@ -117,7 +126,10 @@ impl Session {
             grant,
             reads: Reads::default(),
             subscription,
+            publisher,
+            quota: Quota::new(),
             settled: None,
+            pressure: None,
             errors: 0,
             renewing: None,
             renew_at,
@@ -127,7 +139,8 @@ impl Session {
     /// The first words, and the subscription of the URL.
     pub(super) fn greet(&mut self, shard: &Shard, out: &mut BytesMut) {
         if self.form == Form::Sse {
-            let retry = longwire_core::sse::Fields::retry(shard.shared.config.retry);
+            let config = &shard.shared.config;
+            let retry = longwire_core::sse::Fields::retry(config.come_back(config.retry));
             if let Ok(parts) = retry.parts() {
                 parts.for_each(|part| out.extend_from_slice(part));
             }
@@ -151,8 +164,8 @@ impl Session {
             heartbeat: shard.shared.config.heartbeat,
             lease: self.grant.expires.map(|end| end.saturating_duration_since(now)),
             limits: shard.shared.config.limits(),
-            publisher_n: None,
-            window: None,
+            publisher_n: self.publisher.and_then(|it| shard.shared.publishers.last(&self.grant.subject, it)),
+            window: Some(shard.shared.config.reconnect_window),
         }
     }
 
@@ -215,7 +228,8 @@ impl Session {
     /// What was settled in this turn is acknowledged, once.
     pub(super) fn acknowledge(&mut self, reply: &mut Reply<'_>) {
         if let Some(n) = self.settled.take() {
-            reply.send(&ServerMessage::Ack { n, level: Level::Ring, pressure: None });
+            let pressure = self.pressure.take();
+            reply.send(&ServerMessage::Ack { n, level: Level::Ring, pressure });
         }
     }
 
@@ -259,11 +273,13 @@ impl Session {
         shard: &Shard,
         reply: &mut Reply<'_>,
     ) {
-        let refused = match self.try_publish(topic, key, data, shard) {
-            Ok(()) => return self.settled = n.or(self.settled),
+        let refused = match self.try_publish(n, topic, key, data, shard) {
+            Ok(pressure) => {
+                self.pressure = self.pressure.max(pressure);
+                return self.settled = n.or(self.settled);
+            }
             Err(refusal) => refusal,
         };
-        count(&shard.shared.counters.refused, 1);
         // What came before it is acknowledged first, so that numbers are settled in their order.
         self.settle(n, reply);
         reply.send(&ServerMessage::Nack { n, refusal: refused });
@@ -275,21 +291,32 @@ impl Session {
         }
     }
 
+    /// Publishes, and says what pressure there is.
     fn try_publish(
-        &self,
+        &mut self,
+        n: Option<u64>,
         topic: Text<'_>,
         key: Option<Text<'_>>,
         data: session::Data<'_>,
         shard: &Shard,
-    ) -> Result<(), Refusal<'static>> {
+    ) -> Result<Option<Duration>, Refusal<'static>> {
+        let refused = |refusal| {
+            count(&shard.shared.counters.refused, 1);
+            refusal
+        };
         let (mut topic_text, mut key_text) = (heapless::String::new(), heapless::String::new());
-        let topic = topic.topic(&mut topic_text).map_err(|e| bad_topic(&e))?;
-        let key = key.map(|key| key.key(&mut key_text)).transpose().map_err(|e| bad_topic(&e))?;
+        let topic = topic.topic(&mut topic_text).map_err(|e| refused(bad_topic(&e)))?;
+        let key = key.map(|key| key.key(&mut key_text)).transpose().map_err(|e| refused(bad_topic(&e)))?;
         if !self.grant.may_publish(topic) {
-            return Err(Refusal::new(Code::Forbidden, "the grant does not allow to publish to this topic"));
+            let why = "the grant does not allow to publish to this topic";
+            return Err(refused(Refusal::new(Code::Forbidden, why)));
         }
-        let data = Data::try_from(data).map_err(|e| Refusal::new(Code::BadData, e.as_str()))?;
-        shard.shared.append(topic, key, data).map(drop).map_err(|error| error.refusal())
+        let data = Data::try_from(data).map_err(|e| refused(Refusal::new(Code::BadData, e.as_str())))?;
+        let id = self.publisher.zip(n).map(|(incarnation, n)| PublicationId { incarnation, n });
+        let publication =
+            Publication { subject: &self.grant.subject, once: id.map(Once::Number), topic, key, data };
+        let published = shard.shared.publish(publication, &mut self.quota);
+        published.map(|published| published.pressure).map_err(|error| error.refusal())
     }
 
     /// Checks the patterns of a `sub`: all of them, or none is taken.
@@ -413,11 +440,9 @@ impl Session {
                 from: log.cursor(gap.from),
                 to: log.cursor(gap.to),
                 reason: GapReason::Slow,
-                skipped: None,
+                skipped: gap.skipped,
             };
-            image.push(Effect::Told(gap.to.seq), |out| {
-                encode::write(&ServerMessage::Gap(gap), self.form, out)
-            });
+            image.push(Effect::Told(gap), |out| encode::write(&ServerMessage::Gap(gap), self.form, out));
         }
         for record in &page.records {
             let bytes = record.live(log.epoch(), self.form);
@@ -449,10 +474,9 @@ impl Session {
                 from: log.cursor(gap.from),
                 to: log.cursor(gap.to),
                 reason: GapReason::Evicted,
-                skipped: None,
+                skipped: gap.skipped,
             };
-            image
-                .push(Effect::PastTold(gap.to.seq), |out| encode::write(&ServerMessage::Gap(gap), form, out));
+            image.push(Effect::PastTold(gap), |out| encode::write(&ServerMessage::Gap(gap), form, out));
         }
         for record in &page.records {
             let bytes = match past.position {
@@ -478,21 +502,21 @@ impl Session {
                 reads.position = seq;
                 count(&counters.delivered, 1);
             }
-            (Effect::Told(to), _) => {
-                reads.told = to;
-                count(&counters.gaps, 1);
+            (Effect::Told(gap), _) => {
+                reads.told = gap.to.seq;
+                counters.skipped(gap.reason, gap.skipped);
             }
             (Effect::PastEvent(seq), Some(past)) => {
                 past.after = seq;
                 count(&counters.delivered, 1);
             }
-            (Effect::PastTold(to), Some(past)) => {
-                past.told = to;
-                count(&counters.gaps, 1);
+            (Effect::PastTold(gap), Some(past)) => {
+                past.told = gap.to.seq;
+                counters.skipped(gap.reason, gap.skipped);
             }
             (Effect::Reset, Some(past)) => {
                 past.reset = None;
-                count(&counters.gaps, 1);
+                counters.skipped(GapReason::Reset, None);
             }
             (Effect::CaughtUp, Some(_)) => {
                 reads.pasts.pop_front();

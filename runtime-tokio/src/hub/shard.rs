@@ -13,6 +13,7 @@
 
 use super::conn::Conn;
 use super::event::Form;
+use super::handover::Flag;
 use super::outlet::Image;
 use super::reader::Watch;
 use super::trie::Trie;
@@ -20,23 +21,24 @@ use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use crate::clock::Clock;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use longwire_core::log::{Pattern, Topic};
+use longwire_core::log::Pattern;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, mem, thread};
-use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 /// Readers served before the other tasks of the thread get a turn.
 const BUDGET: usize = 64;
 /// What is taken from the tail at once: it bounds the memory of an image.
 const WINDOW: PageSize = PageSize { events: 64, bytes: 256 << 10 };
+/// How often the logs drop what is too old.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Bytes that a connection's turn reads at most at once.
 pub(super) const READ_SIZE: usize = 64 << 10;
 /// Bytes of answers that a connection's turn can write without waiting.
@@ -45,8 +47,7 @@ pub(super) const REPLY_SIZE: usize = 16 << 10;
 /// What other threads know of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct ShardHandle {
-    flagged: AtomicBool,
-    wake: Notify,
+    flag: Flag,
     mail: Mutex<Mailbox>,
     /// Everything up to here was handed to all live readers.
     position: AtomicU64,
@@ -87,9 +88,7 @@ impl Mail {
 impl ShardHandle {
     /// There is something new. Cheap when the shard knows already.
     pub(super) fn flag(&self) {
-        if !self.flagged.swap(true, Ordering::SeqCst) {
-            self.wake.notify_one();
-        }
+        self.flag.raise();
     }
 
     pub(super) fn post(&self, letter: Mail) {
@@ -202,11 +201,26 @@ pub(super) fn spawn(id: usize, logs: Vec<Arc<Shared>>) -> io::Result<thread::Joi
     thread::Builder::new().name(format!("longwire-shard-{id}")).spawn(move || {
         let _over: Vec<_> = logs.iter().map(|shared| Over { id, shared: Arc::clone(shared) }).collect();
         let scratch = Scratch::new();
+        // The first thread does it for all.
+        let swept = if id == 0 { logs.clone() } else { Vec::new() };
         let shards = logs.into_iter().map(|shared| Shard::new(id, shared, Rc::clone(&scratch)).run());
         // Not tasks of their own: between two deliveries are few turns of connections, however many there are.
         let all = shards.collect::<FuturesUnordered<_>>();
-        LocalSet::new().block_on(&runtime, all.collect::<()>());
+        let local = LocalSet::new();
+        local.spawn_local(sweep(swept));
+        local.block_on(&runtime, all.collect::<()>());
     })
+}
+
+/// Drops what is too old from the logs, also while nobody publishes or reads.
+async fn sweep(logs: Vec<Arc<Shared>>) {
+    while !logs.is_empty() {
+        tokio::time::sleep(SWEEP).await;
+        // In turn: one of which there is always more to drop does not keep the others from it.
+        while logs.iter().filter(|shared| shared.log.sweep()).count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// However a shard's thread ends, nobody is left waiting for it.
@@ -259,9 +273,7 @@ impl Shard {
     async fn run(self: Rc<Self>) {
         let Some(handle) = self.shared.shards.get(self.id) else { return };
         while self.closing.get().is_none() || !self.readers.borrow().is_empty() {
-            handle.wake.notified().await;
-            // Cleared before the last look: whatever is flagged from here on wakes the loop again.
-            handle.flagged.store(false, Ordering::SeqCst);
+            handle.flag.lower().await;
             loop {
                 self.read_mail(handle);
                 self.resume_waiting();
@@ -311,8 +323,9 @@ impl Shard {
 
     /// A reader wants what a pattern matches.
     pub(super) fn subscribe(&self, id: usize, pattern: Pattern<'_>) {
-        self.trie.borrow_mut().insert(pattern, id);
-        count(&self.shared.counters.subscriptions, 1);
+        if self.trie.borrow_mut().insert(pattern, id) {
+            count(&self.shared.counters.subscriptions, 1);
+        }
     }
 
     /// A reader no longer does.
@@ -454,9 +467,8 @@ impl Shard {
         let mut readers = self.readers.borrow_mut();
         let trie = self.trie.borrow();
         for (index, record) in (0u32..).zip(&window.records) {
-            let Ok(topic) = Topic::parse(&record.event.topic) else { continue };
             let seq = record.event.seq;
-            trie.find(topic, &mut |id| {
+            trie.find(record.event.topic.topic(), &mut |id| {
                 let Some(reader) = readers.get_mut(id) else { return };
                 if !reader.live || seq <= reader.floor || reader.seen == seq {
                     return;

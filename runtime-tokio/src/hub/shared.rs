@@ -1,15 +1,17 @@
 //! One log, and what its shards, publishers and readers have in common. Nothing of it is another log's, so that a log
 //! that is flooded makes its own publishers wait and loses its own past only.
 
+use super::handover::Gate;
+use super::publishers::Publishers;
 use super::shard::ShardHandle;
 use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
+use crate::clock::Clock;
 use longwire_core::log::{Key, Topic};
 use longwire_core::ws;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// What all logs of a hub have in common: how connections are treated, and who is let in.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub(super) struct Common {
     pub(super) config: Arc<HubConfig>,
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
+    /// What quotas are counted by: a connection may publish to several logs.
+    pub(super) clock: Clock,
     /// Counts connections of all logs, so that they go to the shards in turn.
     pub(super) next: Arc<AtomicU64>,
 }
@@ -27,15 +31,16 @@ pub(crate) struct Shared {
     pub(super) name: Arc<str>,
     pub(crate) config: Arc<HubConfig>,
     pub(crate) log: Log,
+    pub(super) publishers: Publishers,
     pub(crate) counters: Counters,
     pub(crate) shards: Vec<ShardHandle>,
     pub(super) websocket: Arc<ws::Config>,
     pub(super) authorize: Arc<dyn Authorize>,
+    pub(super) clock: Clock,
     next: Arc<AtomicU64>,
     closing: AtomicBool,
-    /// Somebody waits for the shards to catch up.
-    congested: AtomicBool,
-    caught_up: Notify,
+    /// Where publishers wait for the shards to catch up.
+    gate: Gate,
     numbered: AtomicU64,
 }
 
@@ -50,19 +55,20 @@ impl Shared {
     pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let Common { config, websocket, authorize, next } = common;
+        let Common { config, websocket, authorize, clock, next } = common;
         Ok(Self {
             name: name.into(),
+            publishers: Publishers::new(&config, bounds.max_topics),
             log: Log::new(bounds, u64::from_ne_bytes(epoch)),
             counters: Counters::default(),
             shards: (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect(),
             config,
             websocket,
             authorize,
+            clock,
             next,
             closing: AtomicBool::new(false),
-            congested: AtomicBool::new(false),
-            caught_up: Notify::new(),
+            gate: Gate::default(),
             numbered: AtomicU64::new(0),
         })
     }
@@ -82,37 +88,23 @@ impl Shared {
 
     /// Whether publishers have to wait. Then [`relieved`](Self::relieved) wakes them.
     pub(super) fn is_congested(&self) -> bool {
-        if !self.is_behind() {
-            return false;
-        }
-        // Said before the second look: a shard that catches up in between sees that somebody waits, or is seen.
-        self.congested.store(true, Ordering::SeqCst);
-        self.is_behind()
+        self.gate.is_shut(|| self.is_behind())
     }
 
     /// Whether a shard is more than half the tail behind.
-    fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         let position = self.shards.iter().map(ShardHandle::position).min();
         position.is_some_and(|position| position < self.log.half())
     }
 
+    /// Waits until publishers may go on. Cancel-safe.
     pub(super) async fn admitted(&self) {
-        loop {
-            let notified = self.caught_up.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if !self.is_congested() {
-                return;
-            }
-            notified.await;
-        }
+        self.gate.pass(|| self.is_behind()).await;
     }
 
     /// A shard finished a round: whoever waited may look again.
     pub(super) fn relieved(&self) {
-        if self.congested.load(Ordering::SeqCst) && !self.is_congested() {
-            self.congested.store(false, Ordering::SeqCst);
-            self.caught_up.notify_waiters();
+        if self.gate.open(|| self.is_behind()) {
             // Connections that were not read meanwhile are woken by their own shards.
             self.shards.iter().for_each(ShardHandle::flag);
         }
@@ -157,6 +149,7 @@ mod tests {
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize: Arc::new(Open),
+            clock: Clock::start(),
             next: Arc::clone(next),
         };
         Shared::new(name, bounds, common).unwrap()
@@ -176,7 +169,7 @@ mod tests {
         assert!(quiet.admitted().now_or_never().is_some());
         // What relieves one log is no relief for another, and wakes nobody there.
         quiet.relieved();
-        assert!(flooded.admitted().now_or_never().is_none() && !quiet.congested.load(Ordering::SeqCst));
+        assert!(flooded.admitted().now_or_never().is_none() && quiet.admitted().now_or_never().is_some());
         assert_ne!(flooded.log.epoch(), quiet.log.epoch());
     }
 }

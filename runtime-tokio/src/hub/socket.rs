@@ -1,9 +1,11 @@
 //! What a shard writes to: its own TCP sockets at once, anything else by way of the connection's task.
 
+use super::pulse::TcpState;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -36,8 +38,9 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Takes the socket over; `unsent` bounds what the kernel holds for a slow peer.
-    pub(super) fn new(socket: Socket, unsent: u32) -> io::Result<Self> {
+    /// Takes the socket over; `unsent` bounds what the kernel holds for a slow peer, and `patience` how long it holds on
+    /// to what the peer does not acknowledge, also when this end has closed the socket.
+    pub(super) fn new(socket: Socket, unsent: u32, patience: Duration) -> io::Result<Self> {
         match socket {
             Socket::Tcp(tcp) => {
                 tcp.set_nonblocking(true)?;
@@ -46,12 +49,26 @@ impl Stream {
                 let socket = socket2::SockRef::from(&tcp);
                 // Not every platform has it, and nothing but memory depends on it.
                 #[cfg(any(target_os = "linux", target_os = "android"))]
-                socket.set_tcp_notsent_lowat(unsent)?;
-                let _ = (socket, unsent);
+                {
+                    socket.set_tcp_notsent_lowat(unsent)?;
+                    // It counts milliseconds, in an int.
+                    socket
+                        .set_tcp_user_timeout(Some(patience.min(Duration::from_millis(i32::MAX as u64))))?;
+                }
+                let _ = (socket, unsent, patience);
                 Ok(Self::Direct(tcp))
             }
             Socket::Stream(stream) => Ok(Self::Woken(stream)),
         }
+    }
+
+    /// What the system knows of the peer, if it can be asked.
+    pub(super) fn tcp_state(&self) -> Option<TcpState> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Self::Direct(tcp) = self {
+            return super::tcp_info::tcp_state(std::os::fd::AsFd::as_fd(tcp));
+        }
+        None
     }
 
     /// Whether the shard may write without a task.

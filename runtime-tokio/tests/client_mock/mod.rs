@@ -29,6 +29,8 @@ pub(crate) struct Faults {
     pub(crate) mute: Option<u64>,
     /// Promises a heartbeat of this many milliseconds (which it does not keep).
     pub(crate) heartbeat: Option<u64>,
+    /// The `window` of the hello.
+    pub(crate) window: Option<u64>,
     /// Closes a WebSocket with this code at once.
     pub(crate) close: Option<u16>,
     /// Positions up to here are forgotten.
@@ -176,8 +178,9 @@ impl Gateway {
     fn hello(&self) -> String {
         let faults = self.faults();
         let heartbeat = faults.mute.or(faults.heartbeat).unwrap_or(15_000);
+        let window = faults.window.map(|window| format!(r#","window":{window}"#)).unwrap_or_default();
         format!(
-            r#"{{"type":"hello","session":"s","heartbeat":{heartbeat},"lease":null,"limits":{{"max_message":1048576,"max_topics":8,"max_inflight":4}}}}"#
+            r#"{{"type":"hello","session":"s","heartbeat":{heartbeat},"lease":null,"limits":{{"max_message":1048576,"max_topics":8,"max_inflight":4}}{window}}}"#
         )
     }
 

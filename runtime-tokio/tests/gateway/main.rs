@@ -10,9 +10,12 @@
 mod access;
 mod admission;
 mod drain;
+mod logs;
+mod once;
 mod polls;
 mod program;
 mod publishing;
+mod quotas;
 mod refusals;
 mod streams;
 mod support;

@@ -213,7 +213,10 @@ async fn what_the_log_no_longer_holds_is_told() {
     let since = served.cursor(2);
     let answer = served.get(&format!("/v1/stream?topic=a&since={since}"), "").await;
     let json = answer.json();
-    assert_eq!(json["gap"], json!({"from": since, "to": served.cursor(6), "reason": "evicted"}));
+    assert_eq!(
+        json["gap"],
+        json!({"from": since, "to": served.cursor(6), "reason": "evicted", "skipped": 4})
+    );
     let values: Vec<_> = answer.events().into_iter().map(|(_, _, data)| data).collect();
     assert_eq!(values, [json!(7), json!(8), json!(9), json!(10)]);
     assert_eq!((answer.next(), json.get("more")), (served.cursor(10), None));

@@ -68,6 +68,9 @@ async fn what_cannot_be_done_is_said_in_one_line_with_exit_code_2() {
         (vec!["demo", "--listen", "0.0.0.0:0"], "--insecure"),
         (vec!["serve", "--listen", "127.0.0.1:0", "--token-file", "/nowhere"], "token file /nowhere"),
         (vec!["serve", "--listen", "127.0.0.1:0", "--token-file", bad], "subject"),
+        (vec!["serve", "--listen", "127.0.0.1:0", "--log", "a/b"], "--log a/b: the name of a log is"),
+        (vec!["serve", "--log", "a,tail-events=0"], "--log a: invalid value '0' for '--tail-events <N>'"),
+        (vec!["serve", "--log", "a,x=1", "--print-config"], "--log a: x is no limit of a log"),
     ] {
         let output = run(&arguments).await;
         let error = String::from_utf8(output.stderr).unwrap();
@@ -97,6 +100,85 @@ async fn it_listens_to_others_when_it_is_told_who_they_are() {
     assert!(run(&["pub", "a", "1", "--url", &url, "--token", "s3cret"]).await.status.success());
     assert_eq!(stop(&mut child, "TERM").await, Some(0));
     std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test]
+async fn it_serves_the_logs_that_it_is_told_of() {
+    let log = "telemetry,tail-events=1,history-events=2";
+    let (mut child, url) = start(&["serve", "--listen", "127.0.0.1:0", "--log", log, "--log", "b"]).await;
+    let telemetry = format!("{url}/v1/logs/telemetry");
+    for data in ["1", "2", "3"] {
+        assert!(run(&["pub", "t", data, "--url", &telemetry]).await.status.success());
+    }
+    assert!(run(&["pub", "t", "4", "--url", &url]).await.status.success());
+    let events = |output: Output| -> Vec<serde_json::Value> {
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    for transport in ["ws", "sse", "longpoll", "poll"] {
+        let sub = async |url: &str, since: &str, count: &str| {
+            let from = ["--since", since, "--count", count, "--transport", transport, "--url", url];
+            events(run(&[&["sub", "t", "--json"][..], &from].concat()).await)
+        };
+        let default = sub(&url, "latest", "1").await;
+        assert_eq!(default[0]["data"], 4, "{transport}");
+        // The cursor of one log is nothing to another; of its own past this one holds two events.
+        let foreign = default[0]["past"].as_str().or(default[0]["at"].as_str()).unwrap();
+        let reset = sub(&telemetry, foreign, "1").await;
+        assert_eq!(reset[0]["gap"]["reason"], "reset", "{transport} {reset:?}");
+        let own = reset[0]["gap"]["to"].as_str().unwrap();
+        let first = own.replace("-3", "-0");
+        let resumed = sub(&telemetry, &first, "2").await;
+        assert_eq!(resumed[0]["gap"]["to"], own.replace("-3", "-1"), "{transport} {resumed:?}");
+        assert_eq!((&resumed[1]["data"], &resumed[2]["data"]), (&2.into(), &3.into()));
+    }
+    let nowhere = format!("{url}/v1/logs/nowhere");
+    let refused = run(&["pub", "t", "1", "--url", &nowhere]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("there is no log nowhere"));
+    assert_eq!(stop(&mut child, "TERM").await, Some(0));
+}
+
+#[tokio::test]
+async fn the_configuration_is_printed_as_options_that_would_make_it() {
+    let print = async |arguments: &[&str]| {
+        let output = run(&[&["serve", "--print-config"], arguments].concat()).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let given = [
+        "--shards",
+        "9",
+        "--topics-full",
+        "forget",
+        "--tail-events",
+        "7",
+        "--history-age",
+        "90s",
+        "--log",
+        "b,tail-bytes=1MiB",
+        "--log",
+        "a,max-keys=3",
+    ];
+    let printed = print(&given).await;
+    for line in [
+        "--max-connections 10000",
+        "--shards 9",
+        "--topics-full forget",
+        "--tail-events 7",
+        "--history-age 90s",
+        "--reconnect-window 5s",
+    ] {
+        assert!(printed.contains(&format!("{line}\n")), "{line} is not in {printed}");
+    }
+    // Twice the tail, for what is encoded; the histories; the latest events.
+    for (log, bytes) in [("default", "160MiB"), ("a", "160MiB"), ("b", "130MiB")] {
+        assert!(printed.contains(&format!("# events of log {log}: at most {bytes}\n")), "{printed}");
+    }
+    assert!(printed.ends_with("# events of all logs: at most 450MiB\n"), "{printed}");
+    let options = printed.lines().filter(|line| !line.starts_with('#'));
+    let again: Vec<&str> = options.flat_map(|line| line.split(' ')).collect();
+    assert_eq!(print(&again).await, printed);
 }
 
 #[tokio::test]

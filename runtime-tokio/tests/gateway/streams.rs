@@ -1,6 +1,6 @@
 //! Sections 6 and 7: WebSocket and SSE, at the front door and behind other requests.
 
-use crate::support::{Client, Served, within};
+use crate::support::{Client, Served, assert_retry, within};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -230,9 +230,10 @@ async fn an_event_stream_has_the_form_of_section_7() {
     for behind in [false, true] {
         let head = served.gateway.hub().log().head();
         let mut client = events(&served, "/v1/stream?topic=a&since=latest", "", behind).await;
-        assert!(client.until("event: hello\ndata: ").await.ends_with("retry: 2000\n\nevent: hello\ndata: "));
+        let first = client.until("event: hello\ndata: ").await;
+        assert_retry(&first[first.find("retry: ").unwrap()..], "\n\nevent: hello\ndata: ");
         let hello: Value = serde_json::from_str(&client.until("\n").await).unwrap();
-        assert_eq!(hello["heartbeat"], 15000);
+        assert_eq!((&hello["heartbeat"], &hello["window"]), (&json!(15000), &json!(5000)));
         let state = client.until("event: caught_up\n").await;
         assert!(!state.contains(&format!("id: {past}\ndata: {{\"type\":\"event\"")), "{state}");
         assert!(state.contains("\"past\":"), "{state}");
@@ -290,7 +291,7 @@ async fn a_client_of_sse_that_goes_away_is_gone() {
 }
 
 /// The routes in a service of somebody else's: a server of its own, with sockets that the gateway does not know.
-async fn mounted(served: &Served) -> Served {
+pub(crate) async fn mounted(served: &Served) -> Served {
     let routes = axum::Router::new().route("/own", axum::routing::get(|| async { "own" }));
     let routes = routes.merge(served.gateway.api());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

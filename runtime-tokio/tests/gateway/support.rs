@@ -18,6 +18,13 @@ pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("the test hangs")
 }
 
+/// A time to wait, as an `EventSource` is told it (drawn from one to two windows), and what follows.
+pub(crate) fn assert_retry(text: &str, rest: &str) {
+    let (retry, after) = text.strip_prefix("retry: ").and_then(|text| text.split_once('\n')).expect(text);
+    assert!((5000..=10_000).contains(&retry.parse::<u64>().unwrap()), "{text}");
+    assert!(after.starts_with(&rest[1..]), "{text}");
+}
+
 /// A gateway that serves.
 pub(crate) struct Served {
     pub(crate) gateway: Gateway,

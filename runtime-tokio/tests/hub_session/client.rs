@@ -156,6 +156,7 @@ pub(crate) fn adoption(socket: Socket, form: Form) -> Adoption {
         deflate: None,
         subscription: None,
         grant: Grant::open(),
+        publisher: None,
         permit: Box::new(()),
     }
 }

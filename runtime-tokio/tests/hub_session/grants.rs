@@ -181,6 +181,25 @@ fn a_grant_ends_in_the_middle_of_a_flood() {
 }
 
 #[test]
+fn a_client_that_is_not_read_while_its_credential_is_looked_at_lives_on() {
+    let desk = Arc::new(Desk { decisions: Semaphore::new(0) });
+    let beat = Duration::from_millis(100);
+    let config = HubConfig { shards: 1, heartbeat: beat, heartbeat_timeout: beat, ..HubConfig::default() };
+    let hub = Hub::start(config, Arc::clone(&desk) as Arc<dyn Authorize>).unwrap();
+    let mut client = Client::with(&hub, Form::Json, |a| a.grant = grant("a", "a", None));
+    client.auth("b b");
+    // It answers the Pings that it gets, and what it sent lies unread for longer than it may be silent.
+    client.publish(1, "b");
+    assert!(client.take(6).iter().all(|seen| matches!(seen, Seen::Tick(_))));
+    desk.decisions.add_permits(1);
+    let rest: Vec<_> = client.take(8).into_iter().filter(|seen| !matches!(seen, Seen::Tick(_))).collect();
+    assert_eq!(rest, [Seen::Hello { lease: false }, Seen::Ack(1)]);
+    // Read again, it has to answer again.
+    client.lives = false;
+    assert_eq!(client.end().1, End::Closed(1001));
+}
+
+#[test]
 fn a_credential_check_that_panics_ends_its_connection_and_nothing_else() {
     let (desk, hub) = desk();
     desk.decisions.add_permits(1);

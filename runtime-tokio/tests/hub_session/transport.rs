@@ -145,6 +145,79 @@ fn a_client_that_takes_nothing_is_given_up() {
     assert_eq!(hub.counters().timeouts.load(Relaxed), 1);
 }
 
+/// Keeps the shard of the connection that it goes with, once that has ended.
+struct Holds(std::sync::mpsc::Receiver<()>);
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        let _ = self.0.recv();
+    }
+}
+
+#[test]
+fn a_publisher_that_is_not_read_while_a_shard_is_behind_lives_on() {
+    let hub = hub(|c| {
+        (c.shards, c.log) = (2, tail(64));
+        (c.heartbeat, c.heartbeat_timeout) = (Duration::from_millis(100), Duration::from_millis(100));
+    });
+    let mut client = Client::open(&hub, Form::Json);
+    // The next one goes to the other shard.
+    let (release, held) = std::sync::mpsc::channel();
+    drop(Client::with(&hub, Form::Json, |a| a.permit = Box::new(Holds(held))));
+    wait_until(|| hub.counters().websockets.load(Relaxed) == 1);
+    // More than that shard may be behind: what is too much waits in the socket.
+    for n in 1..=64 {
+        client.publish(n, "a");
+    }
+    let mut seen = client.take(6);
+    assert!(hub.log().head() < 64, "nobody is held up");
+    release.send(()).unwrap();
+    while seen.last() != Some(&Seen::Ack(64)) {
+        seen.push(client.must());
+    }
+    assert!(seen.iter().all(|seen| matches!(seen, Seen::Ack(_) | Seen::Tick(_))), "{seen:?}");
+    assert_eq!(hub.counters().timeouts.load(Relaxed), 0);
+}
+
+#[test]
+fn a_reader_that_takes_a_large_event_slowly_lives_as_long_as_it_takes_some() {
+    let hub = hub(|c| {
+        (c.heartbeat, c.heartbeat_timeout) = (Duration::from_millis(100), Duration::from_millis(100));
+    });
+    let (near, far) = tokio::io::duplex(4096);
+    hub.adopt(adoption(Socket::Stream(Box::new(near)), Form::Json));
+    let mut client = Client::over(Blocking::new(far), &hub, Form::Json);
+    client.subscribed(&["a"]);
+    publish(&hub, "a", &format!("\"{}\"", "x".repeat(100_000)));
+    // Far longer than it may be silent, and at no moment as long without taking something.
+    let mut got = 0;
+    while got < 100_000 {
+        std::thread::sleep(Duration::from_millis(20));
+        let n = client.stream.read(&mut [0; 2000]).unwrap();
+        assert_ne!(n, 0, "it was given up after {got} bytes");
+        got += n;
+    }
+    assert_eq!((hub.counters().websockets.load(Relaxed), hub.counters().timeouts.load(Relaxed)), (1, 0));
+}
+
+#[test]
+fn round_trips_are_counted_once_for_each_ping() {
+    let hub = hub(|c| c.heartbeat = Duration::from_millis(100));
+    let mut client = Client::open(&hub, Form::Json);
+    client.subscribed(&["a"]);
+    // Nobody asked for these.
+    (0..100).for_each(|_| client.write(&frame(OpCode::Pong, b"?")));
+    while client.pings < 3 {
+        client.must();
+    }
+    wait_until(|| hub.counters().websocket_rtt.buckets().iter().sum::<u64>() >= 3);
+    (0..100).for_each(|_| client.write(&frame(OpCode::Pong, b"?")));
+    client.publish(1, "a");
+    while client.must() != Seen::Ack(1) {}
+    let counted = hub.counters().websocket_rtt.buckets().iter().sum::<u64>();
+    assert!((3..=client.pings as u64).contains(&counted), "{counted} of {}", client.pings);
+}
+
 #[test]
 fn rules_of_the_websocket_are_kept() {
     let hub = hub(|_| {});

@@ -28,6 +28,7 @@ What a gateway does while it delivers to many readers.
   --seconds N     how long to measure (default 5)
   --shards N      threads of the gateway that own connections (default 1)
   --sse           the readers use Server-Sent Events
+  --apart         the prober is on a log of its own
 ";
 
 struct Options {
@@ -38,11 +39,20 @@ struct Options {
     seconds: u64,
     shards: usize,
     sse: bool,
+    apart: bool,
 }
 
 fn options() -> Options {
-    let mut options =
-        Options { readers: 1000, silent: 0, payload: 100, burst: 1, seconds: 5, shards: 1, sse: false };
+    let mut options = Options {
+        readers: 1000,
+        silent: 0,
+        payload: 100,
+        burst: 1,
+        seconds: 5,
+        shards: 1,
+        sse: false,
+        apart: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -57,6 +67,7 @@ fn options() -> Options {
             "--seconds" => options.seconds = number() as u64,
             "--shards" => options.shards = number(),
             "--sse" => options.sse = true,
+            "--apart" => options.apart = true,
             "--bench" => {} // cargo says so
             "--help" => {
                 print!("{HELP}");
@@ -103,7 +114,8 @@ fn main() {
     // Nobody here answers a Ping but the prober, and the gateway's memory is asked for while all are open.
     let more =
         ["--shards", &shards, "--heartbeat", "1h", "--max-handshakes", "20000", "--max-connections", "20000"];
-    let gateway = Gateway::start_with(&more);
+    let log: &[&str] = if options.apart { &["--log", "apart"] } else { &[] };
+    let gateway = Gateway::start_with(&[&more, log].concat());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, measure(&options, &gateway));
 }
@@ -125,7 +137,7 @@ async fn measure(options: &Options, gateway: &Gateway) {
     for _ in 0..options.silent {
         silent.push(Reader::open(gateway.address, options.sse).await.expect("a silent reader connects"));
     }
-    let mut publisher = session(gateway).await;
+    let mut publisher = session(gateway, "/v1").await;
     let data = "x".repeat(options.payload);
     let mut published = 0;
     // Once for the readers to be there, and for what is allocated once.
@@ -133,7 +145,8 @@ async fn measure(options: &Options, gateway: &Gateway) {
     let idle = gateway.program.resident();
 
     let over = Rc::new(Cell::new(false));
-    let prober = tokio::task::spawn_local(probe(session(gateway).await, Rc::clone(&over)));
+    let probed = session(gateway, if options.apart { "/v1/logs/apart" } else { "/v1" }).await;
+    let prober = tokio::task::spawn_local(probe(probed, Rc::clone(&over)));
     let (cpu, begun, first) = (cpu(gateway), Instant::now(), progress.got.get());
     while begun.elapsed() < Duration::from_secs(options.seconds) {
         round(&mut publisher, &data, options.burst, &mut published, &progress, options.readers).await;
@@ -147,7 +160,8 @@ async fn measure(options: &Options, gateway: &Gateway) {
     let Options { readers, silent, payload, burst, shards, sse, .. } = options;
     let transport = if *sse { "SSE" } else { "WebSocket" };
     println!(
-        "{readers} readers ({transport}), {silent} that never read, {payload} B, bursts of {burst}, {shards} shards"
+        "{readers} readers ({transport}), {silent} that never read, {payload} B, bursts of {burst}, {shards} shards{}",
+        if options.apart { ", the prober on a log of its own" } else { "" }
     );
     println!(
         "  {:>9.0} deliveries/s, {:.2} us of the gateway's CPU each",
@@ -184,8 +198,8 @@ async fn round(
     progress.until(*published * readers as u64).await;
 }
 
-async fn session(gateway: &Gateway) -> WebSocket<longwire::net::NetStream> {
-    let url = format!("ws://{}/v1/stream", gateway.address);
+async fn session(gateway: &Gateway, log: &str) -> WebSocket<longwire::net::NetStream> {
+    let url = format!("ws://{}{log}/stream", gateway.address);
     let options = ConnectOptions::default().subprotocol("longwire.v1.json");
     let mut socket = longwire::websocket::connect(&url, &options).await.expect("the gateway accepts");
     let hello = socket.recv_message().await;

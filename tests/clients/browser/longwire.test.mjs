@@ -127,6 +127,23 @@ test("a cursor from before is where it begins", async () => {
   assert.equal(sockets[0].url.searchParams.get("since"), AT(3));
 });
 
+test("section 1: a URL names a log, or else the gateway of the default log", async () => {
+  for (const [url, base] of [
+    [GATEWAY, "/v1"],
+    ["http://gateway.test/below/", "/below/v1"],
+    ["http://gateway.test/v1/logs/telemetry", "/v1/logs/telemetry"],
+    ["http://gateway.test/below/v1/logs/a.b/?x=y#z", "/below/v1/logs/a.b"],
+    ["http://gateway.test//v1/logs/a", "//v1/logs/a"],
+  ]) {
+    await subscribe({ transport: "ws", url });
+    assert.equal(sockets.at(-1).url.href, `ws://gateway.test${base}/stream?topic=fleet%2F**&since=latest`);
+    const done = publish("fleet/a b", 1, { url });
+    assert.equal(requests.at(-1).url.href, `http://gateway.test${base}/topics/fleet/a%20b`);
+    requests.at(-1).answer(200, { at: AT(1) });
+    await done;
+  }
+});
+
 test("the cursor is set after the event was handed over", async () => {
   const { subscriber } = await subscribe({ transport: "ws" });
   let during;
@@ -488,10 +505,10 @@ test("section 5.2: a publication is sent again until it is acknowledged, under t
   assert.deepEqual(fates, { 1: "taken" });
   sockets[0].end(1006);
   await pass(500);
-  // 2 was taken, only its acknowledgement was lost; 3 was not.
-  sockets[1].say(welcome({ publisher_n: 2 }));
+  // 2 was taken and its acknowledgement lost, or refused and the refusal lost: only the gateway knows.
+  sockets[1].say(welcome({ publisher_n: 3 }));
   await settle();
-  assert.deepEqual(numbers(sockets[1]), [3]);
+  assert.deepEqual(numbers(sockets[1]), [2, 3]);
   sockets[1].say({ type: "ack", n: 3, level: "ring" });
   await settle();
   assert.deepEqual([fates, own.waiting], [{ 1: "taken", 2: "taken", 3: "taken" }, 0]);
@@ -619,9 +636,10 @@ test("section 5.1: the policy is asked for, and pressure is told, in line or by 
   assert.deepEqual(told, [[5, 8, 0], [6, 8, 1]]);
 });
 
-test("section 5: after a loss without a word clients spread over the window of hello", async () => {
+test("section 11.1: after a loss without a word clients spread over the window of hello", async () => {
   const { subscriber } = await subscribe({ transport: "ws" });
   sockets[0].say({ ...hello, window: 8_000 });
+  await pass(8_000);
   sockets[0].end(1006);
   await settle();
   assert.equal(subscriber.state.delay, 4_000);
@@ -630,7 +648,13 @@ test("section 5: after a loss without a word clients spread over the window of h
   await settle();
   requests[0].fail();
   await settle();
-  assert.equal(subscriber.state.delay, 500, "an attempt that never opened is none of the server's windows");
+  assert.equal(subscriber.state.delay, 8_500, "the window, and half of our own second");
+  await pass(8_500);
+  sockets[2].say({ ...hello, window: 8_000 });
+  await pass(3_000);
+  sockets[2].end(1006);
+  await settle();
+  assert.equal(subscriber.state.delay, 6_000, "five seconds of the window are left, and half of our own two");
 });
 
 test("section 8.4: over SSE a grant is renewed beside the stream", async () => {

@@ -92,6 +92,7 @@ class Stream:
         self.form = form
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.attempt = 0
+        self.window = 0  # ms, as the server said it last
 
     def target(self, **parameters: object) -> str:
         # Section 8.1; a space is %20, since the page does not say that `+` is one.
@@ -181,9 +182,13 @@ class Stream:
     def follow(self, transport: str) -> Iterator[Envelope]:
         """All envelopes, over as many connections as it takes (section 11, step 5)."""
         while True:
-            began, hint = time.monotonic(), {}
+            opened, hint = None, {}
             try:
-                yield from self.connect(transport)
+                for envelope in self.connect(transport):
+                    opened = opened or time.monotonic()
+                    if envelope["type"] == "hello":
+                        self.window = envelope.get("window", self.window)
+                    yield envelope
             except Refused as refused:
                 if refused.permanent:
                     raise
@@ -191,13 +196,19 @@ class Stream:
             except (OSError, TimeoutError, httpx.TransportError) as error:
                 hint = {}
                 print(json.dumps({"type": "lost", "message": str(error)}), file=sys.stderr)
-            self.attempt = 0 if time.monotonic() - began > 30 else self.attempt + 1
-            time.sleep(self.delay(hint))
+            lived = 0 if opened is None else time.monotonic() - opened
+            self.attempt = 0 if lived > 30 else self.attempt + 1
+            time.sleep(self.delay(hint, lived))
 
-    def delay(self, hint: Envelope) -> float:
-        if "retry_after" in hint:
-            return (hint["retry_after"] + random.uniform(0, hint.get("window", 0))) / 1000
-        return random.uniform(0, min(30.0, 0.5 * 2**self.attempt))
+    def delay(self, hint: Envelope, lived: float) -> float:
+        """Section 11.1, in seconds."""
+        own = min(30.0, 0.5 * 2**self.attempt)
+        after = hint.get("retry_after", 0) / 1000
+        self.window = hint.get("window") or self.window
+        left = 0 if hint.get("window") else self.window / 1000 - lived
+        if left > 0:
+            return max(after, left) + random.uniform(0, own)
+        return after + random.uniform(0, max(self.window / 1000, own))
 
 
 def refusal(status: int, body: bytes | None) -> Refused:

@@ -230,7 +230,7 @@ impl Publisher {
                         self.shared.work.notify_one();
                         return Ok(Receipt { n, outcome });
                     }
-                    Err(Full(back)) => entry = back,
+                    Err(Full(back)) => entry = *back,
                 }
             }
             settled.await;
