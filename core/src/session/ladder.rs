@@ -65,7 +65,7 @@ impl Rungs {
     }
 }
 
-/// How a [`Ladder`] goes down and up.
+/// How a [connector](super::connector::Connector) goes down the ladder and up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct LadderConfig {
@@ -109,7 +109,7 @@ impl Default for LadderConfig {
     }
 }
 
-/// What a [`Ladder`] has learned about the way to a server: worth keeping, for the next start.
+/// What a [connector](super::connector::Connector) has learned about the way to a server: worth keeping, for the next start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Memory {
@@ -247,7 +247,7 @@ pub(super) enum Next {
 /// A rung is left when something in between refuses or breaks it, or says nothing; not when the server itself refuses, or is not there.
 /// Whether a connection that is cut without a word was the rung's fault shows only when it happens again and again.
 #[derive(Clone, Debug)]
-pub struct Ladder {
+pub(super) struct Ladder {
     config: LadderConfig,
     rung: Rung,
     /// Those that have worked.
@@ -268,7 +268,7 @@ pub struct Ladder {
 
 impl Ladder {
     /// At its top, or where `memory` says that it worked.
-    pub fn new(config: LadderConfig, memory: Option<Memory>) -> Self {
+    pub(super) fn new(config: LadderConfig, memory: Option<Memory>) -> Self {
         let top = config.rungs.first().unwrap_or(Rung::WebSocket);
         let known = memory.filter(|memory| config.rungs.has(memory.rung));
         Self {
@@ -286,12 +286,12 @@ impl Ladder {
     }
 
     /// The rung to use.
-    pub const fn rung(&self) -> Rung {
+    pub(super) const fn rung(&self) -> Rung {
         self.rung
     }
 
     /// What was learned; `None` before anything has worked.
-    pub fn memory(&self) -> Option<Memory> {
+    pub(super) fn memory(&self) -> Option<Memory> {
         self.proven.has(self.rung).then(|| Memory { rung: self.rung, idle_cut: self.idle_cut() })
     }
 
@@ -301,14 +301,15 @@ impl Ladder {
 
     /// How quiet a WebSocket may be before a Ping, so that nothing in between cuts it: half of what was learned, at least 1 s.
     /// `None`: the server's heartbeat is enough.
-    pub fn ping_after(&self) -> Option<Duration> {
-        self.idle_cut().map(|idle| (idle / 2).max(Duration::from_secs(1)))
+    pub(super) fn ping_after(&self) -> Option<Duration> {
+        (self.idle > 0).then(|| Duration::from_millis((self.idle / 2).max(1000).into()))
     }
 
     /// How long a long poll should wait at the server, in whole seconds.
-    pub fn wait(&self) -> Duration {
-        let wait = self.idle_cut().map_or(self.config.wait, |idle| (idle / 2).min(self.config.wait));
-        Duration::from_secs(wait.as_secs().max(1))
+    pub(super) fn wait(&self) -> Duration {
+        let most = self.config.wait.as_secs();
+        let seconds = if self.idle > 0 { u64::from(self.idle / 2000).min(most) } else { most };
+        Duration::from_secs(seconds.max(1))
     }
 
     /// How long the server's first word may take on `rung`, when TCP and TLS took `connecting`.
