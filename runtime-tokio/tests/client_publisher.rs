@@ -1,6 +1,11 @@
 //! The publisher, and credentials, against a gateway that misbehaves on demand.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that is wrong may stop")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test that is wrong may stop"
+)]
 
 mod client_mock;
 

@@ -95,7 +95,8 @@ impl Way {
 
 /// A running proxy. Killed when dropped.
 pub struct Proxy {
-    program: Program,
+    kind: Kind,
+    program: Option<Program>,
     ports: Vec<(Way, u16)>,
     folder: PathBuf,
 }
@@ -121,17 +122,30 @@ impl Proxy {
         config = config.replace("@DIR@", folder.to_str().expect("a path of text"));
         let file = folder.join(kind.config());
         std::fs::write(&file, config).expect("the configuration is written");
-        let proxy = Self { program: Program::start(&mut kind.command(&file)), ports, folder };
-        for way in Way::ALL {
-            proxy.wait_until_it_listens(way);
-        }
+        let mut proxy = Self { kind, program: None, ports, folder };
+        proxy.start_again();
         proxy
     }
 
-    fn wait_until_it_listens(&self, way: Way) {
+    /// Kills it: what goes through it is cut, and who comes finds nobody.
+    pub fn kill(&mut self) {
+        self.program = None;
+    }
+
+    /// Starts it where it was.
+    pub fn start_again(&mut self) {
+        let file = self.folder.join(self.kind.config());
+        let program = Program::start(&mut self.kind.command(&file));
+        for way in Way::ALL {
+            self.wait_until_it_listens(way, &program);
+        }
+        self.program = Some(program);
+    }
+
+    fn wait_until_it_listens(&self, way: Way, program: &Program) {
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", self.port(way))).is_err() {
-            assert!(Instant::now() < deadline, "the proxy does not listen:\n{}", self.program.said());
+            assert!(Instant::now() < deadline, "the proxy does not listen:\n{}", program.said());
             // The interval of a look.
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -150,6 +164,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        self.kill();
         // What is left of it is small.
         let _ = std::fs::remove_dir_all(&self.folder);
     }

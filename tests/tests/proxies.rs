@@ -105,3 +105,51 @@ fn nginx_in_between_costs_no_event_whatever_it_does() {
 fn haproxy_in_between_costs_no_event_whatever_it_does() {
     every_event_once_over_three_times_of_silence(Kind::Haproxy);
 }
+
+#[test]
+fn a_proxy_that_is_killed_in_the_middle_of_it_costs_no_publication_and_repeats_none() {
+    const EACH: usize = 200;
+    let gateway = Gateway::start();
+    let mut proxy = Proxy::start(Kind::Haproxy, gateway.address);
+    let url = gateway.url();
+    let sub =
+        Program::start(longwire().args(["sub", "kill/*", "--json", "--since", "latest", "--url", &url]));
+    // By WebSocket, and by POST.
+    let ways = [Way::Pass, Way::Refuse];
+    let mut publishers = ways.map(|way| {
+        let mut command = longwire();
+        command.args(["pub", &format!("kill/{way:?}"), "-", "--url", &proxy.url(way)]);
+        let mut program = Program::start_with_stdin(&mut command, Stdio::piped());
+        let lines = program.stdin();
+        (program, lines)
+    });
+    let mut published = 0;
+    for round in 0..3 {
+        for (_, lines) in &mut publishers {
+            for n in published..published + EACH {
+                writeln!(lines, "{n}").expect("it reads");
+            }
+        }
+        published += EACH;
+        // The first of each round are through, and others are on their way.
+        sub.wait_for_lines(round * 2 * EACH + 1);
+        proxy.kill();
+        proxy.start_again();
+        sub.wait_for_lines(2 * published);
+    }
+    for (program, lines) in publishers {
+        drop(lines);
+        let ended = program.finish();
+        assert!(ended.status.success(), "{ended:?}");
+    }
+    sub.interrupt();
+    let seen: Vec<Value> =
+        sub.finish().stdout.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(seen.len(), 2 * published);
+    for way in ways {
+        let topic = format!("kill/{way:?}");
+        let of_this =
+            seen.iter().filter(|event| event["topic"] == topic.as_str()).map(|event| event["data"].as_u64());
+        assert!(of_this.eq((0..published as u64).map(Some)), "{topic}: each once, in order");
+    }
+}
