@@ -117,6 +117,19 @@ async fn where_upgrade_is_refused_each_is_posted_under_its_number() {
 }
 
 #[tokio::test]
+async fn what_is_posted_and_not_answered_is_posted_again_and_stored_once() {
+    let gateway = Gateway::start().await;
+    gateway.set(Faults { lose_answers: true, ..Faults::default() });
+    let mut config = config();
+    config.transport = Transport::Poll;
+    let publisher = publisher(&gateway, config);
+    let receipts = publish_all(&publisher, 10).await;
+    publisher.flush().await.unwrap();
+    all_taken(receipts).await;
+    assert_eq!((gateway.values(), publisher.counts().resent), (all(10), 10));
+}
+
+#[tokio::test]
 async fn what_is_above_a_quota_comes_later_and_what_is_refused_for_good_does_not() {
     let gateway = Gateway::start().await;
     gateway.set(Faults { quota: true, ..Faults::default() });

@@ -104,8 +104,6 @@ pub struct Proxy {
 impl Proxy {
     /// Starts one in front of `gateway`.
     pub fn start(kind: Kind, gateway: SocketAddr) -> Self {
-        let folder = workspace().join(format!("tests/out/proxies/{}-{}", std::process::id(), kind.config()));
-        std::fs::create_dir_all(&folder).expect("a folder in tests/out");
         // All at once, so that they differ; free again when the proxy starts.
         let free = Way::ALL.map(|way| (way, TcpListener::bind("127.0.0.1:0").expect("a free port")));
         let ports = free
@@ -113,6 +111,9 @@ impl Proxy {
             .map(|(way, free)| (*way, free.local_addr().expect("bound").port()))
             .collect::<Vec<_>>();
         drop(free);
+        let (_, first) = ports.first().expect("five of them");
+        let folder = workspace().join(format!("tests/out/proxies/{first}"));
+        std::fs::create_dir_all(&folder).expect("a folder in tests/out");
         let template = workspace().join("tests/proxies").join(kind.config());
         let mut config = std::fs::read_to_string(template).expect("the configuration");
         for (way, port) in &ports {

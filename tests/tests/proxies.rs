@@ -124,15 +124,21 @@ fn a_proxy_that_is_killed_in_the_middle_of_it_costs_no_publication_and_repeats_n
         (program, lines)
     });
     let mut published = 0;
-    for round in 0..3 {
+    for _ in 0..3 {
         for (_, lines) in &mut publishers {
             for n in published..published + EACH {
                 writeln!(lines, "{n}").expect("it reads");
             }
         }
+        // Some of this round are through, of both, and others are on their way.
+        for way in ways {
+            let begun = format!("\"topic\":\"kill/{way:?}\"");
+            let number = format!("\"data\":{published}}}");
+            sub.wait_for("first of a round", |line| {
+                (line.contains(&begun) && line.ends_with(&number)).then_some(())
+            });
+        }
         published += EACH;
-        // The first of each round are through, and others are on their way.
-        sub.wait_for_lines(round * 2 * EACH + 1);
         proxy.kill();
         proxy.start_again();
         sub.wait_for_lines(2 * published);

@@ -37,6 +37,8 @@ pub(crate) struct Faults {
     pub(crate) floor: u64,
     /// Ends a publisher's connection after it has taken so many, and before it acknowledges the last.
     pub(crate) cut_pubs: Option<usize>,
+    /// Takes what is posted, and goes without an answer; the second time it has one.
+    pub(crate) lose_answers: bool,
     /// Refuses each publication once with `over_quota`, for a millisecond.
     pub(crate) quota: bool,
     /// The only credential that is good.
@@ -335,8 +337,17 @@ impl Gateway {
         let body = String::from_utf8(bytes.split_off(head.len())).unwrap();
         let id = header_of(head, "idempotency-key: ");
         let fresh = id.is_none_or(|id| self.state.taken.lock().unwrap().insert(id));
-        let at = if fresh { self.publish("posted", None, &body) } else { cursor(self.head()) };
-        let _ = stream.write_all(response(200, "", &format!(r#"{{"at":"{at}"}}"#)).as_bytes()).await;
+        let answer = if fresh {
+            let at = self.publish("posted", None, &body);
+            response(200, "", &format!(r#"{{"at":"{at}"}}"#))
+        } else {
+            response(200, "Longwire-Repeated: true\r\n", "{}")
+        };
+        // It was taken, and the answer is lost.
+        if fresh && self.faults().lose_answers {
+            return;
+        }
+        let _ = stream.write_all(answer.as_bytes()).await;
     }
 
     async fn poll(self, mut stream: TcpStream, head: &str, target: &str, since: Since) {

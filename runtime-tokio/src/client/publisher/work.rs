@@ -410,18 +410,19 @@ impl Work {
                     Some(link) => link,
                     None => Link::open(&endpoint).await?,
                 };
-                post(&mut present, &endpoint, &topic, key.as_deref(), &data, Some(id)).await?;
+                let posted = post(&mut present, &endpoint, &topic, key.as_deref(), &data, Some(id)).await?;
                 *link = Some(present);
-                Ok(())
+                Ok(posted)
             };
             let posted = match self.drive(timeout(endpoint.open_timeout, posting)).await {
                 Ok(posted) => posted.unwrap_or(Err(Error::Silence(endpoint.open_timeout))),
                 Err(action) => return action,
             };
             match posted {
-                Ok(()) => {
+                Ok(posted) => {
                     self.report(Event::Heard);
                     lock(&self.shared.outbox).acknowledge(n);
+                    self.hold_for(posted.pressure);
                     self.shared.settled.notify_waiters();
                 }
                 Err(Error::Refused(refusal)) if is_about_this_one(&refusal) => {
