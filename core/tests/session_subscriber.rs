@@ -14,7 +14,7 @@ use longwire_core::session::backoff::Failure;
 use longwire_core::session::connector::{Action, ConnectorConfig, Event};
 use longwire_core::session::ladder::{Ending, Rung};
 use longwire_core::session::subscriber::{Mark, Subscriber};
-use longwire_core::session::{GapReason, Position};
+use longwire_core::session::{Gap, GapReason, Position};
 use longwire_core::time::Instant;
 use proptest::prelude::*;
 
@@ -296,15 +296,19 @@ proptest! {
             let mark = match kind {
                 0 => Mark::Event(Position::Past(at)),
                 1 => Mark::At(at),
-                2 => Mark::Gap(GapReason::Slow),
-                3 if seq < 5 => Mark::Gap(GapReason::Reset),
+                2 => Mark::Gap(gap(seq, GapReason::Slow)),
+                3 if seq < 5 => Mark::Gap(gap(seq, GapReason::Reset)),
                 _ => Mark::Event(Position::At(at)),
             };
             let fresh = machine.is_new(mark);
             machine.passed(mark);
             match mark {
-                Mark::Event(Position::Past(_)) | Mark::Gap(GapReason::Slow) => prop_assert!(fresh),
-                Mark::Gap(_) => last = None,
+                Mark::Event(Position::Past(_)) => prop_assert!(fresh),
+                Mark::Gap(Gap { reason: GapReason::Slow, .. }) => {}
+                Mark::Gap(_) => {
+                    prop_assert!(fresh);
+                    last = None;
+                }
                 Mark::Event(_) | Mark::At(_) => {
                     prop_assert_eq!(fresh, last.is_none_or(|last| seq > last));
                     last = last.max(Some(seq));
@@ -313,6 +317,25 @@ proptest! {
             prop_assert_eq!(machine.cursor().map(|cursor| cursor.seq), last);
         }
     }
+}
+
+fn gap(to: u64, reason: GapReason) -> Gap {
+    let at = |seq| Cursor { epoch: EPOCH, seq };
+    Gap { from: at(0), to: at(to), reason, skipped: None }
+}
+
+#[test]
+fn a_gap_that_another_connection_tells_again_is_told_once() {
+    let mut machine = Subscriber::new(ConnectorConfig::new(), Since::Now, None);
+    let slow = |to| Mark::Gap(gap(to, GapReason::Slow));
+    assert!(machine.is_new(slow(5)));
+    machine.passed(slow(5));
+    assert!(!machine.is_new(slow(5)) && machine.is_new(slow(6)));
+    machine.passed(Mark::At(Cursor { epoch: EPOCH, seq: 5 }));
+    assert!(machine.is_new(slow(5)));
+    let reset = Mark::Gap(gap(5, GapReason::Reset));
+    machine.passed(reset);
+    assert!(machine.is_new(reset));
 }
 
 #[test]

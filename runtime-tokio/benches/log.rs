@@ -170,13 +170,16 @@ fn million(rng: &mut StdRng) -> Log {
     log
 }
 
+/// The patterns of one subscription, by a random number.
+type Patterns<'a> = &'a dyn Fn(u64) -> Vec<String>;
+
 /// Each resume reads ten events from a random place, to where the tenth that matches is.
 fn resumes(log: &Log, rng: &mut StdRng) {
     println!("## {RESUMES} resumes of 10 events each, from a log of {EVENTS}\n");
     println!("| pattern | topics that match | cursor | events | all, ms | one, us | slowest, us |");
     println!("|---|---|---|---|---|---|---|");
     let tail = EVENTS - 16_384;
-    let kinds: [(&str, u64, &dyn Fn(u64) -> Vec<String>); 5] = [
+    let kinds: [(&str, u64, Patterns<'_>); 5] = [
         ("`fleet/7/3`", 1, &|n| vec![name(n % TOPICS)]),
         ("ten topics by name", 10, &|n| (0..10).map(|i| name((n + i * 977) % TOPICS)).collect()),
         ("`fleet/7/*`", 10, &|n| vec![format!("fleet/{}/*", n % 1000)]),

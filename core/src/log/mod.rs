@@ -19,6 +19,7 @@
 
 mod account;
 mod cursor;
+mod lag;
 mod name;
 mod owned;
 mod policy;
@@ -27,6 +28,7 @@ mod topic;
 
 pub use account::{Account, Skip};
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
+pub use lag::{Bounds, Distance, Lag, Next, Pressure, Skipped};
 pub use name::{LogName, MAX_LOG_NAME};
 pub use owned::{PatternName, TopicName};
 pub use policy::{Policy, UnknownPolicy};

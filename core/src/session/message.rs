@@ -1,6 +1,7 @@
 //! The messages of `longwire.v1` (`PROTOCOL.md` section 5), borrowed from where they lie.
 
 use super::{Bytes, Code, Kind, Text, Topics};
+pub use crate::log::Pressure;
 use crate::log::{Cursor, Policy, Since};
 use core::time::Duration;
 
@@ -179,18 +180,6 @@ pub struct Gap {
     pub reason: GapReason,
     /// How many events that matched are missing, where that is known.
     pub skipped: Option<u64>,
-}
-
-/// How far behind a reader is, told in line with its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Pressure {
-    /// Events of the log, matching or not, between what this reader gets next and the head.
-    pub lag: u64,
-    /// The lag at which its policy acts.
-    pub limit: u64,
-    /// Matching events that this connection has skipped so far, as far as they were counted.
-    pub skipped: u64,
 }
 
 macro_rules! words {

@@ -2,7 +2,7 @@
 
 use super::connector::{Action, Connector, ConnectorConfig, Event};
 use super::ladder::{LadderConfig, Memory};
-use super::{GapReason, Position};
+use super::{Gap, GapReason, Position};
 use crate::log::{Cursor, Since};
 use crate::rand_core::Rng;
 use crate::time::Instant;
@@ -16,7 +16,7 @@ pub enum Mark {
     /// `caught_up`, `tick`, and the `next` of a poll.
     At(Cursor),
     /// A gap.
-    Gap(GapReason),
+    Gap(Gap),
 }
 
 /// A [`Connector`] with a cursor.
@@ -45,12 +45,14 @@ pub enum Mark {
 pub struct Subscriber {
     connector: Connector,
     since: Since,
+    /// The end of the last gap that was passed since the cursor moved.
+    gap: Option<Cursor>,
 }
 
 impl Subscriber {
     /// A reader that begins at `since`.
     pub fn new(config: ConnectorConfig, since: Since, memory: Option<Memory>) -> Self {
-        let mut subscriber = Self { connector: Connector::new(config, memory), since };
+        let mut subscriber = Self { connector: Connector::new(config, memory), since, gap: None };
         subscriber.go_on_from(since);
         subscriber
     }
@@ -68,11 +70,13 @@ impl Subscriber {
         }
     }
 
-    /// Whether the application has not seen it: an event at or before the cursor was passed before, on another connection.
-    pub const fn is_new(&self, mark: Mark) -> bool {
+    /// Whether the application has not seen it: an event at or before the cursor was passed before, on another connection, and so was
+    /// the gap behind the cursor, when it ends where it did.
+    pub fn is_new(&self, mark: Mark) -> bool {
         match mark {
             Mark::Event(Position::At(at)) | Mark::At(at) => self.is_ahead(at),
-            Mark::Event(Position::Past(_)) | Mark::Gap(_) => true,
+            Mark::Event(Position::Past(_)) => true,
+            Mark::Gap(gap) => gap.reason == GapReason::Reset || self.gap != Some(gap.to),
         }
     }
 
@@ -83,8 +87,9 @@ impl Subscriber {
                 self.go_on_from(Since::Cursor(at));
             }
             // What was known is void: a connection that ends before the state is whole begins with it again.
-            Mark::Gap(GapReason::Reset) => self.go_on_from(Since::Latest),
-            _ => {}
+            Mark::Gap(Gap { reason: GapReason::Reset, .. }) => self.go_on_from(Since::Latest),
+            Mark::Gap(gap) => self.gap = Some(gap.to),
+            Mark::Event(_) | Mark::At(_) => {}
         }
     }
 
@@ -97,7 +102,7 @@ impl Subscriber {
     }
 
     fn go_on_from(&mut self, since: Since) {
-        self.since = since;
+        (self.since, self.gap) = (since, None);
         // A change in the middle of the state would begin with it again.
         self.connector.allow_look_up(self.cursor().is_some());
     }

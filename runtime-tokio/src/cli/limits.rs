@@ -73,6 +73,24 @@ pub(crate) struct Limits {
     /// Time for a client to answer
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat_timeout), value_parser = some_time)]
     heartbeat_timeout: Time,
+    /// Events of the log, matching or not, that a stream may be behind before its policy acts
+    #[arg(long, value_name = "N", default_value_t = hub().max_lag_events, value_parser = at_least_one::<u64>)]
+    max_lag_events: u64,
+    /// Bytes of those
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(hub().max_lag_bytes), value_parser = some_bytes)]
+    max_lag_bytes: Bytes,
+    /// Age of the oldest of those
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().max_lag_age), value_parser = some_time)]
+    max_lag_age: Time,
+    /// Bytes of events that are half-sent, all streams together
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(hub().max_pinned_bytes), value_parser = some_bytes)]
+    max_pinned_bytes: Bytes,
+    /// Bytes that the kernel holds unsent for a stream
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(hub().unsent as usize), value_parser = some_32_bit_bytes)]
+    max_unsent: Bytes,
+    /// Bytes that the kernel holds for a stream, sent or not; 0 leaves it to the system
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(hub().send_buffer), value_parser = a_send_buffer)]
+    send_buffer: Bytes,
     /// Time over which clients come back when all are cut off together
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().reconnect_window))]
     reconnect_window: Time,
@@ -140,6 +158,19 @@ fn some_bytes(text: &str) -> Result<Bytes, &'static str> {
     if bytes.0 == 0 { Err("at least one byte, or nothing is taken") } else { Ok(bytes) }
 }
 
+fn some_32_bit_bytes(text: &str) -> Result<Bytes, &'static str> {
+    some_bytes(text).and_then(below_2_gib)
+}
+
+fn a_send_buffer(text: &str) -> Result<Bytes, &'static str> {
+    Bytes::from_str(text).and_then(below_2_gib)
+}
+
+/// The kernel has a C int for it.
+fn below_2_gib(bytes: Bytes) -> Result<Bytes, &'static str> {
+    if i32::try_from(bytes.0).is_ok() { Ok(bytes) } else { Err("less than 2GiB") }
+}
+
 /// A request that any browser or library sends has to fit.
 fn a_head(text: &str) -> Result<Bytes, &'static str> {
     let bytes = Bytes::from_str(text)?;
@@ -198,6 +229,12 @@ impl Limits {
             idempotency_age: self.idempotency_age.0,
             heartbeat: self.heartbeat.0,
             heartbeat_timeout: self.heartbeat_timeout.0,
+            max_lag_events: self.max_lag_events,
+            max_lag_bytes: self.max_lag_bytes.0,
+            max_lag_age: self.max_lag_age.0,
+            max_pinned_bytes: self.max_pinned_bytes.0,
+            unsent: u32::try_from(self.max_unsent.0).unwrap_or(u32::MAX),
+            send_buffer: self.send_buffer.0,
             reconnect_window: self.reconnect_window.0,
             log: self.log.config(),
             ..hub()

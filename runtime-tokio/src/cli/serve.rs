@@ -6,7 +6,7 @@ use super::output::{Output, Style, notice};
 use longwire::gateway::limits::{self, Bytes};
 use longwire::gateway::{Gateway, GatewayConfig, Origin, TokenFile};
 use longwire::hub::{Authorize, Hub, HubConfig, Open};
-use longwire_core::log::LogName;
+use longwire_core::log::{LogName, Policy};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -56,8 +56,18 @@ pub(crate) struct Args {
     #[arg(long)]
     print_config: bool,
 
+    /// What readers may choose to happen when they are too far behind; the first is for those that do not choose
+    #[arg(long, value_name = "POLICIES", value_delimiter = ',', default_values_t = Policy::OF_READERS, value_parser = a_policy)]
+    policies: Vec<Policy>,
+
     #[command(flatten)]
     limits: Limits,
+}
+
+/// One that readers can have.
+fn a_policy(text: &str) -> Result<Policy, &'static str> {
+    let policy = text.parse().ok().filter(|policy| Policy::OF_READERS.contains(policy));
+    policy.ok_or("some of drop_oldest, conflate, disconnect, with commas")
 }
 
 const EXAMPLES: &str = "\
@@ -79,7 +89,7 @@ A token file:
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let hub = args.limits.hub();
     let logs = args.limits.logs(&args.log).map_err(Failure::usage)?;
-    let hub = HubConfig { deflate: !args.no_deflate, logs, ..hub };
+    let hub = HubConfig { deflate: !args.no_deflate, logs, policies: args.policies, ..hub };
     let gateway = GatewayConfig { allow_origins: args.allow_origin, ..args.limits.gateway() };
     if args.print_config {
         return Ok(print_config(&gateway, &hub)?);

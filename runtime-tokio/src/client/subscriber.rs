@@ -449,7 +449,7 @@ impl Work {
                 self.emit(Item::CaughtUp(at)).await;
                 (Mark::At(at), None)
             }
-            Arrival::Gap(gap) => (Mark::Gap(gap.reason), Some(Item::Gap(gap))),
+            Arrival::Gap(gap) => (Mark::Gap(gap), Some(Item::Gap(gap))),
             Arrival::Tick(at) => (Mark::At(at), None),
             Arrival::Pressure(pressure) => {
                 self.emit(Item::Pressure(pressure)).await;

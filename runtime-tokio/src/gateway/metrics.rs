@@ -123,6 +123,12 @@ const COUNTERS: &[Row<Counters>] = &[
     ("skipped_conflated", "Events told to be missing: a slow reader got a newer one.", |c| {
         get(&c.skipped_conflated)
     }),
+    ("pressures", "Times that a reader was told that it is behind.", |c| get(&c.pressures)),
+    (
+        "too_slow",
+        "Streams closed because they were too far behind, or pinned too much.",
+        |c| get(&c.too_slow),
+    ),
     ("blocked", "Times that a reader fell behind because its socket was full.", |c| get(&c.blocked)),
     ("timeouts", "Streams that were given up because the client was silent.", |c| get(&c.timeouts)),
     ("protocol_errors", "Streams that broke the protocol.", |c| get(&c.protocol_errors)),
@@ -133,6 +139,7 @@ const GAUGES: &[Row<Counters>] = &[
     ("idempotency_keys", "Values of Idempotency-Key that are remembered.", |c| get(&c.idempotency_keys)),
     ("websockets", "WebSocket connections.", |c| get(&c.websockets)),
     ("sse", "SSE connections.", |c| get(&c.sse)),
+    ("lagging", "Streams that are not at the head of the log.", |c| get(&c.lagging)),
     ("waiting", "Long polls that wait.", |c| get(&c.waiting)),
     ("subscriptions", "Patterns that readers have subscribed to, on connections and long polls.", |c| {
         get(&c.subscriptions)
@@ -187,6 +194,8 @@ impl Collector for Live {
         }
         let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
         gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;
+        let pinned = self.hub.pinned_bytes() as u64;
+        gauge(&mut encoder, "pinned_bytes", "Bytes of events that are half-sent.", pinned)?;
         let max = u64::from(self.max_connections);
         gauge(&mut encoder, "connections_max", "Connections that may be open (max_connections).", max)
     }

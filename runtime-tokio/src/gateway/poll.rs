@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use longwire_core::http::view::Request;
 use longwire_core::log::{Cursor, Since};
-use longwire_core::session::{self, Code, Gap, GapReason, Position, ServerMessage, json};
+use longwire_core::session::{self, Code, Gap, GapReason, Position, Pressure, ServerMessage, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ impl Gateway {
         let max_topics = self.hub().config().max_topics;
         let selection = Selection::parse(request.query().unwrap_or_default(), max_topics)?.require_topic()?;
         check_filter(&grant, &selection.filter)?;
+        // No policy acts on a poll, which is a resume; but a word that means nothing is not taken in silence.
+        selection.policy(self.hub().config())?;
         let log = handle.log();
         let after = match selection.since {
             None => return Self::cacheable_state(log, request, &selection, credential.is_some()).await,
@@ -90,6 +92,7 @@ impl Gateway {
                 Some(_) if events.count > 0 => break true,
                 Some(gap) => {
                     let (from, to) = (log.cursor(gap.from), log.cursor(gap.to));
+                    handle.counters().skipped(GapReason::Evicted, gap.skipped);
                     events.gap(Gap { from, to, reason: GapReason::Evicted, skipped: gap.skipped });
                 }
                 None => {}
@@ -104,6 +107,11 @@ impl Gateway {
             }
         };
         events.next = events.last.filter(|_| cut).unwrap_or(reader.position());
+        let (bounds, behind) = (log.bounds(self.hub().config().max_lag()), log.distance(events.next));
+        if events.gap.is_some() || bounds.presses(behind) {
+            let skipped = events.gap.and_then(|gap| gap.skipped).unwrap_or(0);
+            events.pressure = Some(bounds.pressure(behind, skipped));
+        }
         Ok(answer(events.finish(cut), NO_STORE))
     }
 
@@ -168,6 +176,7 @@ struct Events {
     epoch: u64,
     position: fn(Cursor) -> Position,
     gap: Option<Gap>,
+    pressure: Option<Pressure>,
     list: Vec<u8>,
     count: usize,
     /// The position of the last event.
@@ -177,7 +186,7 @@ struct Events {
 
 impl Events {
     fn new(epoch: u64, position: fn(Cursor) -> Position) -> Self {
-        Self { epoch, position, gap: None, list: Vec::new(), count: 0, last: None, next: 0 }
+        Self { epoch, position, gap: None, pressure: None, list: Vec::new(), count: 0, last: None, next: 0 }
     }
 
     /// Before the first event. What is missing right behind a gap makes it longer.
@@ -216,9 +225,12 @@ impl Events {
             let skipped = skipped.map(|n| format!(",\"skipped\":{n}")).unwrap_or_default();
             format!("\"gap\":{{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{reason}\"{skipped}}},")
         });
+        let pressure = self.pressure.map(|Pressure { lag, limit, skipped }| {
+            format!("\"pressure\":{{\"lag\":{lag},\"limit\":{limit},\"skipped\":{skipped}}},")
+        });
         let next = Cursor { epoch: self.epoch, seq: self.next };
         let more = if more { ",\"more\":true" } else { "" };
-        let head = format!("{{{}\"events\":[", gap.unwrap_or_default());
+        let head = format!("{{{}{}\"events\":[", gap.unwrap_or_default(), pressure.unwrap_or_default());
         let tail = format!("],\"next\":\"{next}\"{more}}}");
         [head.as_bytes(), &self.list, tail.as_bytes()].concat()
     }

@@ -1,10 +1,10 @@
 //! What a request for the stream asks for (`PROTOCOL.md` section 8.1).
 
 use super::refused::Refused;
-use crate::hub::Filter;
+use crate::hub::{Filter, HubConfig};
 use longwire_core::http::query::{DecodeError, Encoded, pairs};
 use longwire_core::http::view::Request;
-use longwire_core::log::{Cursor, Pattern, Since};
+use longwire_core::log::{Cursor, Pattern, Policy, Since, UnknownPolicy};
 use longwire_core::session::Code;
 use longwire_core::session::publisher::Incarnation;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub(super) struct Selection {
     pub(super) since: Option<Since>,
     pub(super) wait: Duration,
     pub(super) limit: usize,
+    policy: Option<Policy>,
     pub(super) publisher: Option<Incarnation>,
 }
 
@@ -49,11 +50,29 @@ impl Selection {
             Some(Ok(0)) => return Err(Refused::bad_request("limit is at least 1")),
             Some(Ok(limit)) => limit.min(MAX_LIMIT),
         };
+        let policy = match once(query, "policy")? {
+            None => None,
+            Some(policy) => match decode(policy, Code::BadRequest)?.parse() {
+                Ok(policy) if Policy::OF_READERS.contains(&policy) => Some(policy),
+                _ => return Err(Refused::bad_request(UnknownPolicy.as_str())),
+            },
+        };
         let publisher = match once(query, "publisher")? {
             Some(publisher) => Some(incarnation(&decode(publisher, Code::BadRequest)?)?),
             None => None,
         };
-        Ok(Self { filter, since, wait, limit, publisher })
+        Ok(Self { filter, since, wait, limit, publisher, policy })
+    }
+
+    /// What happens when this reader is too far behind.
+    pub(super) fn policy(&self, config: &HubConfig) -> Result<Policy, Refused> {
+        match self.policy {
+            None => Ok(config.policy()),
+            Some(policy) if config.allows(policy) => Ok(policy),
+            Some(policy) => {
+                Err(Refused::new(Code::Forbidden, format!("this gateway does not allow the policy {policy}")))
+            }
+        }
     }
 
     /// Whoever cannot subscribe later has to say what it wants to read.
@@ -153,6 +172,21 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_is_one_that_the_operator_allows_and_the_first_of_those_if_none_is_asked_for() {
+        use Policy::{Conflate, Disconnect, DropNewest, DropOldest};
+        let policy = |query, policies: &[Policy]| {
+            let config = HubConfig { policies: policies.into(), ..HubConfig::default() };
+            parse(query).unwrap().policy(&config).map_err(|refused| refused.code)
+        };
+        assert_eq!(policy("", &Policy::OF_READERS), Ok(DropOldest));
+        assert_eq!(policy("policy=disconnect", &Policy::OF_READERS), Ok(Disconnect));
+        assert_eq!(policy("policy=c%6fnflate", &[DropOldest, Conflate]), Ok(Conflate));
+        assert_eq!(policy("policy=disconnect", &[DropOldest, Conflate]), Err(Code::Forbidden));
+        assert_eq!(policy("", &[DropNewest, Disconnect]), Ok(Disconnect));
+        assert_eq!(policy("", &[]), Ok(DropOldest));
+    }
+
+    #[test]
     fn what_is_wrong_has_its_code() {
         let cursor = "9f86d081884c7d65-1042";
         assert!(parse(&format!("topic=a&topic=b&topic=a&since={cursor}")).is_ok());
@@ -180,6 +214,10 @@ mod tests {
             ("limit=1.0", Code::BadRequest),
             ("wait=+1", Code::BadRequest),
             ("wait=1s", Code::BadRequest),
+            ("policy=", Code::BadRequest),
+            ("policy=drop_newest", Code::BadRequest),
+            ("policy=Conflate", Code::BadRequest),
+            ("policy=conflate&policy=conflate", Code::BadRequest),
             ("publisher=", Code::BadRequest),
             ("publisher=9f86d081884c7d6", Code::BadRequest),
             ("publisher=9f86d081884c7d650", Code::BadRequest),

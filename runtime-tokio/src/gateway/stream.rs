@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use longwire_core::http::upgrade::{self, HandshakeError, Upgrade, accept_key};
 use longwire_core::http::view::Request;
 use longwire_core::http::write;
-use longwire_core::log::Since;
+use longwire_core::log::{Policy, Since};
 use longwire_core::session::Code;
 use longwire_core::session::publisher::Incarnation;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
@@ -61,6 +61,7 @@ pub(super) struct Opening<'b> {
     log: LogHandle,
     protocol: Protocol,
     subscription: Option<(Filter, Since)>,
+    policy: Policy,
     grant: Grant,
     publisher: Option<Incarnation>,
     upgrade: Option<(Upgrade<'b>, Option<&'static str>)>,
@@ -94,6 +95,7 @@ impl Gateway {
             selection = selection.require_topic()?.resume(request)?;
         }
         check_filter(&grant, &selection.filter)?;
+        let policy = selection.policy(self.hub().config())?;
         let subscription =
             (!selection.filter.is_empty()).then(|| (selection.filter, selection.since.unwrap_or(Since::Now)));
         let mut fields: Vec<Field> = cors(origin).collect();
@@ -111,6 +113,7 @@ impl Gateway {
             deflate,
             protocol: upgrade.as_ref().map_or(Protocol::Sse, |(_, protocol, _)| *protocol),
             subscription,
+            policy,
             grant,
             publisher: selection.publisher,
             upgrade: upgrade.map(|(upgrade, _, chosen)| (upgrade, chosen)),
@@ -200,7 +203,7 @@ impl Opening<'_> {
         self,
         permit: Option<Arc<Permit>>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
-        let Self { log, protocol, deflate, subscription, grant, publisher, .. } = self;
+        let Self { log, protocol, deflate, subscription, policy, grant, publisher, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
         let permit = Box::new(permit);
         move |socket, head, early| {
@@ -211,6 +214,7 @@ impl Opening<'_> {
                 protocol,
                 deflate,
                 subscription,
+                policy,
                 grant,
                 publisher,
                 permit,

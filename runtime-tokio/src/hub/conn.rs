@@ -8,14 +8,14 @@
 
 use super::event::Form;
 use super::input::{Outcome, Received, WebSocket, receive};
-use super::outlet::{Image, Rest};
+use super::outlet::{Image, NoRoom, Rest};
 use super::pulse::Pulse;
 use super::session::{Session, close_code};
 use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
 use super::{Adoption, Protocol, count, encode};
 use crate::websocket::deflate::Codec;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::session::{Code, Refusal, ServerMessage};
 use longwire_core::ws::{self, CloseCause, CloseCode, Step};
@@ -40,6 +40,10 @@ const READS: usize = 4;
 /// thrown away: a socket that is closed with input unread takes our last words with it (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How often a reader that is to be disconnected when it is too far behind is looked at while nothing else happens to it.
+/// Nothing is lost in between but time: it holds no memory of the log.
+const LAG_CHECK: Duration = Duration::from_millis(250);
+
 /// A connection.
 pub(super) struct Conn {
     session: Session,
@@ -58,6 +62,8 @@ pub(super) struct Conn {
     deaf: bool,
     pulse: Pulse,
     phase: Phase,
+    /// Counted as not at the head.
+    lagging: bool,
     waker: Option<Waker>,
     gauge: fn(&super::Counters) -> &AtomicU64,
     _permit: Box<dyn Any + Send>,
@@ -70,14 +76,26 @@ enum Phase {
     Ending(Instant),
     /// Ours has ended, the peer's has not; it is waited for until then.
     Lingering(Instant),
+    /// What it would have to hold is too much: it is over, in the middle of a frame.
+    Cut,
 }
 
 impl Conn {
     pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
-        let Adoption { socket, head, early, protocol, deflate, subscription, grant, publisher, permit } =
-            adoption;
+        let Adoption {
+            socket,
+            head,
+            early,
+            protocol,
+            deflate,
+            subscription,
+            policy,
+            grant,
+            publisher,
+            permit,
+        } = adoption;
         let config = &shard.shared.config;
-        let stream = Stream::new(socket, config.unsent, config.patience())?;
+        let stream = Stream::new(socket, config)?;
         let pulse = Pulse::new(&stream);
         let deflated = deflate.is_some_and(|agreed| agreed.server.bits >= encode::SHARED_WINDOW.bits);
         let form = match protocol {
@@ -108,7 +126,7 @@ impl Conn {
             if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
         count(gauge(&shard.shared.counters), 1);
         Ok(Self {
-            session: Session::new(id, shard.shared.number(), form, grant, publisher, subscription),
+            session: Session::new(id, shard.shared.number(), form, grant, publisher, subscription, policy),
             stream,
             ws,
             rest,
@@ -119,6 +137,7 @@ impl Conn {
             deaf: false,
             pulse,
             phase: Phase::Open,
+            lagging: false,
             waker: None,
             gauge,
             _permit: permit,
@@ -150,7 +169,7 @@ impl Conn {
 
     /// Writes what the shard has for a live reader; false when the reader is no longer live: then it goes on from
     /// `before`, or from the last piece that was begun, in its own turn.
-    pub(super) fn deliver(&mut self, shard: &Shard, image: &Image<u64>, before: u64) -> bool {
+    pub(super) fn deliver(&mut self, shard: &Shard, image: &mut Image<u64>, before: u64) -> bool {
         let idle =
             self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send();
         if !idle || !self.stream.is_direct() {
@@ -178,28 +197,55 @@ impl Conn {
         count(&counters.blocked, 1);
         let mut position = before;
         let mut begun = 0;
-        self.rest.set(image.written(written, |seq| {
+        let rest = image.written(written, &shard.shared.pins, |seq| {
             position = seq;
             begun += 1;
-        }));
+        });
+        self.keep(rest);
         count(&counters.delivered, begun);
         self.lag(position);
         false
     }
 
+    /// What the socket did not take of a piece goes out first, from now on.
+    fn keep(&mut self, rest: Result<Bytes, NoRoom>) {
+        match rest {
+            Ok(rest) => self.rest.set(rest),
+            Err(NoRoom) => self.phase = Phase::Cut,
+        }
+    }
+
     /// The connection is over; its task has ended.
     pub(super) fn end(&mut self, shard: &Shard) {
+        if self.phase == Phase::Cut {
+            count(&shard.shared.counters.too_slow, 1);
+        }
+        if !self.rest.is_empty() || !self.tx_at.is_idle() || self.phase == Phase::Cut {
+            self.stream.abandon();
+        }
         self.session.leave(shard);
+        self.count_lagging(shard);
         (self.gauge)(&shard.shared.counters).fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Keeps the gauge of readers that are not at the head.
+    fn count_lagging(&mut self, shard: &Shard) {
+        let gauge = &shard.shared.counters.lagging;
+        match (mem::replace(&mut self.lagging, self.session.reads.lags()), self.lagging) {
+            (false, true) => count(gauge, 1),
+            (true, false) => drop(gauge.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+
     /// One turn of the connection's task; ready when the connection is over.
-    pub(super) fn turn(
-        &mut self,
-        cx: &mut Context<'_>,
-        shard: &Shard,
-        mut sleep: Pin<&mut Sleep>,
-    ) -> Poll<()> {
+    pub(super) fn turn(&mut self, cx: &mut Context<'_>, shard: &Shard, sleep: Pin<&mut Sleep>) -> Poll<()> {
+        let turn = self.take_turn(cx, shard, sleep);
+        self.count_lagging(shard);
+        turn
+    }
+
+    fn take_turn(&mut self, cx: &mut Context<'_>, shard: &Shard, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
         if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
@@ -216,8 +262,12 @@ impl Conn {
                     return Poll::Ready(());
                 }
             };
-            if self.phase != Phase::Open && self.finish(cx).is_ready() {
+            if self.phase != Phase::Open && self.finish(cx, shard).is_ready() {
                 return Poll::Ready(());
+            }
+            if self.phase == Phase::Open && self.session.is_too_slow(shard) {
+                self.cast_off(shard);
+                continue;
             }
             let deadline = self.deadline(shard);
             if progress == Progress::Waiting {
@@ -243,6 +293,9 @@ impl Conn {
         }
         let mut progress = if flushed { self.catch_up(cx, shard)? } else { Progress::Waiting };
         for read in 1..=READS {
+            if self.phase != Phase::Open {
+                break;
+            }
             // While a large event goes out slowly its reader is heard all the same; but there is room for the answers
             // to one read only.
             self.deaf = !self.tx_at.is_idle();
@@ -254,9 +307,6 @@ impl Conn {
                 Received::Some if read == READS => progress = Progress::More,
                 // What does not go out now shows above, or below.
                 Received::Some => _ = self.flush(cx, shard)?,
-            }
-            if self.phase != Phase::Open {
-                break;
             }
         }
         // An answer may have been written, or a subscription begun.
@@ -302,7 +352,10 @@ impl Conn {
                 return Ok(Progress::Waiting);
             }
             image.clear();
-            self.session.compose(shard, &mut image);
+            if self.session.compose(shard, &mut image).is_err() {
+                self.cast_off(shard);
+                return Ok(Progress::Waiting);
+            }
             let mut written = 0;
             while written < image.bytes().len() {
                 let piece = image.bytes().get(written..).unwrap_or_default();
@@ -316,7 +369,8 @@ impl Conn {
                 }
             }
             let session = &mut self.session;
-            self.rest.set(image.written(written, |effect| session.begun(shard, effect)));
+            let rest = image.written(written, &shard.shared.pins, |effect| session.begun(shard, effect));
+            self.keep(rest);
             if written < image.bytes().len() {
                 count(&shard.shared.counters.blocked, 1);
                 return Ok(Progress::Waiting);
@@ -394,10 +448,15 @@ impl Conn {
     }
 
     /// What is pending has gone out: end our direction, then wait a little for the peer's end.
-    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Poll<()> {
+        if self.phase == Phase::Cut {
+            return Poll::Ready(());
+        }
         if let Phase::Ending(until) = self.phase {
-            if !self.rest.is_empty() || !self.tx_at.is_idle() {
-                return Poll::Pending;
+            match self.flush(cx, shard) {
+                Ok(Poll::Ready(())) => {}
+                Ok(Poll::Pending) => return Poll::Pending,
+                Err(_) => return Poll::Ready(()),
             }
             if ready!(self.stream.poll_shutdown(cx)).is_err() {
                 return Poll::Ready(());
@@ -436,7 +495,8 @@ impl Conn {
             Some(ws) if self.is_listening() => ws.connection.poll_timeout().map(|at| shard.clock.at(at)),
             _ => self.pulse.deadline(config.patience()),
         };
-        self.session.deadlines().chain(life).chain([own]).min().unwrap_or(own)
+        let lag = self.session.watches_its_lag().then(|| Instant::now() + LAG_CHECK);
+        self.session.deadlines().chain(life).chain(lag).chain([own]).min().unwrap_or(own)
     }
 
     /// Step 4 of a turn; true when the connection is over.
@@ -502,6 +562,13 @@ impl Conn {
                 Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
             self.bye(shard, refusal, Some(window));
         }
+    }
+
+    /// The reader is too far behind, and its policy is to be disconnected. If its socket is full, what is half-sent and
+    /// the `bye` have [`LINGER`] to go out.
+    fn cast_off(&mut self, shard: &Shard) {
+        count(&shard.shared.counters.too_slow, 1);
+        self.bye(shard, Refusal::new(Code::TooSlow, "this reader was too far behind"), None);
     }
 
     /// Tells the peer to go.

@@ -36,6 +36,7 @@ mod outlet;
 mod publishers;
 mod pulse;
 mod reader;
+mod reads;
 mod recent;
 mod rtt;
 mod session;
@@ -57,7 +58,7 @@ pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
-pub use log::{AppendError, Distance, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
+pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
 pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
 pub use rtt::RoundTrips;
@@ -66,11 +67,12 @@ pub use socket::{AsyncStream, Socket};
 pub(crate) use conn::is_silence;
 
 use crate::clock::Clock;
-use longwire_core::log::{Cursor, Key, LogName, QuotaConfig, Rate, Since, Topic};
+use longwire_core::log::{Cursor, Distance, Key, LogName, Policy, QuotaConfig, Rate, Since, Topic};
 use longwire_core::session::publisher::{Incarnation, WINDOW};
 use longwire_core::session::{GapReason, Limits};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
+use outlet::Pins;
 use shared::{Common, Shared};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -79,6 +81,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// How far a reader may be behind by default: see [`HubConfig::max_lag_events`].
+const MAX_LAG: Distance = Distance { events: 262_144, bytes: 80 << 20, age: Duration::from_secs(3600) };
 
 /// What a hub allows and how it is laid out. Everything is finite by default.
 #[derive(Clone, Debug)]
@@ -120,6 +125,27 @@ pub struct HubConfig {
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
     pub unsent: u32,
+    /// Bytes of the kernel's send buffer for a subscriber (`SO_SNDBUF`; Linux takes twice as many, and no more than
+    /// `net.core.wmem_max`). Default 256 KiB: what is on its way to a peer is no older than that. 0 leaves it to the
+    /// system, which goes up to megabytes.
+    pub send_buffer: usize,
+    /// How many events of the log a reader may be behind, matching or not. Default 262,144. Then its policy acts.
+    ///
+    /// The defaults of this bound and the next two are about what the tail and the histories hold by default: in 80 MiB
+    /// there are as many events of 320 bytes each, of which the structures around an event take most. A reader further
+    /// behind would find little of what it wants.
+    pub max_lag_events: u64,
+    /// The same in bytes of those events, as the log counts them. Default 80 MiB.
+    pub max_lag_bytes: usize,
+    /// The same as the age of the oldest of them. Default one hour.
+    pub max_lag_age: Duration,
+    /// The policies that readers may choose from. The first is that of a reader that does not choose. Default
+    /// `DropOldest`, `Conflate`, `Disconnect`. (`DropNewest` is none for readers, and counts for nothing here.)
+    pub policies: Vec<Policy>,
+    /// Bytes that half-sent events may take, over all connections; one that several readers have half of counts once for
+    /// each shard. Default 64 MiB. A connection that would need more is closed without a word: nothing can be said
+    /// in the middle of a frame.
+    pub max_pinned_bytes: usize,
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
     pub deflate: bool,
@@ -153,6 +179,12 @@ impl Default for HubConfig {
             heartbeat: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(10),
             unsent: 16 << 10,
+            send_buffer: 256 << 10,
+            max_lag_events: MAX_LAG.events,
+            max_lag_bytes: 80 << 20,
+            max_lag_age: MAX_LAG.age,
+            policies: Policy::OF_READERS.into(),
+            max_pinned_bytes: 64 << 20,
             deflate: true,
             reconnect_window: Duration::from_secs(5),
             retry: Duration::from_secs(2),
@@ -168,6 +200,21 @@ impl HubConfig {
             max_topics: self.max_topics as u64,
             max_inflight: self.max_inflight,
         }
+    }
+
+    /// How far a reader may be behind.
+    pub fn max_lag(&self) -> Distance {
+        Distance { events: self.max_lag_events, bytes: self.max_lag_bytes as u64, age: self.max_lag_age }
+    }
+
+    /// Whether a reader may have that policy.
+    pub fn allows(&self, policy: Policy) -> bool {
+        policy != Policy::DropNewest && self.policies.contains(&policy)
+    }
+
+    /// The policy of a reader that does not choose.
+    pub fn policy(&self) -> Policy {
+        self.policies.iter().copied().find(|policy| self.allows(*policy)).unwrap_or_default()
     }
 
     /// How long nothing may be heard of a client.
@@ -233,6 +280,12 @@ pub struct Counters {
     pub skipped_conflated: AtomicU64,
     /// Times a reader fell behind because its socket was full.
     pub blocked: AtomicU64,
+    /// Times that a reader was told pressure.
+    pub pressures: AtomicU64,
+    /// Connections closed because they were too slow: by their policy, or for the bytes that they pinned.
+    pub too_slow: AtomicU64,
+    /// Gauge: connections that are not at the head of the log.
+    pub lagging: AtomicU64,
     /// Connections that were given up because nothing was heard of the client, or it took nothing.
     pub timeouts: AtomicU64,
     /// From the Pings of the heartbeat to their Pongs.
@@ -300,6 +353,9 @@ pub struct Adoption {
     pub deflate: Option<Agreed>,
     /// What it reads from the start, and where that begins. SSE has nothing else; a WebSocket may subscribe later.
     pub subscription: Option<(Filter, Since)>,
+    /// What happens when it is too far behind, until it says otherwise: [`HubConfig::policy`], or one that it asked for
+    /// and that [`HubConfig::allows`].
+    pub policy: Policy,
     /// What it may do.
     pub grant: Grant,
     /// Which incarnation of a publisher it is, if it is one (`PROTOCOL.md` section 5.2).
@@ -318,6 +374,7 @@ impl std::fmt::Debug for Adoption {
 #[derive(Debug)]
 pub struct Hub {
     config: Arc<HubConfig>,
+    pins: Arc<Pins>,
     authorize: Arc<dyn Authorize>,
     default: LogHandle,
     /// All of them, by name.
@@ -341,6 +398,7 @@ impl Hub {
         config.max_inflight = config.max_inflight.clamp(1, WINDOW);
         check_names(config.logs.keys())?;
         let common = Common {
+            pins: Pins::new(config.max_pinned_bytes),
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize,
@@ -356,8 +414,8 @@ impl Hub {
         let logs = named.chain([Ok(default.clone())]);
         let logs =
             logs.map(|log| log.map(|log| (Arc::clone(&log.shared.name), log))).collect::<Result<_, _>>()?;
-        let Common { authorize, .. } = common;
-        let hub = Self { config, authorize, default, logs, threads: Mutex::default() };
+        let Common { authorize, pins, .. } = common;
+        let hub = Self { config, authorize, pins, default, logs, threads: Mutex::default() };
         for id in 0..hub.config.shards.max(1) {
             let logs = hub.logs().map(|log| Arc::clone(&log.shared)).collect();
             // Should it fail, the hub is dropped, and with it the threads that run already.
@@ -390,6 +448,11 @@ impl Hub {
     /// What happened so far on the default log.
     pub fn counters(&self) -> &Counters {
         self.default.counters()
+    }
+
+    /// Bytes that half-sent events take now.
+    pub fn pinned_bytes(&self) -> usize {
+        self.pins.used()
     }
 
     /// Who decides what a credential allows.

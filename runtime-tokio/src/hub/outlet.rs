@@ -1,13 +1,71 @@
 //! What a reader is about to be written, piece by piece, and what remains when its socket takes only a part.
 
 use bytes::{Buf, Bytes, BytesMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes that half-sent pieces take, over all connections of a hub.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Pins {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), max })
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a copy for as long as somebody has a part of it; `None` when there is no room.
+    fn keep(self: &Arc<Self>, piece: &[u8]) -> Option<Bytes> {
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(piece.len()).filter(|used| *used <= self.max)
+        });
+        taken.ok()?;
+        Some(Bytes::from_owner(Pin { bytes: piece.into(), pins: Arc::clone(self) }))
+    }
+}
+
+/// A piece that somebody has written a part of.
+struct Pin {
+    bytes: Box<[u8]>,
+    pins: Arc<Pins>,
+}
+
+impl AsRef<[u8]> for Pin {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.pins.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
 
 /// Pieces (frames, SSE events) side by side, each with what it changes once its first byte has left.
 #[derive(Debug)]
 pub(super) struct Image<E> {
     bytes: BytesMut,
-    pieces: Vec<(usize, E)>,
+    pieces: Vec<Piece<E>>,
 }
+
+#[derive(Debug)]
+struct Piece<E> {
+    end: usize,
+    effect: E,
+    /// A copy, for all readers whose sockets took only a part of it.
+    pinned: Option<Bytes>,
+}
+
+/// There is no room to keep what a socket did not take of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;
 
 impl<E> Default for Image<E> {
     fn default() -> Self {
@@ -19,7 +77,7 @@ impl<E: Copy> Image<E> {
     /// Adds a piece, written by `write`.
     pub(super) fn push(&mut self, effect: E, write: impl FnOnce(&mut BytesMut)) {
         write(&mut self.bytes);
-        self.pieces.push((self.bytes.len(), effect));
+        self.pieces.push(Piece { end: self.bytes.len(), effect, pinned: None });
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -42,17 +100,30 @@ impl<E: Copy> Image<E> {
     /// The socket took `written` bytes. `begun` is called with the effect of each piece of which a byte has left, in
     /// order; what remains of the last of them is returned and has to go out first, whatever happens. Pieces that were
     /// not begun are made again from the reader's position, which they have not moved.
-    pub(super) fn written(&self, written: usize, mut begun: impl FnMut(E)) -> Bytes {
+    ///
+    /// # Errors
+    /// [`NoRoom`] to keep that rest: the connection cannot go on.
+    pub(super) fn written(
+        &mut self,
+        written: usize,
+        pins: &Arc<Pins>,
+        mut begun: impl FnMut(E),
+    ) -> Result<Bytes, NoRoom> {
         let mut start = 0;
-        let mut rest = written..written;
-        for (end, effect) in &self.pieces {
-            if start < written {
-                begun(*effect);
-                rest.end = *end;
+        for piece in &mut self.pieces {
+            if start >= written {
+                break;
             }
-            start = *end;
+            begun(piece.effect);
+            if written < piece.end {
+                if piece.pinned.is_none() {
+                    piece.pinned = pins.keep(self.bytes.get(start..piece.end).unwrap_or_default());
+                }
+                return Ok(piece.pinned.as_ref().ok_or(NoRoom)?.slice(written - start..));
+            }
+            start = piece.end;
         }
-        Bytes::copy_from_slice(self.bytes.get(rest).unwrap_or_default())
+        Ok(Bytes::new())
     }
 }
 
@@ -87,17 +158,40 @@ mod tests {
     use super::*;
     use bytes::BufMut;
 
+    fn image() -> Image<usize> {
+        let mut image = Image::default();
+        for (effect, piece) in [(1, &b"one"[..]), (2, b"two"), (3, b"six")] {
+            image.push(effect, |out| out.put_slice(piece));
+        }
+        image
+    }
+
     #[test]
     fn a_piece_that_began_is_finished_and_the_others_are_forgotten() {
+        let pins = Pins::new(3);
         for written in 0..=9 {
-            let mut image = Image::default();
-            for (effect, piece) in [(1, &b"one"[..]), (2, b"two"), (3, b"six")] {
-                image.push(effect, |out| out.put_slice(piece));
-            }
             let mut begun = Vec::new();
-            let rest = image.written(written, |effect| begun.push(effect));
+            let rest = image().written(written, &pins, |effect| begun.push(effect)).unwrap();
             assert_eq!(begun, (1..=written.div_ceil(3)).collect::<Vec<_>>());
             assert_eq!(rest, &b"onetwosix"[written..written.div_ceil(3) * 3]);
+            assert_eq!(pins.used(), if rest.is_empty() { 0 } else { 3 });
         }
+        assert_eq!(pins.used(), 0);
+    }
+
+    #[test]
+    fn a_piece_is_kept_once_for_all_and_only_while_there_is_room() {
+        let (pins, mut image) = (Pins::new(5), image());
+        let first = image.written(4, &pins, |_| {}).unwrap();
+        let second = image.written(5, &pins, |_| {}).unwrap();
+        assert_eq!((&first[..], &second[..], pins.used()), (&b"wo"[..], &b"o"[..], 3));
+        let mut begun = Vec::new();
+        assert_eq!(image.written(7, &pins, |effect| begun.push(effect)), Err(NoRoom));
+        assert_eq!(begun, [1, 2, 3]);
+        image.clear();
+        drop(first);
+        assert_eq!(pins.used(), 3);
+        drop(second);
+        assert_eq!(pins.used(), 0);
     }
 }

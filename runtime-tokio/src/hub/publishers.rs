@@ -327,6 +327,7 @@ mod tests {
             authorize: Arc::new(Open),
             clock: Clock::start(),
             next: Arc::default(),
+            pins: Arc::default(),
         };
         Shared::new("default", config.log, common).unwrap()
     }
@@ -569,6 +570,7 @@ mod tests {
             || shared.publish(publication(&subject, None, "a"), &mut Quota::new()).unwrap().pressure;
         assert_eq!(pressure(), None);
         // Nobody serves these shards.
-        assert_eq!((0..20).map(|_| pressure()).last(), Some(Some(CONGESTED)));
+        let pressures: Vec<_> = (0..20).map(|_| pressure()).collect();
+        assert_eq!(pressures.last(), Some(&Some(CONGESTED)));
     }
 }

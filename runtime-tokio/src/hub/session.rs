@@ -2,20 +2,18 @@
 
 use super::event::{Form, Position};
 use super::input::Reply;
-use super::outlet::Image;
+use super::reads::{Past, Reads};
 use super::shard::Shard;
 use super::{
-    AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, Once, PageSize, Publication, count,
-    encode,
+    AppendError, Authorize, Authorizing, Data, Denied, Filter, Grant, Once, Publication, count, encode,
 };
 use bytes::BytesMut;
-use longwire_core::log::{Cursor, NameError, Quota, Since};
+use longwire_core::log::{NameError, Policy, Quota, Since};
 use longwire_core::session::publisher::{Incarnation, PublicationId};
 use longwire_core::session::{
-    self, ClientMessage, Code, Gap, GapReason, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
+    self, ClientMessage, Code, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
 };
 use longwire_core::ws::CloseCode;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,8 +21,6 @@ use tokio::time::Instant;
 
 /// Bytes that the answers to one message may take.
 pub(super) const REPLY_ROOM: usize = 2048;
-/// What is read from the log at once for a reader that lags.
-const PAGE: PageSize = PageSize { events: 64, bytes: 64 << 10 };
 /// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further.
 const MAX_PASTS: usize = 64;
 /// How long before the end of a grant its renewal is asked for.
@@ -34,7 +30,7 @@ const MAX_ERRORS: u32 = 16;
 
 /// The state of one connection above its transport.
 pub(super) struct Session {
-    id: usize,
+    pub(super) id: usize,
     number: u64,
     pub(super) form: Form,
     pub(super) grant: Grant,
@@ -52,60 +48,10 @@ pub(super) struct Session {
     renew_at: Option<Instant>,
 }
 
-/// What a connection reads, and how far it is.
-#[derive(Default)]
-pub(super) struct Reads {
-    filter: Filter,
-    begun: bool,
-    live: bool,
-    /// While it is not live: everything up to here was written, or lies in a past.
-    position: u64,
-    /// The end of the last gap that was told.
-    told: u64,
-    pasts: VecDeque<Past>,
-}
-
-/// The past of one subscription, on its way.
-struct Past {
-    filter: Filter,
-    state: bool,
-    after: u64,
-    until: u64,
-    told: u64,
-    reset: Option<Cursor>,
-    /// Whether its events may be resumed from: those of the first subscription.
-    position: Position,
-    id: Option<u32>,
-}
-
-/// What changes once a piece has begun to leave.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Effect {
-    Event(u64),
-    Told(Gap),
-    PastEvent(u64),
-    PastTold(Gap),
-    Reset,
-    CaughtUp,
-}
-
 /// A connection has to end: what the peer is told.
 pub(super) struct End {
     pub(super) close: CloseCode,
     pub(super) refusal: Option<Refusal<'static>>,
-}
-
-impl Reads {
-    /// Whether something is to be read from the log for it. A connection without a subscription reads nothing.
-    pub(super) fn lags(&self) -> bool {
-        !self.pasts.is_empty() || (!self.live && !self.filter.is_empty())
-    }
-
-    /// It was live, and goes on from here.
-    pub(super) fn lag(&mut self, position: u64) {
-        self.live = false;
-        self.position = position;
-    }
 }
 
 impl Session {
@@ -117,6 +63,7 @@ impl Session {
         grant: Grant,
         publisher: Option<Incarnation>,
         subscription: Option<(Filter, Since)>,
+        policy: Policy,
     ) -> Self {
         let renew_at = if form == Form::Sse { None } else { when_to_renew(&grant) };
         Self {
@@ -124,7 +71,7 @@ impl Session {
             number,
             form,
             grant,
-            reads: Reads::default(),
+            reads: Reads::new(policy),
             subscription,
             publisher,
             quota: Quota::new(),
@@ -206,10 +153,16 @@ impl Session {
             if self.form.is_cbor() { cbor::decode_client(message) } else { json::decode_client(message) };
         match decoded {
             Ok(ClientMessage::Pub { n, topic, key, data }) => self.publish(n, topic, key, data, shard, reply),
-            Ok(ClientMessage::Sub { id, since, topics, .. }) => match self.filter(topics, shard) {
-                Ok(filter) => self.begin(shard, filter, since.unwrap_or(Since::Now), id),
-                Err(refusal) => self.object(refusal, id, reply),
-            },
+            Ok(ClientMessage::Sub { id, since, policy, topics }) => {
+                match self.filter(topics, shard).and_then(|filter| Ok((filter, self.policy(policy, shard)?)))
+                {
+                    Ok((filter, policy)) => {
+                        self.reads.policy = policy;
+                        self.begin(shard, filter, since.unwrap_or(Since::Now), id);
+                    }
+                    Err(refusal) => self.object(refusal, id, reply),
+                }
+            }
             Ok(ClientMessage::Unsub { id, topics }) => self.unsubscribe(topics, id, shard, reply),
             Ok(ClientMessage::Auth { token }) => self.renew(token, shard, reply),
             Ok(_) => self.object(unknown(), None, reply),
@@ -261,7 +214,9 @@ impl Session {
         for pattern in self.reads.filter.parsed() {
             shard.unsubscribe(self.id, pattern);
         }
-        self.reads = Reads { begun: true, ..Reads::default() };
+        self.reads.settle(shard);
+        self.reads = Reads::new(self.reads.policy);
+        self.reads.begun = true;
     }
 
     fn publish(
@@ -345,6 +300,18 @@ impl Session {
         Ok(filter)
     }
 
+    /// The policy that a `sub` asks for, or the one before.
+    fn policy(&self, asked: Option<Policy>, shard: &Shard) -> Result<Policy, Refusal<'static>> {
+        match asked {
+            None => Ok(self.reads.policy),
+            Some(policy) if shard.shared.config.allows(policy) => Ok(policy),
+            Some(Policy::DropNewest) => {
+                Err(Refusal::new(Code::BadMessage, "drop_newest is a policy of outboxes, not of readers"))
+            }
+            Some(_) => Err(Refusal::new(Code::Forbidden, "this gateway does not allow that policy")),
+        }
+    }
+
     /// Begins to read.
     fn begin(&mut self, shard: &Shard, filter: Filter, since: Since, id: Option<u32>) {
         let log = &shard.shared.log;
@@ -421,121 +388,6 @@ impl Session {
         if self.errors > MAX_ERRORS {
             reply.end(End { close: CloseCode::POLICY, refusal: None });
         }
-    }
-
-    /// Adds the next page of what a lagging reader is to be written. When there is none it becomes live.
-    pub(super) fn compose(&mut self, shard: &Shard, image: &mut Image<Effect>) {
-        if self.reads.pasts.is_empty() {
-            self.compose_present(shard, image);
-        } else {
-            self.compose_past(shard, image);
-        }
-    }
-
-    fn compose_present(&mut self, shard: &Shard, image: &mut Image<Effect>) {
-        let (log, reads) = (&shard.shared.log, &mut self.reads);
-        let page = log.read(&reads.filter, reads.position, u64::MAX, reads.told, PAGE);
-        if let Some(gap) = page.gap {
-            let gap = Gap {
-                from: log.cursor(gap.from),
-                to: log.cursor(gap.to),
-                reason: GapReason::Slow,
-                skipped: gap.skipped,
-            };
-            image.push(Effect::Told(gap), |out| encode::write(&ServerMessage::Gap(gap), self.form, out));
-        }
-        for record in &page.records {
-            let bytes = record.live(log.epoch(), self.form);
-            image.push(Effect::Event(record.event.seq), |out| out.extend_from_slice(&bytes));
-        }
-        if image.is_empty() {
-            reads.position = page.next;
-            if page.next >= log.head() {
-                reads.live = true;
-                shard.go_live(self.id, page.next);
-            }
-        }
-    }
-
-    fn compose_past(&mut self, shard: &Shard, image: &mut Image<Effect>) {
-        let (log, form, now_at) = (&shard.shared.log, self.form, self.reads.position);
-        let Some(past) = self.reads.pasts.front_mut() else { return };
-        if let Some(from) = past.reset {
-            let gap = Gap { from, to: log.cursor(past.until), reason: GapReason::Reset, skipped: None };
-            image.push(Effect::Reset, |out| encode::write(&ServerMessage::Gap(gap), form, out));
-        }
-        let page = if past.state {
-            log.latest(&past.filter, past.after, past.until, PAGE)
-        } else {
-            log.read(&past.filter, past.after, past.until, past.told, PAGE)
-        };
-        if let Some(gap) = page.gap {
-            let gap = Gap {
-                from: log.cursor(gap.from),
-                to: log.cursor(gap.to),
-                reason: GapReason::Evicted,
-                skipped: gap.skipped,
-            };
-            image.push(Effect::PastTold(gap), |out| encode::write(&ServerMessage::Gap(gap), form, out));
-        }
-        for record in &page.records {
-            let bytes = match past.position {
-                Position::At => record.live(log.epoch(), form),
-                Position::Past => encode::event(&record.event, log.epoch(), form.plain(), Position::Past),
-            };
-            image.push(Effect::PastEvent(record.event.seq), |out| out.extend_from_slice(&bytes));
-        }
-        if page.next >= past.until {
-            let message = ServerMessage::CaughtUp { at: log.cursor(now_at), id: past.id };
-            image.push(Effect::CaughtUp, |out| encode::write(&message, form, out));
-        } else if image.is_empty() {
-            past.after = page.next;
-        }
-    }
-
-    /// A piece has begun to leave.
-    pub(super) fn begun(&mut self, shard: &Shard, effect: Effect) {
-        let counters = &shard.shared.counters;
-        let reads = &mut self.reads;
-        match (effect, reads.pasts.front_mut()) {
-            (Effect::Event(seq), _) => {
-                reads.position = seq;
-                count(&counters.delivered, 1);
-            }
-            (Effect::Told(gap), _) => {
-                reads.told = gap.to.seq;
-                counters.skipped(gap.reason, gap.skipped);
-            }
-            (Effect::PastEvent(seq), Some(past)) => {
-                past.after = seq;
-                count(&counters.delivered, 1);
-            }
-            (Effect::PastTold(gap), Some(past)) => {
-                past.told = gap.to.seq;
-                counters.skipped(gap.reason, gap.skipped);
-            }
-            (Effect::Reset, Some(past)) => {
-                past.reset = None;
-                counters.skipped(GapReason::Reset, None);
-            }
-            (Effect::CaughtUp, Some(_)) => {
-                reads.pasts.pop_front();
-            }
-            (_, None) => {}
-        }
-    }
-}
-
-impl Past {
-    /// Nothing yet: it ends where the connection is, and begins there, too.
-    fn new(filter: Filter, end: u64, position: Position, id: Option<u32>) -> Self {
-        Self { filter, state: false, after: end, until: end, told: 0, reset: None, position, id }
-    }
-
-    fn read_state(&mut self) {
-        self.state = true;
-        self.after = 0;
-        self.position = Position::Past;
     }
 }
 

@@ -450,6 +450,8 @@ impl Shard {
             window.hits.clear();
             window.readers.clear();
             window.picked.clear();
+            // With it go its pins, as far as no reader needs them.
+            window.image.clear();
             window.form = None;
             window.served = 0;
             self.shared.relieved();
@@ -550,7 +552,7 @@ impl Shard {
                     }
                 }
                 let first = window.picked.first().and_then(|at| window.records.get(*at as usize));
-                if !conn.deliver(self, &window.image, first.map_or(end, |record| record.event.seq - 1))
+                if !conn.deliver(self, &mut window.image, first.map_or(end, |record| record.event.seq - 1))
                     && let Some(reader) = self.readers.borrow_mut().get_mut(id)
                 {
                     reader.live = false;

@@ -2,6 +2,7 @@
 //! that is flooded makes its own publishers wait and loses its own past only.
 
 use super::handover::Gate;
+use super::outlet::Pins;
 use super::publishers::Publishers;
 use super::shard::ShardHandle;
 use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
@@ -23,6 +24,8 @@ pub(super) struct Common {
     pub(super) clock: Clock,
     /// Counts connections of all logs, so that they go to the shards in turn.
     pub(super) next: Arc<AtomicU64>,
+    /// What is half-sent takes room of all of them.
+    pub(super) pins: Arc<Pins>,
 }
 
 /// The state of one log.
@@ -38,6 +41,7 @@ pub(crate) struct Shared {
     pub(super) authorize: Arc<dyn Authorize>,
     pub(super) clock: Clock,
     next: Arc<AtomicU64>,
+    pub(super) pins: Arc<Pins>,
     closing: AtomicBool,
     /// Where publishers wait for the shards to catch up.
     gate: Gate,
@@ -55,7 +59,7 @@ impl Shared {
     pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let Common { config, websocket, authorize, clock, next } = common;
+        let Common { config, websocket, authorize, clock, next, pins } = common;
         Ok(Self {
             name: name.into(),
             publishers: Publishers::new(&config, bounds.max_topics),
@@ -67,6 +71,7 @@ impl Shared {
             authorize,
             clock,
             next,
+            pins,
             closing: AtomicBool::new(false),
             gate: Gate::default(),
             numbered: AtomicU64::new(0),
@@ -151,6 +156,7 @@ mod tests {
             authorize: Arc::new(Open),
             clock: Clock::start(),
             next: Arc::clone(next),
+            pins: Arc::default(),
         };
         Shared::new(name, bounds, common).unwrap()
     }

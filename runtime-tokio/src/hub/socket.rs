@@ -1,5 +1,6 @@
 //! What a shard writes to: its own TCP sockets at once, anything else by way of the connection's task.
 
+use super::HubConfig;
 use super::pulse::TcpState;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -38,9 +39,9 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Takes the socket over; `unsent` bounds what the kernel holds for a slow peer, and `patience` how long it holds on
-    /// to what the peer does not acknowledge, also when this end has closed the socket.
-    pub(super) fn new(socket: Socket, unsent: u32, patience: Duration) -> io::Result<Self> {
+    /// Takes the socket over, and bounds what the kernel holds for a slow peer, and how long it holds on to what the peer
+    /// does not acknowledge, also when this end has closed the socket.
+    pub(super) fn new(socket: Socket, config: &HubConfig) -> io::Result<Self> {
         match socket {
             Socket::Tcp(tcp) => {
                 tcp.set_nonblocking(true)?;
@@ -50,15 +51,25 @@ impl Stream {
                 // Not every platform has it, and nothing but memory depends on it.
                 #[cfg(any(target_os = "linux", target_os = "android"))]
                 {
-                    socket.set_tcp_notsent_lowat(unsent)?;
+                    socket.set_tcp_notsent_lowat(config.unsent)?;
                     // It counts milliseconds, in an int.
-                    socket
-                        .set_tcp_user_timeout(Some(patience.min(Duration::from_millis(i32::MAX as u64))))?;
+                    let patience = config.patience().min(Duration::from_millis(i32::MAX as u64));
+                    socket.set_tcp_user_timeout(Some(patience))?;
                 }
-                let _ = (socket, unsent, patience);
+                if config.send_buffer > 0 {
+                    socket.set_send_buffer_size(config.send_buffer)?;
+                }
                 Ok(Self::Direct(tcp))
             }
             Socket::Stream(stream) => Ok(Self::Woken(stream)),
+        }
+    }
+
+    /// The kernel forgets what it still has to send: a peer that does not read would leave it there for minutes.
+    pub(super) fn abandon(&self) {
+        if let Self::Direct(tcp) = self {
+            // If it cannot be had, the kernel gives up later.
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 

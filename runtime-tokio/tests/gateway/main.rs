@@ -17,5 +17,6 @@ mod program;
 mod publishing;
 mod quotas;
 mod refusals;
+mod slow;
 mod streams;
 mod support;

@@ -140,7 +140,7 @@ fn decode(form: Form, message: &[u8]) -> ServerMessage<'_> {
 }
 
 /// The next message, if it is whole.
-fn take_message(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) fn take_message(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
     let [first, second, ..] = bytes[..] else { return None };
     let (head, len) = match second {
         126 => (4, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
@@ -274,7 +274,7 @@ async fn a_post_that_is_cut_at_any_byte_stores_nothing_twice_and_loses_nothing()
             assert!(repeated || !heard, "the answer to the first was on its way");
             let at = again.json()["at"].as_str().map(str::to_owned);
             // Of what came under a number, where it is is not remembered.
-            assert_eq!(at.is_none(), repeated && next % 2 == 0, "{again:?}");
+            assert_eq!(at.is_none(), repeated && next.is_multiple_of(2), "{again:?}");
             if let Some(at) = at {
                 let event = served.get(&format!("/v1/stream?topic=once/{next:06}"), "").await;
                 assert_eq!(event.events()[0].1, at);

@@ -206,7 +206,7 @@ fn a_message_of_max_message_is_taken_and_one_more_byte_closes_with_1009() {
         let mut client = Client::open(&hub, form);
         client.subscribed(&["a"]);
         let mut payload = match form {
-            Form::Json => br#"{"type":"pub","n":1,"topic":"a","data":""#.to_vec(),
+            Form::Json | Form::Sse => br#"{"type":"pub","n":1,"topic":"a","data":""#.to_vec(),
             Form::Cbor => b"\xa4\x00\x03\x07\x01\x01\x61a\x04\x7a\x00\x01\x86\x92".to_vec(),
         };
         let (end, len): (&[u8], _) = if form == Form::Json { (b"\"}", 99_998) } else { (b"", 100_000) };

@@ -3,7 +3,7 @@
 use longwire::hub::{
     Adoption, Data, Filter, Grant, Hub, HubConfig, LogConfig, LogHandle, Open, Protocol, Socket,
 };
-use longwire_core::log::{Cursor, Key, Pattern, Since, Topic};
+use longwire_core::log::{Cursor, Key, Pattern, Policy, Since, Topic};
 use longwire_core::session::{self, ClientMessage, GapReason, Position, ServerMessage, cbor, json};
 use longwire_core::ws::{FrameHeader, OpCode, unmask};
 use rand::rngs::StdRng;
@@ -20,12 +20,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// What a client saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    Hello { lease: bool },
-    Event { at: At, topic: String, key: Option<String>, body: Body },
+    Hello {
+        lease: bool,
+    },
+    Event {
+        at: At,
+        topic: String,
+        key: Option<String>,
+        body: Body,
+    },
     CaughtUp(u64, Option<u32>),
     Ack(u64),
     Nack(Option<u64>, String),
     Gap(u64, u64, GapReason),
+    /// As `Gap`, with its count; to a client that shows all.
+    Lost(u64, u64, GapReason, Option<u64>),
+    /// Lag, limit, skipped; to a client that shows all.
+    Pressure(u64, u64, u64),
     Tick(u64),
     Renew,
     Bye(String),
@@ -59,8 +70,10 @@ pub(crate) enum End {
 pub(crate) enum Form {
     Json,
     Cbor,
+    Sse,
 }
 
+/// Those of the WebSocket.
 pub(crate) const FORMS: [Form; 2] = [Form::Json, Form::Cbor];
 
 pub(crate) struct Client<S = TcpStream> {
@@ -70,6 +83,8 @@ pub(crate) struct Client<S = TcpStream> {
     buffer: Vec<u8>,
     /// Answers Pings.
     pub(crate) lives: bool,
+    /// Shows the counts of gaps, and pressure.
+    pub(crate) shows_all: bool,
     pub(crate) pings: usize,
     pub(crate) pongs: usize,
     end: Option<u16>,
@@ -152,9 +167,11 @@ pub(crate) fn adoption(socket: Socket, form: Form) -> Adoption {
         protocol: match form {
             Form::Json => Protocol::WebSocketJson,
             Form::Cbor => Protocol::WebSocketCbor,
+            Form::Sse => Protocol::Sse,
         },
         deflate: None,
         subscription: None,
+        policy: Policy::default(),
         grant: Grant::open(),
         publisher: None,
         permit: Box::new(()),
@@ -195,7 +212,17 @@ impl<S: Read + Write> Client<S> {
     }
 
     fn of_epoch(stream: S, epoch: u64, form: Form) -> Self {
-        Self { stream, form, epoch, buffer: Vec::new(), lives: true, pings: 0, pongs: 0, end: None }
+        Self {
+            stream,
+            form,
+            epoch,
+            buffer: Vec::new(),
+            lives: true,
+            shows_all: false,
+            pings: 0,
+            pongs: 0,
+            end: None,
+        }
     }
 
     pub(crate) fn sub(&mut self, id: u32, since: Since, topics: &[&str]) {
@@ -231,7 +258,7 @@ impl<S: Read + Write> Client<S> {
         let json = n.to_string();
         let cbor = [&[0x1b][..], &n.to_be_bytes()].concat();
         let data = match self.form {
-            Form::Json => session::Data::Json(json.as_bytes()),
+            Form::Json | Form::Sse => session::Data::Json(json.as_bytes()),
             Form::Cbor => session::Data::Cbor(&cbor),
         };
         self.message(&ClientMessage::Pub { n: Some(n), topic: topic.into(), key: None, data })
@@ -250,7 +277,7 @@ impl<S: Read + Write> Client<S> {
             Ok(())
         };
         match self.form {
-            Form::Json => json::encode_client(message, &mut sink).unwrap(),
+            Form::Json | Form::Sse => json::encode_client(message, &mut sink).unwrap(),
             Form::Cbor => cbor::encode_client(message, &mut sink).unwrap(),
         }
         self.frame(&payload)
@@ -267,6 +294,21 @@ impl<S: Read + Write> Client<S> {
 
     /// The next message; `None` when the connection is over.
     pub(crate) fn next(&mut self) -> Option<Seen> {
+        loop {
+            match self.any()? {
+                Seen::Pressure(..) if !self.shows_all => {}
+                Seen::Lost(from, to, reason, _) if !self.shows_all => {
+                    return Some(Seen::Gap(from, to, reason));
+                }
+                seen => return Some(seen),
+            }
+        }
+    }
+
+    fn any(&mut self) -> Option<Seen> {
+        if self.form == Form::Sse {
+            return self.next_block().map(|data| self.seen(&data));
+        }
         while let Some((header, payload)) = self.next_frame() {
             match header.opcode {
                 OpCode::Text | OpCode::Binary => {
@@ -311,6 +353,22 @@ impl<S: Read + Write> Client<S> {
         (seen, self.end.map_or(End::Cut, End::Closed))
     }
 
+    /// The data of the next block of an event stream that has any.
+    fn next_block(&mut self) -> Option<Vec<u8>> {
+        loop {
+            while let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                let data = block.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"data: "));
+                if let Some(data) = data {
+                    return Some(data.to_vec());
+                }
+            }
+            if !self.read_more() {
+                return None;
+            }
+        }
+    }
+
     fn next_frame(&mut self) -> Option<(FrameHeader, Vec<u8>)> {
         loop {
             if let Some((header, size)) = FrameHeader::parse(&self.buffer).unwrap() {
@@ -321,23 +379,28 @@ impl<S: Read + Write> Client<S> {
                     return Some((header, payload));
                 }
             }
-            let mut piece = vec![0; 16 << 10];
-            let n = match self.stream.read(&mut piece) {
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
-                Err(e) => panic!("nothing comes: {e}"),
-            };
-            if n == 0 {
+            if !self.read_more() {
                 assert!(self.buffer.is_empty(), "the stream ends within a frame");
                 return None;
             }
-            self.buffer.extend_from_slice(&piece[..n]);
         }
+    }
+
+    /// False at the end of the stream.
+    fn read_more(&mut self) -> bool {
+        let mut piece = vec![0; 16 << 10];
+        let n = match self.stream.read(&mut piece) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(e) => panic!("nothing comes: {e}"),
+        };
+        self.buffer.extend_from_slice(&piece[..n]);
+        n > 0
     }
 
     fn seen(&self, payload: &[u8]) -> Seen {
         let message = match self.form {
-            Form::Json => json::decode_server(payload),
+            Form::Json | Form::Sse => json::decode_server(payload),
             Form::Cbor => cbor::decode_server(payload),
         };
         let seq = |cursor: Cursor| {
@@ -364,7 +427,8 @@ impl<S: Read + Write> Client<S> {
             ServerMessage::CaughtUp { at, id } => Seen::CaughtUp(seq(at), id),
             ServerMessage::Ack { n, .. } => Seen::Ack(n),
             ServerMessage::Nack { n, refusal } => Seen::Nack(n, text(refusal.code)),
-            ServerMessage::Gap(gap) => Seen::Gap(gap.from.seq, seq(gap.to), gap.reason),
+            ServerMessage::Gap(gap) => Seen::Lost(gap.from.seq, seq(gap.to), gap.reason, gap.skipped),
+            ServerMessage::Pressure(p) => Seen::Pressure(p.lag, p.limit, p.skipped),
             ServerMessage::Tick { at } => Seen::Tick(seq(at)),
             ServerMessage::Renew { within } => {
                 assert!(!within.is_zero(), "too late to renew");

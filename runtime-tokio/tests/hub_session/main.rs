@@ -13,5 +13,6 @@ mod client;
 mod data;
 mod grants;
 mod logs;
+mod slow;
 mod storm;
 mod transport;

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
@@ -135,7 +135,8 @@ async fn measure(options: &Options, gateway: &Gateway) {
     }
     let mut silent = Vec::new();
     for _ in 0..options.silent {
-        silent.push(Reader::open(gateway.address, options.sse).await.expect("a silent reader connects"));
+        silent
+            .push(Reader::open_narrow(gateway.address, options.sse).await.expect("a silent reader connects"));
     }
     let mut publisher = session(gateway, "/v1").await;
     let data = "x".repeat(options.payload);
@@ -143,13 +144,21 @@ async fn measure(options: &Options, gateway: &Gateway) {
     // Once for the readers to be there, and for what is allocated once.
     round(&mut publisher, &data, options.burst, &mut published, &progress, options.readers).await;
     let idle = gateway.program.resident();
+    // Whoever never reads has to be stuck before it is measured what that does to the others.
+    let large = "x".repeat(32 << 10);
+    while metric(gateway, "lagging") < options.silent as u64 {
+        round(&mut publisher, &large, 1, &mut published, &progress, options.readers).await;
+    }
 
     let over = Rc::new(Cell::new(false));
     let probed = session(gateway, if options.apart { "/v1/logs/apart" } else { "/v1" }).await;
     let prober = tokio::task::spawn_local(probe(probed, Rc::clone(&over)));
     let (cpu, begun, first) = (cpu(gateway), Instant::now(), progress.got.get());
+    let mut rounds = Vec::new();
     while begun.elapsed() < Duration::from_secs(options.seconds) {
+        let begun = Instant::now();
         round(&mut publisher, &data, options.burst, &mut published, &progress, options.readers).await;
+        rounds.push(begun.elapsed());
     }
     let took = begun.elapsed().as_secs_f64();
     let cpu = self::cpu(gateway) - cpu;
@@ -169,6 +178,7 @@ async fn measure(options: &Options, gateway: &Gateway) {
         cpu * 1e6 / delivered
     );
     println!("  gateway busy {:.0} %, this program {:.0} %", 100. * cpu / took, 100. * own_cpu() / took);
+    println!("  a burst, until the last reader has it: {}", Quantiles::of(rounds));
     println!("  echo      {}", Quantiles::of(echo));
     println!("  heartbeat {}", Quantiles::of(heartbeat));
     println!(
@@ -178,6 +188,9 @@ async fn measure(options: &Options, gateway: &Gateway) {
         gateway.program.resident() >> 10
     );
     println!("  kernel: {} pages of TCP memory", tcp_pages());
+    let (lagging, pinned, skipped) =
+        (metric(gateway, "lagging"), metric(gateway, "pinned_bytes"), metric(gateway, "skipped_slow_total"));
+    println!("  readers behind: {lagging}; {pinned} B pinned by what is half-sent; {skipped} events skipped");
 }
 
 /// Publishes a burst, and waits until everybody has it.
@@ -238,6 +251,19 @@ async fn heard(
     while !awaited(&socket.recv().await.expect("it is open").expect("it holds")) {}
 }
 
+/// The value of one of the gateway's metrics, of the default log if there are several.
+fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let text = gateway.get("/metrics").body;
+    let text = String::from_utf8_lossy(&text);
+    let name = format!("longwire_{name}");
+    let mut values = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (series, label) = series.split_once('{').unwrap_or((series, "default"));
+        (series == name && label.contains("default")).then(|| value.parse().ok()).flatten()
+    });
+    values.next().expect("the gateway has this metric")
+}
+
 struct Quantiles(Vec<Duration>);
 
 impl Quantiles {
@@ -279,9 +305,13 @@ fn tcp_pages() -> String {
     tcp.rsplit(' ').next().unwrap_or("?").to_owned()
 }
 
-/// A connection that was opened, with whatever was read behind its head thrown away.
-async fn connected(address: std::net::SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+/// A new connection; with a narrow one this end of the kernel takes little that nobody reads.
+async fn connected(address: std::net::SocketAddr, narrow: bool) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if narrow {
+        socket.set_recv_buffer_size(4 << 10)?;
+    }
+    let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -25,7 +25,15 @@ enum Counter {
 impl Reader {
     /// Connects, and reads up to the end of the response's head. What follows counts.
     pub(super) async fn open(address: SocketAddr, sse: bool) -> io::Result<Self> {
-        let mut stream = connected(address).await?;
+        Self::over(connected(address, false).await?, address, sse).await
+    }
+
+    /// The same for one that is not going to read.
+    pub(super) async fn open_narrow(address: SocketAddr, sse: bool) -> io::Result<Self> {
+        Self::over(connected(address, true).await?, address, sse).await
+    }
+
+    async fn over(mut stream: TcpStream, address: SocketAddr, sse: bool) -> io::Result<Self> {
         let how = match sse {
             true => "Accept: text/event-stream\r\n",
             false => {

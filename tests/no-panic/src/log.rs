@@ -1,14 +1,15 @@
-//! Cursors, topics, patterns, keys, names of logs, rates, and the books of a reader.
+//! Cursors, topics, patterns, keys, names of logs, rates, and the books of a reader and how far it is behind.
 
 use core::hint::black_box;
+use core::time::Duration;
 
 use longwire_core::log::{
-    Account, Bucket, Cursor, Key, LogName, Pattern, PatternName, Quota, QuotaConfig, Rate, Since, Skip,
-    Topic, TopicName,
+    Account, Bounds, Bucket, Cursor, Distance, Key, Lag, LogName, Pattern, PatternName, Policy, Quota,
+    QuotaConfig, Rate, Since, Skip, Topic, TopicName,
 };
 use longwire_core::time::Instant;
 
-use crate::{any, any_str, display, forget, show};
+use crate::{any, any_str, display, forget, one_of, show};
 
 /// Calls everything in `log`.
 pub fn all() {
@@ -17,28 +18,7 @@ pub fn all() {
     cursors(a);
     names(a, b);
     rates();
-    owned(a);
-    books();
-}
-
-fn owned(text: &str) {
-    if let (Ok(topic), Ok(pattern)) = (TopicName::parse(text), PatternName::parse(text)) {
-        black_box((pattern.pattern().matches(topic.topic()), topic.holder(), topic.cmp(&topic)));
-        display(&topic);
-        display(&pattern);
-    }
-}
-
-fn books() {
-    let mut account = Account::new(any());
-    for why in [Skip::Evicted, Skip::Slow, Skip::Conflated] {
-        black_box((account.gap(any()), account.deliver(any())));
-        account.tell(any());
-        account.pass(any(), why, any::<bool>().then(any));
-        black_box((account.skipped(why), account.balances(any(), any())));
-    }
-    black_box((account.position(), account.told(), account.delivered(), account.uncounted()));
-    black_box(account);
+    readers();
 }
 
 fn cursors(text: &str) {
@@ -68,6 +48,12 @@ fn names(a: &str, b: &str) {
             display(pattern);
         }
         (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => show(error),
+    }
+    if let (Ok(topic), Ok(pattern)) = (TopicName::parse(a), PatternName::parse(b)) {
+        black_box((pattern.pattern().matches(topic.topic()), topic.holder().len(), &*pattern));
+    }
+    if let Some((name, rest)) = LogName::of_path(a) {
+        black_box((LogName::parse(name).is_ok(), rest));
     }
     match Key::parse(a) {
         Ok(key) => {
@@ -99,5 +85,37 @@ fn rates() {
         black_box(quota.check(&config, now(), any()).is_ok());
         quota.spend(&config, now(), any());
         black_box(quota.pressure(&config, now()).is_some());
+    }
+}
+
+fn readers() {
+    let distance = || Distance { events: any(), bytes: any(), age: Duration::from_millis(any()) };
+    let (mut lag, mut account) = (Lag::default(), Account::new(any()));
+    while any() {
+        let (lag, account) = (forget(&mut lag), forget(&mut account));
+        let (bounds, behind) = (Bounds { max: distance(), sure: distance() }, distance());
+        black_box((behind.min(bounds.max).half(), Bounds::new(behind)));
+        let policies = [Policy::DropOldest, Policy::Conflate, Policy::Disconnect, Policy::DropNewest];
+        let Some(policy) = one_of(policies) else { continue };
+        black_box(lag.next(policy, &bounds, behind, any()));
+        black_box((bounds.presses(behind), bounds.pressure(behind, any()), behind.is_beyond(bounds.max)));
+        let Some(skip) = one_of([Skip::Evicted, Skip::Slow, Skip::Conflated]) else { continue };
+        lag.skip(skip, any());
+        lag.conflate(any());
+        lag.came();
+        black_box((lag.open(), lag.settle(), lag.skipped().total()));
+        lag.told();
+        lag.near();
+        black_box((account.gap(any()), account.deliver(any())));
+        account.tell(any());
+        account.pass(any(), skip, any::<bool>().then(any));
+        black_box((
+            account.skipped(skip),
+            account.delivered(),
+            account.uncounted(),
+            account.position(),
+            account.told(),
+        ));
+        black_box(account.balances(any(), any()));
     }
 }

@@ -11,8 +11,8 @@ use longwire_core::session::ladder::{Ending, LadderConfig, Memory, Rung, Rungs};
 use longwire_core::session::publisher::{InFlight, Incarnation, Number, PublicationId, Taken};
 use longwire_core::session::subscriber::{Mark, Subscriber};
 use longwire_core::session::{
-    Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, GapReason, Kind, Length, Position,
-    Refusal, ServerMessage, Sink, SliceSink, Text, Topics, WriteError, cbor, json,
+    Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, Gap, GapReason, Kind, Length,
+    Position, Refusal, ServerMessage, Sink, SliceSink, Text, Topics, WriteError, cbor, json,
 };
 use longwire_core::time::Instant;
 use longwire_core::ws::CloseCode;
@@ -245,7 +245,7 @@ fn subscriber() {
             0 => Mark::Event(Position::At(at)),
             1 => Mark::Event(Position::Past(at)),
             2 => Mark::At(at),
-            _ => Mark::Gap(GapReason::Reset),
+            _ => Mark::Gap(Gap { from: at, to: at, reason: GapReason::Reset, skipped: None }),
         };
         black_box(subscriber.is_new(mark));
         subscriber.passed(mark);

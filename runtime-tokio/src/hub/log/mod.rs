@@ -30,11 +30,11 @@ mod topics;
 mod tree;
 
 pub use config::{AppendError, LogConfig, TopicsFull};
-pub use page::{Distance, Gap, LogStats, Page, PageSize};
+pub use page::{Gap, LogStats, Page, PageSize};
 
 use super::event::{Budget, Forms};
 use super::{Data, Event, Filter, Record};
-use longwire_core::log::{Cursor, Key, Topic};
+use longwire_core::log::{Bounds, Cursor, Distance, Key, Topic};
 use read::MAX_SCAN;
 use state::State;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -188,6 +188,29 @@ impl Log {
     /// How far a position is from the head. Costs nothing that grows with either.
     pub fn distance(&self, position: u64) -> Distance {
         self.lock().distance(self.head(), position)
+    }
+
+    /// The first position that is no further from the head than `bound`.
+    pub fn within(&self, bound: Distance) -> u64 {
+        let state = self.lock();
+        let head = self.head();
+        let (mut beyond, mut within) = (head.saturating_sub(bound.events), head);
+        // Whoever comes later is no further behind.
+        while beyond < within {
+            let middle = beyond + (within - beyond) / 2;
+            if state.distance(head, middle).is_beyond(bound) {
+                beyond = middle + 1;
+            } else {
+                within = middle;
+            }
+        }
+        within
+    }
+
+    /// The bounds of readers that may be as far behind as `max`: what is sure to be held is the tail.
+    pub fn bounds(&self, max: Distance) -> Bounds {
+        let LogConfig { tail_events, tail_bytes, tail_age, .. } = self.config;
+        Bounds { max, sure: Distance { events: tail_events as u64, bytes: tail_bytes as u64, age: tail_age } }
     }
 
     /// What the tail holds after `after`, all topics, as far as one window takes; `None` when the tail no longer

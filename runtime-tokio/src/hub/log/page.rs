@@ -1,7 +1,7 @@
 //! What a reader gets of a log.
 
 use super::Record;
-use std::time::Duration;
+use longwire_core::log::Distance;
 
 /// Events that matched and are gone: those with `from` < position <= `to`, as far as they matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +26,6 @@ pub struct Page {
     pub next: u64,
     /// How far `next` is from the head.
     pub behind: Distance,
-}
-
-/// How far a position is from the head of its log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Distance {
-    /// Events of the log after it, matching or not, held or not.
-    pub events: u64,
-    /// Bytes of those ([`Event::cost`](super::Event::cost)), from the first that is still held.
-    pub bytes: u64,
-    /// How long ago the first of them that is still held was appended.
-    pub age: Duration,
 }
 
 /// How much one page takes: it bounds the time that the log is locked and the memory that a reader pins.

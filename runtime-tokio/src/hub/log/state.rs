@@ -5,8 +5,8 @@ use super::latest::Latest;
 use super::read::Effort;
 use super::tail::Tail;
 use super::topics::Topics;
-use super::{AppendError, Distance, Event, LogConfig, Record, TopicsFull};
-use longwire_core::log::Topic;
+use super::{AppendError, Event, LogConfig, Record, TopicsFull};
+use longwire_core::log::{Distance, Topic};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -164,7 +164,7 @@ impl State {
         true
     }
 
-    /// How far a position is from the head.
+    /// How far a position is from the head: its bytes and its age are those of the first event after it that is held.
     pub(super) fn distance(&self, head: u64, position: u64) -> Distance {
         let start = self.tail.start();
         let old = if position.saturating_add(1) < start {

@@ -269,5 +269,6 @@ fn an_event_that_fits_nowhere_is_refused_even_if_everything_may_be_forgotten() {
     assert_eq!((log.stats().topics, log.stats().keys), (1, 1));
     publish(&log, "b", None, 1_700).unwrap();
     assert_eq!((log.stats().topics, log.stats().keys), (2, 1), "the state of a made room, its past is there");
+    assert!(log.lock().topics.get(0).is_some_and(|a| a.keys.is_empty()), "its key is left behind");
     assert_eq!(read_all(&log, &filter(&["a"]), 0), (vec![1], None));
 }
