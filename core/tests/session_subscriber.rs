@@ -151,6 +151,8 @@ impl World {
             Action::LookUp(rung) => {
                 assert!(self.held.is_none(), "one look at a time");
                 self.held = self.link.take();
+                // Minutes lie between two of them, which `session_ladder.rs` shows.
+                self.hurried = 0;
                 self.open(rung);
             }
             Action::Change => self.held = None,

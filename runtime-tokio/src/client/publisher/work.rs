@@ -24,6 +24,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// How long a connection may take to be closed.
 const CLOSE: Duration = Duration::from_secs(1);
 
+/// A connection that was idle may be gone when it is used again; one that breaks later than this was not idle.
+const STALE: Duration = Duration::from_secs(1);
+
 /// How long to wait after a refusal that passes and does not say when.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -383,6 +386,8 @@ impl Work {
     async fn serve_post(&mut self, link: &mut Option<Link>) -> Option<Action> {
         // What was under way when this was left is not known: it is sent again, and stored once.
         lock(&self.shared.outbox).reconnected();
+        // Nothing was posted over it yet.
+        let mut reused = false;
         loop {
             let hold = self.held_until();
             let next = match hold {
@@ -410,7 +415,16 @@ impl Work {
                     Some(link) => link,
                     None => Link::open(&endpoint).await?,
                 };
-                let posted = post(&mut present, &endpoint, &topic, key.as_deref(), &data, Some(id)).await?;
+                let begun = Instant::now();
+                let posted = post(&mut present, &endpoint, &topic, key.as_deref(), &data, Some(id)).await;
+                let posted = match posted {
+                    // It was idle, and gone when it was used again.
+                    Err(Error::Http(_)) if reused && begun.elapsed() < STALE => {
+                        present = Link::open(&endpoint).await?;
+                        post(&mut present, &endpoint, &topic, key.as_deref(), &data, Some(id)).await?
+                    }
+                    posted => posted?,
+                };
                 *link = Some(present);
                 Ok(posted)
             };
@@ -423,6 +437,7 @@ impl Work {
                     self.report(Event::Heard);
                     lock(&self.shared.outbox).acknowledge(n);
                     self.hold_for(posted.pressure);
+                    reused = true;
                     self.shared.settled.notify_waiters();
                 }
                 Err(Error::Refused(refusal)) if is_about_this_one(&refusal) => {
