@@ -279,6 +279,9 @@ fn subscriber() {
         forget(&mut Connector::new(config, connector.memory())).allow_look_up(any());
         black_box((connector.wants_credential(), connector.memory().map(Memory::to_bits)));
     }
+}
+
+#[inline(never)]
 fn lease() {
     let time = || Duration::from_millis(any());
     let now = || Instant::from_millis(any());
