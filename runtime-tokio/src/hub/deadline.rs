@@ -109,7 +109,7 @@ fn shared(renew_before: Duration) -> Arc<Shared> {
         config: Arc::new(config),
         authorize: Arc::new(Open),
         revocations: Arc::default(),
-        pins: Arc::default(),
+
         clock: Clock::start(),
         next: Arc::default(),
     };

@@ -45,6 +45,11 @@ impl LogHandle {
         self.log().stats()
     }
 
+    /// Bytes that half-sent events take now.
+    pub fn pinned_bytes(&self) -> usize {
+        self.shared.pins.used()
+    }
+
     /// What happened so far on it and on its connections.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters

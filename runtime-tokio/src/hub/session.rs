@@ -222,6 +222,10 @@ impl Session {
         let refused = match self.try_publish(n, topic, key, data, shard) {
             Ok(pressure) => {
                 self.pressure = self.pressure.max(pressure);
+                // A number that does not count up is acknowledged as it is, behind those before it.
+                if n.is_some_and(|n| self.settled.is_some_and(|settled| n <= settled)) {
+                    self.acknowledge(reply);
+                }
                 return self.settled = n.or(self.settled);
             }
             Err(refusal) => refusal,

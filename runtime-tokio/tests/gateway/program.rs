@@ -157,6 +157,8 @@ async fn the_configuration_is_printed_as_options_that_would_make_it() {
     let given = [
         "--shards",
         "9",
+        "--burst",
+        "1500ms",
         "--topics-full",
         "forget",
         "--tail-events",
@@ -172,6 +174,7 @@ async fn the_configuration_is_printed_as_options_that_would_make_it() {
     for line in [
         "--max-connections 10000",
         "--shards 9",
+        "--burst 1500ms",
         "--topics-full forget",
         "--tail-events 7",
         "--history-age 90s",
