@@ -136,7 +136,9 @@ async fn it_serves_the_logs_that_it_is_told_of() {
         assert_eq!(reset[0]["gap"]["reason"], "reset", "{transport} {reset:?}");
         let own = reset[0]["gap"]["to"].as_str().unwrap();
         let first = own.replace("-3", "-0");
-        let resumed = sub(&telemetry, &first, "2").await;
+        let mut resumed = sub(&telemetry, &first, "2").await;
+        // With a tail of one event everybody is under pressure.
+        resumed.retain(|line| line.get("pressure").is_none());
         assert_eq!(resumed[0]["gap"]["to"], own.replace("-3", "-1"), "{transport} {resumed:?}");
         assert_eq!((&resumed[1]["data"], &resumed[2]["data"]), (&2.into(), &3.into()));
     }
