@@ -26,7 +26,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
@@ -324,7 +324,7 @@ impl Conn {
                 ready!(sleep.as_mut().poll(cx));
             } else if Instant::now() < deadline {
                 // There is more to do, but others want their turn, too.
-                cx.waker().wake_by_ref();
+                give_way(cx);
                 return Poll::Pending;
             }
             // Also when there is always more to do: a grant ends in the middle of a flood.
@@ -369,6 +369,10 @@ impl Conn {
             }
             match self.receive(cx, shard)? {
                 Received::Nothing => break,
+                Received::Enough => {
+                    progress = Progress::More;
+                    break;
+                }
                 Received::Some if read == READS => progress = Progress::More,
                 // What does not go out now shows above, or below.
                 Received::Some => _ = self.flush(cx, shard)?,
@@ -537,7 +541,7 @@ impl Conn {
             }
         }
         // It goes on sending; a round with others in between, until LINGER is over.
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Poll::Pending
     }
 
@@ -684,6 +688,12 @@ enum Progress {
     Waiting,
     /// There is more to do at once.
     More,
+}
+
+/// Lets others have a turn, and the system say which sockets are ready, before the task has its next. A task that only
+/// wakes itself comes again dozens of times before the system is asked.
+fn give_way(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// Whether the system has given the peer up.

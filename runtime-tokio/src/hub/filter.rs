@@ -15,6 +15,19 @@ impl Filter {
         self.0.insert(pattern.into())
     }
 
+    /// Adds the patterns of another, which from now on takes no memory for their texts; `fresh` gets those that are new.
+    pub(super) fn share(&mut self, other: Self, mut fresh: impl FnMut(Pattern<'_>)) -> Self {
+        let shared = other.0.into_iter().map(|name| match self.0.get(&name) {
+            Some(own) => own.clone(),
+            None => {
+                fresh(name.pattern());
+                self.0.insert(name.clone());
+                name
+            }
+        });
+        Self(shared.collect())
+    }
+
     /// Takes a pattern away, by its text; false when it is not there.
     pub fn remove(&mut self, pattern: Pattern<'_>) -> bool {
         self.0.remove(pattern.as_str())
@@ -69,5 +82,22 @@ impl Filter {
 impl<'p> FromIterator<Pattern<'p>> for Filter {
     fn from_iter<I: IntoIterator<Item = Pattern<'p>>>(patterns: I) -> Self {
         Self(patterns.into_iter().map(Into::into).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shared_has_its_texts_once() {
+        let filter = |texts: &[&str]| -> Filter { texts.iter().map(|t| Pattern::parse(t).unwrap()).collect() };
+        let (mut own, mut fresh) = (filter(&["a", "b/**"]), Vec::new());
+        let other = own.share(filter(&["b/**", "c"]), |pattern| fresh.push(pattern.as_str().to_owned()));
+        assert_eq!((&own, &other), (&filter(&["a", "b/**", "c"]), &filter(&["b/**", "c"])));
+        assert_eq!(fresh, ["c"]);
+        for text in other.patterns() {
+            assert!(own.patterns().any(|own| std::ptr::eq(own, text)), "{text} twice");
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::count;
 use super::encode;
 use super::event::Form;
 use super::session::{End, Session};
-use super::shard::Shard;
+use super::shard::{READ_SIZE, Shard};
 use super::socket::Stream;
 use crate::websocket::deflate::Codec;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
@@ -13,6 +13,10 @@ use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+
+/// Bytes of messages that are worked off in one turn, and then the rest of the message that exceeds them: what was read
+/// may inflate to a thousand times as much.
+const ENOUGH: usize = READ_SIZE;
 
 /// The WebSocket of a connection, between two turns.
 pub(super) struct WebSocket {
@@ -29,6 +33,8 @@ pub(super) enum Received {
     Nothing,
     /// There may be more at once.
     Some,
+    /// There may be more at once, but others want their turn.
+    Enough,
 }
 
 pub(super) struct Outcome {
@@ -91,6 +97,7 @@ fn work_off(
     connection: &mut ws::Connection<ws::Server, Arc<ws::Config>>,
 ) -> Option<Outcome> {
     let now = shard.clock.now();
+    let mut worked = 0;
     loop {
         let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
         let waits = session.must_wait(cx, shard, &mut reply);
@@ -112,8 +119,14 @@ fn work_off(
         let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
         match step {
             Step::Event(found) => match (found.event(io.rx.reborrow()), session.form.is_cbor()) {
-                (Event::Text(text), false) => session.handle(text.as_bytes(), shard, &mut reply),
-                (Event::Binary(bytes), true) => session.handle(bytes, shard, &mut reply),
+                (Event::Text(text), false) => {
+                    worked += text.as_bytes().len();
+                    session.handle(text.as_bytes(), shard, &mut reply);
+                }
+                (Event::Binary(bytes), true) => {
+                    worked += bytes.len();
+                    session.handle(bytes, shard, &mut reply);
+                }
                 (Event::Text(_) | Event::Binary(_), _) => {
                     reply.end(End { close: CloseCode::UNSUPPORTED, refusal: None });
                 }
@@ -135,6 +148,10 @@ fn work_off(
         }
         if let Some(cause) = reply.ended {
             return Some(closed(Step::Closed(cause)));
+        }
+        if worked >= ENOUGH {
+            session.acknowledge(&mut reply);
+            return Some(Received::Enough.into());
         }
     }
 }

@@ -221,6 +221,10 @@ impl Session {
     ) {
         let refused = match self.try_publish(n, topic, key, data, shard) {
             Ok(pressure) => {
+                // One that does not count up is acknowledged as it is, and takes nothing back of what came before.
+                if self.settled.zip(n).is_some_and(|(before, n)| n < before) {
+                    self.acknowledge(reply);
+                }
                 self.pressure = self.pressure.max(pressure);
                 // A number that does not count up is acknowledged as it is, behind those before it.
                 if n.is_some_and(|n| self.settled.is_some_and(|settled| n <= settled)) {
@@ -333,11 +337,7 @@ impl Session {
         let log = &shard.shared.log;
         let first = !std::mem::replace(&mut self.reads.begun, true);
         let position = self.hold(shard, first);
-        for pattern in filter.parsed() {
-            if self.reads.filter.insert(pattern) {
-                shard.subscribe(self.id, pattern);
-            }
-        }
+        let filter = self.reads.filter.share(filter, |pattern| shard.subscribe(self.id, pattern));
         let named = if first { Position::At } else { Position::Past };
         let mut past = Past::new(filter, position, named, id);
         match since {

@@ -49,6 +49,10 @@ fn publications_are_acknowledged_up_to_the_last() {
         // A number that does not count up is acknowledged as it is.
         client.publish(5, "a");
         assert_eq!(client.must(), Seen::Ack(5));
+        // Nor is what came just before it forgotten.
+        let wire = [client.publication(400, "a"), client.publication(7, "a")].concat();
+        client.write(&wire);
+        assert_eq!((client.must(), client.must()), (Seen::Ack(400), Seen::Ack(7)));
     }
 }
 

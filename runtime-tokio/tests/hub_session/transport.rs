@@ -5,6 +5,7 @@ use longwire::hub::{Hub, Protocol, Socket};
 use longwire_core::log::Since;
 use longwire_core::session::ClientMessage;
 use longwire_core::ws::OpCode;
+use longwire_core::ws::deflate::{self, Agreed};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -290,6 +291,49 @@ fn a_peer_that_sends_and_never_reads_stalls_itself() {
         pongs = got.len() / 127;
     }
     assert!(got.chunks_exact(127).all(|pong| pong[..2] == [0x8a, 125] && pong[2..] == [b'p'; 125]));
+}
+
+/// 64 KiB of a publication that will be refused, compressed to about a hundred bytes.
+fn bomb() -> Vec<u8> {
+    let body = format!(r#"{{"type":"pub","topic":"","data":"{}"}}"#, "x".repeat(64 << 10));
+    let mut small = Vec::with_capacity(1024);
+    let mut compress = flate2::Compress::new(flate2::Compression::best(), false);
+    compress.compress_vec(body.as_bytes(), &mut small, flate2::FlushCompress::Sync).unwrap();
+    // RFC 7692 section 7.2.1.
+    small.truncate(small.len() - 4);
+    let mut bomb = frame(OpCode::Text, &small);
+    bomb[0] |= 0x40;
+    bomb
+}
+
+#[test]
+fn a_flood_that_inflates_leaves_the_others_their_turns() {
+    let hub = hub(|c| c.heartbeat = Duration::from_secs(600));
+    let config = deflate::Config::new();
+    let deflate = Some(Agreed { server: config.send, client: config.receive });
+    let mut other = Client::open(&hub, Form::Json);
+    let mut flooder = Client::with(&hub, Form::Json, |a| a.deflate = deflate);
+    let mut writer = flooder.other_half();
+    let writing = std::thread::spawn(move || while writer.stream.write_all(&bomb().repeat(1000)).is_ok() {});
+    let reading =
+        std::thread::spawn(move || while flooder.stream.read(&mut [0; 1 << 16]).is_ok_and(|n| n > 0) {});
+    let refused = || hub.counters().refused.load(Relaxed);
+    wait_until(|| refused() > 100);
+    let mut meanwhile: Vec<u64> = (1..=31)
+        .map(|n| {
+            let before = refused();
+            other.publish(n, "a");
+            assert_eq!(other.next(), Some(Seen::Ack(n)));
+            refused() - before
+        })
+        .collect();
+    hub.close(Duration::ZERO, Duration::ZERO);
+    writing.join().unwrap();
+    reading.join().unwrap();
+    meanwhile.sort_unstable();
+    // One a turn, and one turn for each of the other's. It was 800 while only what is read was counted, and 60 while the
+    // flooder's turns came one upon the other.
+    assert!(meanwhile[15] < 20, "bombs between a publication and its acknowledgement: {meanwhile:?}");
 }
 
 #[test]
