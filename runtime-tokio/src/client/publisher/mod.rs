@@ -65,7 +65,7 @@ impl Default for PublisherConfig {
 pub enum Outcome {
     /// The gateway has it.
     Taken,
-    /// The gateway refused it for good.
+    /// The gateway refused it: for good, or without a word when it might be taken (`topics_full`; [`Refusal::permanent`] tells).
     Refused(Refusal),
     /// It was given up here. One that was under way may have been taken all the same.
     Dropped(Dropped),

@@ -27,9 +27,6 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// A connection that was idle may be gone when it is used again; one that breaks later than this was not idle.
 const STALE: Duration = Duration::from_secs(1);
 
-/// How long to wait after a refusal that passes and does not say when.
-const AGAIN: Duration = Duration::from_secs(1);
-
 /// Until the end: of the handle, or of what can be hoped for.
 pub(super) async fn run(
     endpoint: Endpoint,
@@ -368,7 +365,7 @@ impl Work {
 
     fn refused(&mut self, refusal: Refusal) {
         if !refusal.permanent {
-            self.hold_for(Some(refusal.retry_after.unwrap_or(AGAIN)));
+            self.hold_for(refusal.retry_after);
         }
         if let Some(n) = refusal.n {
             lock(&self.shared.outbox).refuse(n, refusal);
