@@ -18,6 +18,7 @@ mod program;
 mod publishing;
 mod quotas;
 mod refusals;
+mod renewal;
 mod slow;
 mod streams;
 mod support;

@@ -354,7 +354,8 @@ mod tests {
 
     #[test]
     fn a_refusal_that_says_when_is_tried_again_and_one_that_does_not_settles() {
-        let refusal = |code, retry_after| Refusal { retry_after, permanent: false, ..Refusal::new(None, code, "") };
+        let refusal =
+            |code, retry_after| Refusal { retry_after, permanent: false, ..Refusal::new(None, code, "") };
         let mut outbox = outbox(Policy::DropOldest, 9);
         let (first, mut outcome) = entry(None, 1);
         outbox.push(first).unwrap();
