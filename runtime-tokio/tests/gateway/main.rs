@@ -15,6 +15,7 @@ mod logs;
 mod once;
 mod polls;
 mod program;
+mod publisher;
 mod publishing;
 mod quotas;
 mod refusals;
