@@ -115,6 +115,7 @@ pub(super) struct Hello {
     pub(super) heartbeat: Option<Duration>,
     pub(super) window: Option<Duration>,
     pub(super) max_inflight: u64,
+    pub(super) max_message: u64,
 }
 
 impl From<session::ServerMessage<'_>> for Arrival {
@@ -126,6 +127,7 @@ impl From<session::ServerMessage<'_>> for Arrival {
                 heartbeat: Some(heartbeat),
                 window,
                 max_inflight: limits.max_inflight,
+                max_message: limits.max_message,
             }),
             M::Event(event) => Self::Event(event.into()),
             M::CaughtUp { at, .. } => Self::CaughtUp(at),

@@ -71,7 +71,8 @@ impl Session {
             Rung::LongPoll | Rung::Poll => {
                 let wait = (rung == Rung::LongPoll).then_some(wait);
                 let polls = Polls::open(Link::over(stream).await?, endpoint, asked, wait).await?;
-                let hello = Hello { session: String::new(), heartbeat: None, window: None, max_inflight: 0 };
+                let session = String::new();
+                let hello = Hello { session, heartbeat: None, window: None, max_inflight: 0, max_message: 0 };
                 Ok((Self::Poll(Box::new(polls)), hello))
             }
         }

@@ -35,8 +35,6 @@ pub struct PublisherConfig {
     pub transport: Transport,
     /// In which form messages go over WebSocket. Default: JSON.
     pub form: Form,
-    /// By which name the gateway knows this publisher, beside the subject of its credential. Default: one drawn at random.
-    pub incarnation: Option<Incarnation>,
     /// What an earlier publisher has [learned](Publisher::memory) about the way to the gateway.
     pub memory: Option<Memory>,
     /// When to connect again.
@@ -52,7 +50,6 @@ impl Default for PublisherConfig {
             max_inflight: 64,
             transport: Transport::Auto,
             form: Form::Json,
-            incarnation: None,
             memory: None,
             backoff: BackoffConfig::default(),
         }
@@ -65,7 +62,7 @@ impl Default for PublisherConfig {
 pub enum Outcome {
     /// The gateway has it.
     Taken,
-    /// The gateway refused it for good.
+    /// The gateway refused it: for good, or without a word when it might be taken (`topics_full`; [`Refusal::permanent`] tells).
     Refused(Refusal),
     /// It was given up here. One that was under way may have been taken all the same.
     Dropped(Dropped),
@@ -178,7 +175,7 @@ impl Publisher {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(endpoint: Endpoint, config: PublisherConfig) -> Self {
-        let incarnation = config.incarnation.unwrap_or_else(|| Incarnation(rand::random()));
+        let incarnation = Incarnation(rand::random());
         let shared = Arc::new(Shared {
             outbox: Mutex::new(Outbox::new(&config)),
             work: Notify::new(),

@@ -10,9 +10,6 @@ use tokio::sync::oneshot;
 /// What an entry costs beside its bytes.
 const OVERHEAD: usize = 64;
 
-/// How many times a passing refusal that says no time is taken for one; quotas are waited for.
-const TRIES: u8 = 5;
-
 /// A publication.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -23,13 +20,12 @@ pub(super) struct Entry {
     receipt: Option<oneshot::Sender<Outcome>>,
     /// It was sent on this connection.
     sent: bool,
-    tries: u8,
 }
 
 impl Entry {
     pub(super) fn new(topic: &str, key: Option<&str>, data: Data, receipt: oneshot::Sender<Outcome>) -> Self {
         let (topic, key) = (topic.to_owned(), key.map(str::to_owned));
-        Self { topic, key, data, receipt: Some(receipt), sent: false, tries: 0 }
+        Self { topic, key, data, receipt: Some(receipt), sent: false }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -57,7 +53,7 @@ impl Entry {
 pub struct PublisherCounts {
     /// Taken by the gateway.
     pub taken: u64,
-    /// Refused by the gateway for good.
+    /// Refused by the gateway, and not tried again.
     pub refused: u64,
     /// Given up because the outbox was full: the oldest.
     pub dropped_oldest: u64,
@@ -233,17 +229,13 @@ impl Outbox {
         self.trim();
     }
 
-    /// The gateway has refused `n`.
+    /// The gateway has refused `n`. Where it does not say when it might be taken, the others do not wait for it.
     pub(super) fn refuse(&mut self, n: u64, refusal: Refusal) {
-        let mut permanent = refusal.permanent;
+        let settles = refusal.permanent || refusal.retry_after.is_none();
         if let Some(Some(entry)) = self.slot(n) {
             entry.sent = false;
-            if refusal.code != "over_quota" {
-                entry.tries = entry.tries.saturating_add(1);
-                permanent |= entry.tries >= TRIES;
-            }
         }
-        if self.flight.refuse(n, permanent) && permanent {
+        if self.flight.refuse(n, settles) && settles {
             self.counts.refused += 1;
             self.settle(n, Outcome::Refused(refusal));
         }
@@ -279,6 +271,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn outbox(policy: Policy, outbox_events: usize) -> Outbox {
         Outbox::new(&PublisherConfig { policy, outbox_events, ..PublisherConfig::default() })
@@ -360,22 +353,21 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_refusal_is_tried_again_five_times_and_a_quota_for_ever() {
-        let refusal = |code| Refusal { permanent: false, ..Refusal::new(None, code, "") };
+    fn a_refusal_that_says_when_is_tried_again_and_one_that_does_not_settles() {
+        let refusal =
+            |code, retry_after| Refusal { retry_after, permanent: false, ..Refusal::new(None, code, "") };
         let mut outbox = outbox(Policy::DropOldest, 9);
         let (first, mut outcome) = entry(None, 1);
         outbox.push(first).unwrap();
         for _ in 0..100 {
             assert_eq!(numbers(&mut outbox), [1]);
-            outbox.refuse(1, refusal("over_quota"));
-        }
-        for _ in 0..5 {
+            outbox.refuse(1, refusal("over_quota", Some(Duration::from_millis(1))));
             assert_eq!(outcome.try_recv().ok(), None);
-            assert_eq!(numbers(&mut outbox), [1]);
-            outbox.refuse(1, refusal("topics_full"));
         }
-        assert_eq!(outcome.try_recv().ok(), Some(Outcome::Refused(refusal("topics_full"))));
-        assert_eq!((numbers(&mut outbox).len(), outbox.len()), (0, (0, 0)));
+        assert_eq!(numbers(&mut outbox), [1]);
+        outbox.refuse(1, refusal("topics_full", None));
+        assert_eq!(outcome.try_recv().ok(), Some(Outcome::Refused(refusal("topics_full", None))));
+        assert_eq!((numbers(&mut outbox).len(), outbox.len(), outbox.counts.refused), (0, (0, 0), 1));
     }
 
     proptest! {
@@ -399,7 +391,8 @@ mod tests {
                     5 => outbox.acknowledge(outbox.first + n as u64 / 2),
                     6 => {
                         let n = outbox.first + n as u64 / 2;
-                        outbox.refuse(n, Refusal { permanent: n.is_multiple_of(2), ..Refusal::new(None, "x", "") });
+                        let retry_after = (!n.is_multiple_of(2)).then_some(Duration::ZERO);
+                        outbox.refuse(n, Refusal { retry_after, ..Refusal::new(None, "x", "") });
                     }
                     _ => outbox.reconnected(),
                 }

@@ -9,7 +9,8 @@ use crate::client::socket::Socket;
 use crate::client::turn::{Turn, turn};
 use crate::client::{Endpoint, Error, Refusal, State, Transport};
 use crate::clock::Clock;
-use crate::websocket::ThreadRng;
+use crate::websocket::{Message, ThreadRng};
+use longwire_core::session::backoff::Failure;
 use longwire_core::session::connector::{Action, Connector, ConnectorConfig, Event};
 use longwire_core::session::ladder::{Ending, LadderConfig, Rung, Rungs};
 use longwire_core::session::publisher::PublicationId;
@@ -26,9 +27,6 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// A connection that was idle may be gone when it is used again; one that breaks later than this was not idle.
 const STALE: Duration = Duration::from_secs(1);
-
-/// How long to wait after a refusal that passes and does not say when.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Until the end: of the handle, or of what can be hoped for.
 pub(super) async fn run(
@@ -72,13 +70,23 @@ pub(super) async fn run(
 
 /// An open connection.
 enum Line {
-    WebSocket {
-        socket: Box<Socket>,
-        max_inflight: u64,
-        renewing: Option<Renewing>,
-    },
-    /// The connection, between two POSTs.
-    Post(Option<Link>),
+    WebSocket { socket: Box<Socket>, allowed: Allowed, renewing: Option<Renewing> },
+    Post(Posting),
+}
+
+/// What the gateway allows, and this end wants.
+#[derive(Clone, Copy)]
+struct Allowed {
+    max_inflight: u64,
+    max_message: u64,
+}
+
+/// One POST after another.
+struct Posting {
+    /// The connection, between two of them.
+    link: Option<Link>,
+    /// The credential replaces one that was refused, and was not taken yet: opening a connection shows it to nobody.
+    on_trial: bool,
 }
 
 type Renewing = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -219,15 +227,17 @@ impl Work {
             Err(action) => return action,
         };
         self.report(Event::Reached);
-        let (path, form) = (self.path(), self.config.form);
+        let (path, form, max_inflight) = (self.path(), self.config.form, self.config.max_inflight);
         let opening = async {
             if rung != Rung::WebSocket {
-                return Ok((Line::Post(Some(Link::over(stream).await?)), None));
+                let link = Some(Link::over(stream).await?);
+                return Ok((Line::Post(Posting { link, on_trial: another }), None));
             }
             let (socket, hello) = Socket::open(stream, &endpoint, &path, form).await?;
-            let max_inflight = hello.max_inflight;
+            let max_inflight = max_inflight.min(hello.max_inflight).max(1);
+            let allowed = Allowed { max_inflight, max_message: hello.max_message };
             let socket = Box::new(socket);
-            Ok((Line::WebSocket { socket, max_inflight, renewing: None }, Some(hello)))
+            Ok((Line::WebSocket { socket, allowed, renewing: None }, Some(hello)))
         };
         let (line, hello) = match self.drive(opening).await {
             Ok(Ok(opened)) => opened,
@@ -265,11 +275,10 @@ impl Work {
     async fn serve(&mut self) -> Option<Action> {
         let mut line = self.present.take()?;
         let action = match &mut line {
-            Line::WebSocket { socket, max_inflight, renewing } => {
-                let max_inflight = self.config.max_inflight.min(*max_inflight).max(1);
-                self.serve_socket(socket, max_inflight, renewing).await
+            Line::WebSocket { socket, allowed, renewing } => {
+                self.serve_socket(socket, *allowed, renewing).await
             }
-            Line::Post(link) => self.serve_post(link).await,
+            Line::Post(posting) => self.serve_post(posting).await,
         };
         self.present = Some(line);
         action
@@ -284,7 +293,7 @@ impl Work {
     async fn serve_socket(
         &mut self,
         socket: &mut Socket,
-        max_inflight: u64,
+        allowed: Allowed,
         renewing: &mut Option<Renewing>,
     ) -> Option<Action> {
         loop {
@@ -292,7 +301,7 @@ impl Work {
                 let hold = self.held_until();
                 let next = match hold {
                     Some(_) => None,
-                    None => next_message(&mut lock(&self.shared.outbox), socket, max_inflight),
+                    None => next_message(&mut lock(&self.shared.outbox), socket, allowed),
                 };
                 let Some((n, message)) = next else { break };
                 match self.drive(socket.feed(message)).await {
@@ -368,7 +377,7 @@ impl Work {
 
     fn refused(&mut self, refusal: Refusal) {
         if !refusal.permanent {
-            self.hold_for(Some(refusal.retry_after.unwrap_or(AGAIN)));
+            self.hold_for(refusal.retry_after);
         }
         if let Some(n) = refusal.n {
             lock(&self.shared.outbox).refuse(n, refusal);
@@ -383,7 +392,8 @@ impl Work {
     }
 
     /// One POST after another.
-    async fn serve_post(&mut self, link: &mut Option<Link>) -> Option<Action> {
+    async fn serve_post(&mut self, posting: &mut Posting) -> Option<Action> {
+        let Posting { link, on_trial } = posting;
         // What was under way when this was left is not known: it is sent again, and stored once.
         lock(&self.shared.outbox).reconnected();
         // Nothing was posted over it yet.
@@ -410,7 +420,7 @@ impl Work {
             lock(&self.shared.outbox).sent(n);
             let id = PublicationId { incarnation: self.shared.incarnation, n };
             let endpoint = self.endpoint.clone();
-            let posting = async {
+            let working = async {
                 let mut present = match link.take() {
                     Some(link) => link,
                     None => Link::open(&endpoint).await?,
@@ -428,7 +438,7 @@ impl Work {
                 *link = Some(present);
                 Ok(posted)
             };
-            let posted = match self.drive(timeout(endpoint.open_timeout, posting)).await {
+            let posted = match self.drive(timeout(endpoint.open_timeout, working)).await {
                 Ok(posted) => posted.unwrap_or(Err(Error::Silence(endpoint.open_timeout))),
                 Err(action) => return action,
             };
@@ -437,12 +447,17 @@ impl Work {
                     self.report(Event::Heard);
                     lock(&self.shared.outbox).acknowledge(n);
                     self.hold_for(posted.pressure);
-                    reused = true;
+                    (reused, *on_trial) = (true, false);
                     self.shared.settled.notify_waiters();
                 }
                 Err(Error::Refused(refusal)) if is_about_this_one(&refusal) => {
                     self.report(Event::Heard);
+                    *on_trial = false;
                     self.refused(Refusal { n: Some(n), ..refusal });
+                }
+                // A fresh one that is refused as well is the end.
+                Err(error) if *on_trial && error.ending() == Ending::Unauthorized => {
+                    return Some(self.failed(error, Some(Ending::Said(Failure::Permanent))));
                 }
                 Err(error) => return Some(self.failed(error, None)),
             }
@@ -470,20 +485,18 @@ async fn asked(renewing: &mut Option<Renewing>) -> Result<(), Error> {
     }
 }
 
-/// The next publication, as it is written here. What cannot be written in this form is settled.
-fn next_message(
-    outbox: &mut Outbox,
-    socket: &Socket,
-    max_inflight: u64,
-) -> Option<(u64, crate::websocket::Message)> {
+/// The next publication, as it is written here. What cannot be written in this form, or is larger than the gateway takes, which
+/// would cost the connection, is settled.
+fn next_message(outbox: &mut Outbox, socket: &Socket, allowed: Allowed) -> Option<(u64, Message)> {
     loop {
-        let (n, entry) = outbox.next(max_inflight)?;
-        match socket.encode(&entry.message(n)) {
-            Ok(message) => return Some((n, message)),
-            Err(error) => {
-                let refusal = Refusal::new(None, "bad_data", error.to_string());
-                outbox.reject(n, Refusal { permanent: true, n: Some(n), ..refusal });
+        let (n, entry) = outbox.next(allowed.max_inflight)?;
+        let (code, why) = match socket.encode(&entry.message(n)) {
+            Ok(message) if message.as_bytes().len() as u64 <= allowed.max_message => {
+                return Some((n, message));
             }
-        }
+            Ok(_) => ("message_too_big", format!("above {} bytes (max_message)", allowed.max_message)),
+            Err(error) => ("bad_data", error.to_string()),
+        };
+        outbox.reject(n, Refusal { permanent: true, n: Some(n), ..Refusal::new(None, code, why) });
     }
 }
