@@ -219,7 +219,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// The peer broke a rule: the Close frame is in `tx`. Flush it and end the stream; a further poll says
     /// [`Step::Closed`].
     pub fn poll(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
-        if io.rx.unread().len() > self.seen as usize {
+        if io.rx.unread_len() > self.seen as usize {
             self.heard = now;
             if self.phase == Phase::Open {
                 self.deadline = Deadline::NEVER;
@@ -228,7 +228,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         self.drop_event(&mut io.rx);
         io.rx.set_expands(self.deflate.is_some());
         let step = self.advance(now, io);
-        self.seen = u32::try_from(io.rx.unread().len()).unwrap_or(u32::MAX);
+        self.seen = u32::try_from(io.rx.unread_len()).unwrap_or(u32::MAX);
         step.map_err(|error| self.fail(error, &mut io.tx))
     }
 
@@ -360,11 +360,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         match self.finding.take() {
             None => {}
             Some(Finding::Message(_)) => {
-                rx.release(usize::MAX);
+                rx.release_all();
                 self.end_message();
             }
             Some(Finding::Chunk { last, tail, .. }) => {
-                rx.release(rx.kept().len().saturating_sub(usize::from(tail)));
+                rx.release(rx.kept_len().saturating_sub(usize::from(tail)));
                 self.begun = true;
                 if last {
                     self.end_message();
