@@ -21,9 +21,13 @@ pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) -> [u8; 4] {
     } else {
         wide(bytes, mask)
     }
-    // The last two bits of the length say how far the mask has turned.
-    let [length, ..] = bytes.len().to_le_bytes();
-    u32::from_le_bytes(mask).rotate_right(u32::from(length % 4) * 8).to_le_bytes()
+    turn(mask, bytes.len())
+}
+
+/// The mask for what comes behind `n` bytes.
+fn turn(mask: [u8; 4], n: usize) -> [u8; 4] {
+    let [n, ..] = n.to_le_bytes();
+    u32::from_le_bytes(mask).rotate_right(u32::from(n % 4) * 8).to_le_bytes()
 }
 
 /// From how many bytes on it pays to ask what vectors the processor has.
@@ -33,8 +37,21 @@ const LONG: usize = 128;
 #[cfg(feature = "simd")]
 #[inline(never)]
 fn wide(bytes: &mut [u8], mask: [u8; 4]) {
-    fearless_simd::dispatch!(fearless_simd::Level::new(), _ => words(bytes, mask));
+    // Each of the widest vectors takes two lines of the cache, unless the first begins with a line.
+    let ahead = if bytes.len() < LONGER { 0 } else { bytes.as_ptr().align_offset(LINE) };
+    let Some((head, rest)) = bytes.split_at_mut_checked(ahead) else { return words(bytes, mask) };
+    words(head, mask);
+    let mask = turn(mask, ahead);
+    fearless_simd::dispatch!(fearless_simd::Level::new(), _ => words(rest, mask));
 }
+
+/// From how many bytes on it pays to begin with a line of the cache.
+#[cfg(feature = "simd")]
+const LONGER: usize = 1024;
+
+/// Bytes of a line of the cache, and of the widest vector.
+#[cfg(feature = "simd")]
+const LINE: usize = 64;
 
 #[cfg(not(feature = "simd"))]
 #[inline(never)]
