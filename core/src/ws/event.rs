@@ -33,6 +33,7 @@ impl Found {
     ///
     /// It takes the buffer by value, so that an async `recv` may return what it borrows from its own storage;
     /// [`RxBuf::reborrow`] lends it for a shorter time.
+    #[inline]
     pub fn event<'b>(&self, rx: RxBuf<'b>) -> Event<'b> {
         self.0.event(rx)
     }
@@ -63,9 +64,10 @@ impl Place {
 }
 
 impl Finding {
-    fn event<'b>(self, rx: RxBuf<'b>) -> Event<'b> {
+    #[inline]
+    fn event<'b>(&self, rx: RxBuf<'b>) -> Event<'b> {
         let (kept, unread) = rx.into_parts();
-        match self {
+        match *self {
             Self::Message(Kind::Text) => Event::Text(Text(kept)),
             Self::Message(Kind::Binary) => Event::Binary(kept),
             Self::Chunk { kind, first, last, tail } => {

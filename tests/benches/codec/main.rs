@@ -17,7 +17,7 @@ use std::time::Duration;
 const HELP: &str = "\
 What one message costs in memory, beside other libraries.
 
-  --rounds N   how often each cell is measured; the quickest counts (default 15)
+  --rounds N   how often each cell is measured; the quickest counts (default 30)
 ";
 
 fn main() {
@@ -54,7 +54,7 @@ fn main() {
 fn rounds() -> usize {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let rounds = match arguments.next().as_deref() {
-        None => Some(15),
+        None => Some(30),
         Some("--rounds") => arguments.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0),
         Some(_) => None,
     };

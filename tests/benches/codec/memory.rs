@@ -1,5 +1,6 @@
 //! The messages, and the stream that they come from.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -21,7 +22,9 @@ pub struct Case {
     pub kind: Kind,
     pub payload: Vec<u8>,
     /// A batch of them as a client sends them: masked frames, one behind the other.
-    pub wire: &'static [u8],
+    wire: Vec<u8>,
+    /// Where in a page of memory the next stream begins.
+    place: Cell<usize>,
     /// How many are timed at once.
     pub count: usize,
     /// How many are queued before a flush.
@@ -37,14 +40,19 @@ impl Case {
             name,
             kind,
             payload,
-            wire: Box::leak(wire.into_boxed_slice()),
+            wire,
+            place: Cell::new(0),
             count: (4_000_000 / (400 + size)).max(8),
             batch: (64 * 1024 / size).clamp(1, 16),
         }
     }
 
+    /// A stream of the batch, over and over. Each lies elsewhere in its pages: a copy takes twice as long if source and
+    /// destination lie alike in theirs, and no library should be lucky in that.
     pub fn stream(&self) -> Memory {
-        Memory { wire: self.wire, at: 0 }
+        let start = self.place.get();
+        self.place.set((start + 272) % 4096);
+        Memory { bytes: [vec![0; start], self.wire.clone()].concat(), start, at: start }
     }
 }
 
@@ -95,16 +103,17 @@ fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
 
 /// A stream that always has more of the batch, copies it out as a kernel would, and drops what is written.
 pub struct Memory {
-    wire: &'static [u8],
+    bytes: Vec<u8>,
+    start: usize,
     at: usize,
 }
 
 impl Memory {
-    fn hand_out(&mut self, most: usize) -> &'static [u8] {
-        let rest = &self.wire[self.at..];
-        let taken = &rest[..rest.len().min(most).min(READ)];
-        self.at = (self.at + taken.len()) % self.wire.len();
-        taken
+    fn hand_out(&mut self, most: usize) -> &[u8] {
+        let from = self.at;
+        let n = (self.bytes.len() - from).min(most).min(READ);
+        self.at = if from + n == self.bytes.len() { self.start } else { from + n };
+        &self.bytes[from..from + n]
     }
 }
 

@@ -229,7 +229,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         io.rx.set_expands(self.deflate.is_some());
         let step = self.advance(now, io);
         self.seen = u32::try_from(io.rx.unread_len()).unwrap_or(u32::MAX);
-        step.map_err(|error| self.fail(error, &mut io.tx))
+        if let Err(error) = step {
+            self.fail(error, &mut io.tx);
+        }
+        step
     }
 
     /// The stream ended: nothing more will come.
@@ -347,12 +350,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     }
 
     /// Fails the connection (RFC 6455 section 7.1.7).
-    fn fail(&mut self, error: ProtocolError, tx: &mut TxBuf<'_>) -> ProtocolError {
+    #[cold]
+    fn fail(&mut self, error: ProtocolError, tx: &mut TxBuf<'_>) {
         if self.phase == Phase::Open {
             self.put_close(tx, Some(error.code()), error.as_str());
         }
         self.phase = Phase::Over(CloseCause::Failed(error.code()));
-        error
     }
 
     /// Drops what the last poll handed out.
