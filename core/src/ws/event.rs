@@ -40,7 +40,11 @@ impl Found {
 }
 
 /// Where an event lies: data at the start of what is kept, control frames at the start of what is unread.
+///
+/// What it is has a word of its own: all of it in one word would be written byte by byte and read as a whole, and the
+/// processor would wait for that as long as a fifth of a small message takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(super) enum Finding {
     Message(Kind),
     Chunk { kind: Kind, first: bool, last: bool, tail: u8 },
@@ -65,9 +69,9 @@ impl Place {
 
 impl Finding {
     #[inline]
-    fn event<'b>(&self, rx: RxBuf<'b>) -> Event<'b> {
+    fn event<'b>(self, rx: RxBuf<'b>) -> Event<'b> {
         let (kept, unread) = rx.into_parts();
-        match *self {
+        match self {
             Self::Message(Kind::Text) => Event::Text(Text(kept)),
             Self::Message(Kind::Binary) => Event::Binary(kept),
             Self::Chunk { kind, first, last, tail } => {

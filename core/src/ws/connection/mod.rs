@@ -8,7 +8,6 @@ mod send;
 mod tests;
 
 use super::deflate::Agreed;
-use super::event::Finding;
 use super::{
     Client, CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Server,
     Step,
@@ -111,13 +110,27 @@ pub struct Connection<R, C = &'static Config> {
     /// A message of ours that goes out in pieces: the next frame's opcode, and its RSV1.
     sending: Option<(OpCode, bool)>,
     phase: Phase,
-    finding: Option<Finding>,
+    handed_out: HandedOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Receiving {
     Header,
     Payload { fin: bool },
+}
+
+/// What the last poll found, which the next one drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HandedOut {
+    Nothing,
+    /// All that is kept.
+    Message,
+    /// All that is kept, but for the tail.
+    Chunk {
+        last: bool,
+    },
+    /// A control frame of so many bytes, which are unread.
+    Control(u8),
 }
 
 /// How the current message is encoded.
@@ -189,7 +202,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             inflating: Inflating::No,
             sending: None,
             phase: Phase::Open,
-            finding: None,
+            handed_out: HandedOut::Nothing,
         }
     }
 
@@ -360,22 +373,20 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// Drops what the last poll handed out.
     fn drop_event(&mut self, rx: &mut RxBuf<'_>) {
-        match self.finding.take() {
-            None => {}
-            Some(Finding::Message(_)) => {
+        match core::mem::replace(&mut self.handed_out, HandedOut::Nothing) {
+            HandedOut::Nothing => {}
+            HandedOut::Message => {
                 rx.release_all();
                 self.end_message();
             }
-            Some(Finding::Chunk { last, tail, .. }) => {
-                rx.release(rx.kept_len().saturating_sub(usize::from(tail)));
+            HandedOut::Chunk { last } => {
+                rx.release(rx.kept_len().saturating_sub(usize::from(self.tail)));
                 self.begun = true;
                 if last {
                     self.end_message();
                 }
             }
-            Some(Finding::Ping(place) | Finding::Pong(place) | Finding::Close(place)) => {
-                rx.skip(place.size())
-            }
+            HandedOut::Control(size) => rx.skip(usize::from(size)),
         }
     }
 

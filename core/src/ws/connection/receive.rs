@@ -5,7 +5,7 @@ use super::super::{
     CloseCause, CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step,
     unmask, utf8,
 };
-use super::{CLOSE_ROOM, Connection, Deadline, Inflating, MIN_RX, MIN_TX, Phase, Receiving};
+use super::{CLOSE_ROOM, Connection, Deadline, HandedOut, Inflating, MIN_RX, MIN_TX, Phase, Receiving};
 use crate::buf::{Io, RxBuf, TxBuf};
 use crate::time::Instant;
 use core::ops::Deref;
@@ -302,7 +302,14 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     }
 
     fn found(&mut self, finding: Finding) -> Step {
-        self.finding = Some(finding);
+        self.handed_out = match finding {
+            Finding::Message(_) => HandedOut::Message,
+            Finding::Chunk { last, .. } => HandedOut::Chunk { last },
+            // At most 131: a control frame is short.
+            Finding::Ping(place) | Finding::Pong(place) | Finding::Close(place) => {
+                HandedOut::Control(narrow(place.size()))
+            }
+        };
         Step::Event(Found(finding))
     }
 }
