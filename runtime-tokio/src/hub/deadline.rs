@@ -212,7 +212,7 @@ async fn renew(shared: &Arc<Shared>, taken: &Arc<Mutex<Taken>>, grant: Grant) ->
     let secret = u128::from_str_radix(name.rsplit('-').next().unwrap(), 16).unwrap();
     let (answer, answered) = tokio::sync::oneshot::channel();
     let renewal = super::sessions::Renewal { secret, grant, answer };
-    shared.shards[0].post(shard::Mail::Renew(Box::new(renewal)));
+    shared.shards[0].post(super::mailbox::Mail::Renew(Box::new(renewal)));
     answered.await.unwrap().is_ok()
 }
 

@@ -1,6 +1,6 @@
 //! One log of a hub, for whoever publishes to it or reads from it.
 
-use super::shard::Mail;
+use super::mailbox::Mail;
 use super::{Adoption, AppendError, Counters, Data, Filter, Log, LogStats, Reader, Shared, count};
 use longwire_core::log::{Cursor, Key, Topic};
 use std::fmt;

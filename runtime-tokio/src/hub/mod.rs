@@ -35,6 +35,7 @@ mod handle;
 mod handover;
 mod input;
 mod log;
+mod mailbox;
 mod outlet;
 mod publishers;
 mod pulse;
@@ -512,7 +513,7 @@ impl Hub {
         self.revocations.add(&names);
         let names = Arc::new(names);
         for shard in self.logs().flat_map(|log| &log.shared.shards) {
-            shard.post(shard::Mail::Revoke(Arc::clone(&names)));
+            shard.post(mailbox::Mail::Revoke(Arc::clone(&names)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! A reader outside of the shards: a long poll, or a stream that another server writes.
 
-use super::shard::Mail;
+use super::mailbox::Mail;
 use super::{Filter, Page, PageSize, Shared, count};
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;

@@ -2,11 +2,11 @@
 //! that is flooded makes its own publishers wait and loses its own past only.
 
 use super::handover::Gate;
+use super::mailbox::{Mail, ShardHandle};
 use super::outlet::Pins;
 use super::publishers::Publishers;
 use super::revocations::Revocations;
-use super::shard::ShardHandle;
-use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
+use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count};
 use crate::clock::Clock;
 use longwire_core::log::{Key, Topic};
 use longwire_core::ws;
@@ -116,7 +116,7 @@ impl Shared {
     }
 
     /// Gives a letter to the next shard in turn: connections of one kind cost about the same.
-    pub(super) fn post_in_turn(&self, letter: shard::Mail) {
+    pub(super) fn post_in_turn(&self, letter: Mail) {
         let n = usize::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
         if let Some(shard) = self.shards.get(n % self.shards.len()) {
             shard.post(letter);
@@ -127,7 +127,7 @@ impl Shared {
     pub(super) fn close(&self, retry_after: Duration, window: Duration) {
         self.closing.store(true, Ordering::SeqCst);
         for shard in &self.shards {
-            shard.post(shard::Mail::Close { retry_after, window });
+            shard.post(Mail::Close { retry_after, window });
         }
     }
 
