@@ -124,9 +124,13 @@ where
 
 /// What to say when it is over: what has failed, or else why the publisher has ended.
 async fn ended(publisher: &Publisher, failure: Option<Failure>) -> Failure {
-    match (failure, publisher.flush().await) {
-        (None, Err(error)) => error.into(),
-        (failure, _) => failure.unwrap_or_else(|| Failure::runtime("the connection has ended")),
+    match failure {
+        Some(failure) => failure,
+        // It has ended, so this does not wait.
+        None => match publisher.flush().await {
+            Err(error) => error.into(),
+            Ok(()) => Failure::runtime("the connection has ended"),
+        },
     }
 }
 

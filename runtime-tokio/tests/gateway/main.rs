@@ -22,4 +22,6 @@ mod refusals;
 mod renewal;
 mod slow;
 mod streams;
+mod subscriber;
 mod support;
+mod tls;
