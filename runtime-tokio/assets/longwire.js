@@ -46,7 +46,6 @@ const LONG_POLL = 25; // s that a long poll may be held
 const LONG_POLL_PACE = 100; // ms between long polls: meanwhile events gather, and the rate of requests is bounded
 const POLL_GRACE = 10_000; // ms that the answer to a poll may be late
 const BODY_WITHIN = 30_000; // ms for the body of a poll
-const AGAIN = 1_000; // ms before a refused publication is sent again, where the gateway does not say; it doubles
 const NUMBERS = 1_024; // the window of section 5.2
 const MAX_SSE_EVENT = 4_194_304; // characters of one SSE event
 const REMEMBERED = "longwire.transport"; // where what worked is kept, and `longwire.publisher`
@@ -512,7 +511,7 @@ async function post(topic, data, { key, contentType, token = null, url = HERE, s
   const opaque = isOpaque(data);
   const response = await fetch(target, {
     method: "POST",
-    body: opaque ? data : JSON.stringify(data),
+    body: opaque ? /** @type {BodyInit} */ (data) : JSON.stringify(data),
     headers: {
       "Content-Type": opaque ? (contentType ?? "application/octet-stream") : "application/json",
       ...authorization(token),
@@ -554,7 +553,7 @@ function resource(base, path) {
 }
 
 /** @typedef {{ n: number, topic: string, data: any, key?: string, contentType?: string, body: object, bytes: number,
- *   sent: boolean, refusals: number, notBefore: number, resolve: (_?: any) => void, reject: (why: Error) => void }} Waiting */
+ *   sent: boolean, refused: boolean, resolve: (_?: any) => void, reject: (why: Error) => void }} Waiting */
 
 /**
  * Publishes over one connection, and again after it broke until it is acknowledged: stored once (section 5.2). Over
@@ -578,7 +577,7 @@ export class Publisher extends EventTarget {
   #notBefore = 0;
   #closed = false;
   /** Called when there is something to do. */
-  #wake = () => {};
+  #wake = (_ = undefined) => {};
 
   /**
    * @param {object} [options]
@@ -620,15 +619,15 @@ export class Publisher extends EventTarget {
    * @param {any} data  a typed array or `ArrayBuffer` is sent as opaque bytes, anything else as JSON
    * @param {{ key?: string, contentType?: string }} [options]
    * @returns {Promise<void>} kept once it is acknowledged
-   * @throws {Refusal} when the gateway refuses it for good, or with code `dropped` when the outbox gave it up,
-   *   `closed` when the publisher was closed before; a `TypeError` when it cannot be sent
+   * @throws {Refusal} when the gateway refuses it for good, or does not say when it would take it (`topics_full`); with
+   *   code `dropped` when the outbox gave it up, `closed` when the publisher was closed before; a `TypeError` when it cannot be sent
    */
   async publish(topic, data, { key, contentType } = {}) {
     if (this.#closed) throw new Refusal({ code: "closed", permanent: true });
     if (data instanceof Blob || JSON.stringify(data) === undefined) throw new TypeError("neither JSON nor bytes");
     const body = isOpaque(data) ? { bytes: toBase64(data), ...(contentType && { content_type: contentType }) } : { data };
     const bytes = JSON.stringify(body).length + topic.length;
-    const waiting = { n: 0, topic, key, data, contentType, body, bytes, sent: false, refusals: 0, notBefore: 0 };
+    const waiting = { n: 0, topic, key, data, contentType, body, bytes, sent: false, refused: false };
     if (!this.#makeRoom(waiting)) {
       this.dropped += 1;
       throw new Refusal({ code: "dropped", message: "the outbox is full", permanent: false });
@@ -704,15 +703,10 @@ export class Publisher extends EventTarget {
     }
   }
 
-  /**
-   * What is refused for good is given back; the rest is sent again, no earlier than the gateway said. Where it did not
-   * say, there may be no end to it (`topics_full`): nothing else waits for that one.
-   */
+  /** What is refused for good, or without a time, is given back (section 5.2); the rest is sent again, no earlier than that. */
   #refuse(waiting, refusal) {
-    if (refusal.permanent) return this.#settle(waiting, refusal);
-    const again = Math.min(BACKOFF_CAP, AGAIN * 2 ** waiting.refusals);
-    const notBefore = refusal.retry_after === undefined ? performance.now() + again : 0;
-    Object.assign(waiting, { sent: false, refusals: waiting.refusals + 1, notBefore });
+    if (refusal.permanent || refusal.retry_after === undefined) return this.#settle(waiting, refusal);
+    Object.assign(waiting, { sent: false, refused: true });
     this.#postpone(refusal.retry_after);
   }
 
@@ -721,16 +715,20 @@ export class Publisher extends EventTarget {
     this.#wake();
   }
 
+  /** ms until anything may be sent. */
+  #held() {
+    return this.#notBefore - performance.now();
+  }
+
   /**
    * What may be sent next. What was refused goes alone: an acknowledgement covers all numbers before its own, and one
    * that is still on its way must not cover what is sent again. Numbers stay within the window (section 5.2).
    */
   #next() {
-    const now = performance.now();
-    const next = this.#outbox.find((one) => !one.sent && one.notBefore <= now);
-    if (next === undefined || this.#notBefore > now || next.n - this.#outbox[0].n >= NUMBERS) return undefined;
+    const next = this.#outbox.find((one) => !one.sent);
+    if (next === undefined || this.#held() > 0 || next.n - this.#outbox[0].n >= NUMBERS) return undefined;
     const sent = this.#outbox.filter((one) => one.sent);
-    const alone = next.refusals > 0 || sent.some((one) => one.refusals > 0);
+    const alone = next.refused || sent.some((one) => one.refused);
     return sent.length < (alone ? 1 : this.#maxInflight) ? next : undefined;
   }
 
@@ -743,20 +741,15 @@ export class Publisher extends EventTarget {
         yield [next, (answer) => this.#receive({ n: next.n, ...answer })];
         continue;
       }
-      const now = performance.now();
-      const soonest = Math.min(...this.#outbox.filter((one) => !one.sent).map((one) => one.notBefore));
-      const wait = Math.max(this.#notBefore, soonest) - now;
-      const woken = new Promise((resolve) => (this.#wake = resolve));
-      const timer = wait > 0 && wait < Infinity ? setTimeout(() => this.#wake(), wait) : undefined;
+      const woken = this.#held() > 0 ? sleep(this.#held(), link.signal) : new Promise((resolve) => (this.#wake = resolve));
       await Promise.race([woken, aborted(link.signal)]);
-      clearTimeout(timer);
     }
   }
 
   /** @param {State} state */
   #become(state) {
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
-    if (state.name === "stopped") this.#giveUp({ code: state.code, message: state.message, permanent: true });
+    if (state.name === "stopped") this.#giveUp({ code: state.code ?? "closed", message: state.message, permanent: true });
   }
 }
 
@@ -774,8 +767,8 @@ class Link {
   session = null;
   /** Called once, when it is open. */
   onopen = () => {};
-  /** @type {Promise<Ending>} */
-  ended;
+  /** @type {Promise<Ending>} See `run`. */
+  ended = Promise.resolve({ code: "closed" });
   #owner;
   #stop = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -845,7 +838,7 @@ class Link {
       await response.body?.cancel();
     } catch (error) {
       // A publisher's stream has no topic: so says a gateway, and nobody else.
-      if (this.pump === undefined || error.code !== "bad_request") throw error;
+      if (this.pump === undefined || !(error instanceof Refusal) || error.code !== "bad_request") throw error;
     }
   }
 
@@ -1053,7 +1046,8 @@ async function overSse(link) {
     }
     throw error;
   });
-  if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw new SyntaxError("not an SSE stream");
+  const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
+  if (!isStream || response.body === null) throw new SyntaxError("not an SSE stream");
   const parser = new SseParser();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
