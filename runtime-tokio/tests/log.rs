@@ -274,6 +274,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Bursts of one topic, and readers that take little of what is there.
+fn slow_step() -> impl Strategy<Value = Step> {
+    let topic = prop_oneof![1 => Just(0), 1 => 0..TOPICS.len()];
+    prop_oneof![
+        5 => topic.prop_map(|topic| Step::Append { topic, key: 0, len: 1 }),
+        2 => (0..3usize, 1..4usize).prop_map(|(reader, events)| Step::Read { reader, events, bytes: 99, until: None }),
+    ]
+}
+
 fn config() -> impl Strategy<Value = LogConfig> {
     let tail = (1..40usize, 1..20_000usize, 1..4000u64);
     let history = (0..30usize, 0..20_000usize, 1..6000u64);
@@ -519,5 +528,16 @@ proptest! {
     #[test]
     fn the_log_does_what_the_model_does(config in config(), steps in prop::collection::vec(step(), 1..120)) {
         run(config, steps)?;
+    }
+
+    /// Of a log that forgets no topic everything is accounted for, one by one, also what slow readers lose while they
+    /// are in a gap.
+    #[test]
+    fn all_that_does_not_come_is_counted(
+        tail_events in 1..4usize,
+        (history_events, history_bytes) in (1..12usize, 2_000..20_000usize),
+        steps in prop::collection::vec(slow_step(), 1..150),
+    ) {
+        run(LogConfig { tail_events, history_events, history_bytes, ..LogConfig::default() }, steps)?;
     }
 }
