@@ -65,7 +65,7 @@ pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
-pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
+pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, Told, TopicsFull};
 pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
 pub use rtt::RoundTrips;

@@ -14,8 +14,10 @@ use self::ending::LINGER;
 use super::access::Access;
 use super::event::Form;
 use super::input::{Outcome, Received, WebSocket, receive};
+use super::log::TURN;
 use super::outlet::{Image, NoRoom, Rest};
 use super::pulse::Pulse;
+use super::reads::TooSlow;
 use super::session::Session;
 use super::sessions::RenewError;
 use super::shard::{REPLY_SIZE, Scratch, Shard};
@@ -37,8 +39,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use tokio::time::{Instant, Sleep};
 
-/// Pages that a lagging reader is served in one turn.
-const PAGES: usize = 8;
+/// Pages that a lagging reader is served in one turn, unless they take [`TURN`] steps.
+pub(super) const PAGES: usize = 8;
 /// Bytes held of the input that are moved into the thread's buffer for a read: the beginning of a message, as a burst
 /// leaves it behind.
 const MAX_MOVED: usize = 1024;
@@ -382,15 +384,21 @@ impl Conn {
 
     /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
     fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
-        let mut image = Image::default();
+        let (mut image, mut steps) = (Image::default(), 0);
         for _ in 0..PAGES {
+            if steps >= TURN {
+                break;
+            }
             if !self.session.reads.lags() || !self.may_send(shard) {
                 return Ok(Progress::Waiting);
             }
             image.clear();
-            if self.session.compose(shard, &mut image).is_err() {
-                self.cast_off(shard);
-                return Ok(Progress::Waiting);
+            match self.session.compose(shard, &mut image) {
+                Ok(taken) => steps += taken,
+                Err(TooSlow) => {
+                    self.cast_off(shard);
+                    return Ok(Progress::Waiting);
+                }
             }
             let mut written = 0;
             while written < image.bytes().len() {
