@@ -35,7 +35,7 @@ fn main() {
     ];
     println!("| library | version | driven over |\n|---|---|---|");
     for peer in &PEERS {
-        println!("| {} | {} | {} |", peer.name, peer.version, peer.over);
+        println!("| {} | {} | {} |", peer.name, peers::version(peer.name), peer.over);
     }
     let names = PEERS.map(|peer| peer.name);
     for (what, functions) in [
