@@ -968,7 +968,10 @@ async function overWebSocket(link) {
   if (link.token) protocols.push(`longwire.token.${base64url(link.token)}`);
   const socket = new WebSocket(url, protocols);
   link.signal.addEventListener("abort", () => socket.close(), { once: true });
-  const send = (envelope) => socket.send(JSON.stringify(envelope));
+  const send = (envelope) => {
+    // What is closing already has no use for it.
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(envelope));
+  };
   link.renewWith = async (token) => send({ type: "auth", token });
   link.onopen = () => {
     keepAwake(link, send);

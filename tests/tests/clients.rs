@@ -84,6 +84,35 @@ fn all_clients_see_the_same_events_in_the_same_order() {
 /// Events published while the browser is connected, the last one included.
 const LIVE: usize = 20;
 
+#[test]
+fn longwire_js_publishes_once_and_reads_on_over_a_switch_of_transports() {
+    const COUNT: usize = 300;
+    let gateway = Gateway::start_with(&[
+        "--reconnect-window=500ms",
+        "--log=other",
+        "--log=small,max-lag-events=100",
+    ]);
+    let start = gateway.get("/v1/logs/other/stream?topic=**&since=now");
+    let start = start.header("longwire-next").expect("section 8.1");
+    let mut module = node("browser/module.mjs");
+    let module = Program::run(module.args([&gateway.url(), &COUNT.to_string()]));
+    assert!(module.status.success(), "{module:#?}");
+    let seen: Value = serde_json::from_str(module.stdout.last().expect("a line")).expect("JSON");
+
+    let numbers: Vec<Value> = (0..COUNT).map(Value::from).collect();
+    let stored = gateway.get(&format!("/v1/logs/other/stream?topic=**&since={start}")).json();
+    let stored: Vec<&Value> =
+        stored["events"].as_array().expect("events").iter().map(|event| &event["data"]).collect();
+    assert_eq!(stored, numbers.iter().collect::<Vec<_>>(), "each is stored once, in its order");
+    assert_eq!(seen["numbers"], json!(numbers), "{seen}");
+    // Cut once: WebSocket again; not let through any more: what is below.
+    assert_eq!(seen["over"], json!(["ws", "ws", "sse"]), "{seen}");
+    assert_eq!(seen["publishedOver"], json!(["ws", "ws", "post"]), "{seen}");
+    assert_eq!((&seen["gaps"], &seen["refused"]), (&json!(0), &json!([])), "{seen}");
+    assert_eq!((&seen["pressure"]["lag"], &seen["pressure"]["limit"]), (&json!(100), &json!(100)), "{seen}");
+    assert_eq!(seen["ticket"].as_str().map(str::len), Some(32), "{seen}");
+}
+
 /// By POST in every content type, over WebSockets in both forms, and by the emulated device; last by POST.
 fn publish_from_everywhere(gateway: &Gateway) {
     const READINGS: u64 = 5;
