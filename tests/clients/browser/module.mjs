@@ -1,8 +1,10 @@
 /**
  * Uses longwire.js, from a page of the gateway at URL, on its log `other`: COUNT numbers are published while WebSockets are
- * cut, and then no longer let through, and read by a subscriber that goes through the same. Prints one JSON object with
- * what was seen, with the pressure that a poll is told of on the log `small`, whose readers may be 100 events behind. Whether every number is stored once, the caller looks up in the log itself. Exit code 0 only if all was
- * acknowledged and the page had nothing to complain about, but for the WebSockets that could not be opened.
+ * cut, and then no longer let through, and read by a subscriber that goes through the same. Then a quiet connection is
+ * kept awake, a poll is told of pressure (on the log `small`, with --max-lag-events=200), and a ticket is asked for.
+ * Prints one JSON object with what was seen; whether every number is stored once, the caller looks up in the log itself.
+ * Exit code 0 only if all was acknowledged and the page had nothing to complain about, but for the WebSockets that could
+ * not be opened.
  */
 import { command, withPage } from "./browser.mjs";
 
@@ -72,6 +74,7 @@ async function use(count) {
   cut(); // in the middle of the acknowledgements
   give(third, 2 * third);
   await all[third];
+  if (subscriber.state.name !== "open") await until(subscriber, "state", ({ name }) => name === "open");
   blocked = true;
   cut();
   give(2 * third, count);
@@ -93,7 +96,7 @@ async function use(count) {
   const small = "v1/logs/small";
   const since = await publish("first", 0, { url: small });
   const many = new Publisher({ url: small, maxWaiting: 2_000 });
-  await Promise.all(Array.from({ length: 1_100 }, (_, n) => many.publish("n", n)));
+  await Promise.all(Array.from({ length: 1_150 }, (_, n) => many.publish("n", n)));
   const behind = new Subscriber({ topics: ["n"], url: small, since, transport: "poll" });
   const pressure = await until(behind, "pressure", () => true);
   behind.close();
