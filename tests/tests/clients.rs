@@ -9,7 +9,7 @@ use longwire_tests::http::Response;
 use longwire_tests::process::Program;
 use longwire_tests::reader::{Item, Reader, Transport};
 use longwire_tests::ws::Socket;
-use longwire_tests::{PATIENCE, firmware, http, node, python};
+use longwire_tests::{PATIENCE, firmware, http, node, python, workspace};
 use serde_json::{Value, json};
 
 /// What each client has to see of an event: topic, position, and data (or bytes in base64).
@@ -112,6 +112,26 @@ fn longwire_js_publishes_once_and_reads_on_over_a_switch_of_transports() {
     assert_eq!((&seen["gaps"], &seen["refused"]), (&json!(0), &json!([])), "{seen}");
     assert_eq!((&seen["pressure"]["lag"], &seen["pressure"]["limit"]), (&json!(150), &json!(200)), "{seen}");
     assert_eq!(seen["ticket"].as_str().map(str::len), Some(32), "{seen}");
+}
+
+#[test]
+fn the_dashboard_shows_the_log_that_its_address_names() {
+    let gateway = Gateway::start_with(&["--log=other"]);
+    gateway.publish("fleet/default/cpu", &json!(1));
+    let posted = gateway.request(
+        "POST",
+        "/v1/logs/other/topics/fleet/7/cpu",
+        &[("Content-Type", "application/json")],
+        b"2",
+    );
+    assert_eq!(posted.status, 200, "{posted:?}");
+    let picture = workspace().join("tests/out/dashboard-log.png");
+    std::fs::create_dir_all(picture.parent().expect("a folder")).expect("a folder for the picture");
+    let mut dashboard = node("browser/dashboard.mjs");
+    let dashboard = Program::run(dashboard.arg(format!("{}/?log=other", gateway.url())).arg(&picture));
+    assert!(dashboard.status.success(), "{dashboard:#?}");
+    let stats: Value = serde_json::from_str(dashboard.stdout.last().expect("a line")).expect("JSON");
+    assert_eq!(stats["names"], json!(["fleet/7"]), "{stats}");
 }
 
 /// By POST in every content type, over WebSockets in both forms, and by the emulated device; last by POST.
