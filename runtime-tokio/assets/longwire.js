@@ -258,7 +258,7 @@ class Ladder {
   #isIdleCut(quiet) {
     const known = this.idle > 0 && quiet >= (this.idle * 3) / 4;
     if (quiet < 1_000 || (known && this.rung === "ws")) return false;
-    if (this.rung === "longpoll") return this.wait > 1 && quiet < this.wait * 1_000;
+    if (this.rung === "longpoll") return quiet < this.wait * 1_000;
     return (this.rung === "ws" || this.rung === "sse") && Math.abs(quiet - this.#suspect) <= quiet / 8;
   }
 
@@ -431,9 +431,7 @@ class Connector {
     this.#scheduleLookUp(link, this.ladder.lookUpAfter);
   }
 
-  /** @param {Link} link */
-  receive(link, envelope) {
-    if (link !== this.#link) return;
+  receive(envelope) {
     if (envelope.type === "hello" && envelope.window !== undefined) this.#spread = Math.min(MAX_TOLD, envelope.window);
     this.hooks.receive(envelope);
   }
@@ -890,7 +888,7 @@ class Link {
       this.open();
       this.heard();
     }
-    this.#owner.receive(this, envelope);
+    this.#owner.receive(envelope);
     if (isFirst) this.onopen();
   }
 

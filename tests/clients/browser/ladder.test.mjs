@@ -215,6 +215,21 @@ test("when all have failed it begins with the best that ever worked, after the w
   }
 });
 
+test("what failed before something worked is tried again when that fails", async () => {
+  const { subscriber } = await onLongPoll();
+  const tried = watch(subscriber);
+  for (let time = 0; time < 3; time++) {
+    requests.at(-1).answer(502, "away");
+    await pass(5_000);
+    if (time === 2) break;
+    requests.at(-1).answer(...nothingNew);
+    await pass(100);
+  }
+  requests.at(-1).answer(403, "no");
+  await settle();
+  assert.deepEqual(tried, ["longpoll later", "longpoll later", "poll later", "ws at once"]);
+});
+
 test("cut three times before it has lived for 30 s: the next rung; a connection that has lived counts for nothing", async () => {
   const { subscriber } = await subscribe();
   const tried = watch(subscriber);
@@ -253,6 +268,15 @@ test("cut twice after the same silence: on WebSocket the same rung at once, and 
   assert.deepEqual([seen, subscriber.cursor], [[], AT(4)], "its answer is no news");
   await pass(4_450);
   assert.equal(sockets[2].sent.length, 2);
+  // It did not help: no reason to hurry.
+  for (let time = 2; time < 4; time++) {
+    await pass(4_450);
+    sockets[time].end(1006);
+    await pass(5_000);
+    sockets[time + 1].say(hello);
+    await pass(4_450);
+  }
+  assert.deepEqual(tried.slice(2), ["ws later", "ws later"]);
 });
 
 test("cut twice after silences that differ: no pattern", async () => {

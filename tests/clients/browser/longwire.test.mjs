@@ -581,6 +581,16 @@ test("section 11.1: a server can make it wait for an hour at most", async () => 
   assert.equal(subscriber.state.delay, 3_600_000 + 250);
 });
 
+test("section 11.1: the window of a bye is kept", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  sockets[0].say(hello, { type: "bye", code: "draining", permanent: false, message: "", window: 8_000 });
+  await pass(4_000);
+  sockets[1].say(hello);
+  sockets[1].end(1006);
+  await settle();
+  assert.equal(subscriber.state.delay, 8_500);
+});
+
 test("section 11, step 5: a credential that is refused is renewed once, if there is somebody to ask", async () => {
   const { subscriber } = await subscribe({ transport: "poll", token: async () => "t" });
   const no = { code: "unauthorized", message: "no", permanent: true };
@@ -591,6 +601,14 @@ test("section 11, step 5: a credential that is refused is renewed once, if there
   requests[1].answer(401, no);
   await settle();
   assert.deepEqual([subscriber.state.name, subscriber.state.code], ["stopped", "unauthorized"]);
+  const grown = await subscribe({ transport: "poll", token: () => "t", since: AT(1) });
+  for (let time = 0; time < 2; time++) {
+    requests.at(-1).answer(401, no);
+    await pass(5_000);
+    requests.at(-1).answer(204, null, { "Longwire-Next": AT(1) });
+    await pass(2_000);
+  }
+  assert.equal(grown.subscriber.state.name, "open", "what is granted and ends is renewed each time");
   const fixed = await subscribe({ transport: "poll", token: "t" });
   requests.at(-1).answer(401, no);
   await settle();
