@@ -335,6 +335,8 @@ class Connector {
   #link = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #lookUpTimer;
+  /** `performance.now()` when a better rung is tried, also when there are other connections until then. */
+  #lookUpAt = 0;
 
   /** @param {string[]} rungs @param {Options} options @param {Hooks} hooks */
   constructor(rungs, options, hooks) {
@@ -428,7 +430,7 @@ class Connector {
       this.hooks.began?.();
     }
     this.#become({ name: "open", transport: link.transport, from: link.from });
-    this.#scheduleLookUp(link, this.ladder.lookUpAfter);
+    this.#scheduleLookUp(link);
   }
 
   receive(envelope) {
@@ -436,18 +438,25 @@ class Connector {
     this.hooks.receive(envelope);
   }
 
-  #scheduleLookUp(link, after) {
+  /** @param {Link} link */
+  #scheduleLookUp(link) {
     clearTimeout(this.#lookUpTimer);
-    if (after !== undefined) this.#lookUpTimer = setTimeout(() => this.#lookUp(link), after);
+    const [after, now] = [this.ladder.lookUpAfter, performance.now()];
+    if (after === undefined) this.#lookUpAt = 0;
+    else if (this.#lookUpAt <= now) this.#lookUpAt = now + after;
+    if (after !== undefined) this.#lookUpTimer = setTimeout(() => this.#lookUp(link), this.#lookUpAt - now);
   }
 
   /** Tries a better rung beside the connection that works; if it opens, it is the connection from then on. */
   async #lookUp(link) {
-    if (!this.hooks.mayLookUp()) return this.#scheduleLookUp(link, 1_000);
+    if (!this.hooks.mayLookUp()) {
+      this.#lookUpTimer = setTimeout(() => this.#lookUp(link), 1_000);
+      return;
+    }
     const better = new Link(this.ladder.lookUp(), link.turn, this);
     link.ended.then(() => better !== this.#link && better.end({ code: "closed" }));
     await better.run();
-    if (link === this.#link && !link.signal.aborted) this.#scheduleLookUp(link, this.ladder.lookUpAfter);
+    if (link === this.#link && !link.signal.aborted) this.#scheduleLookUp(link);
   }
 
   /** @param {State} state */

@@ -384,6 +384,20 @@ test("a better rung is looked for after 2.5 to 5 minutes, then later and later, 
   }
 });
 
+test("connections that end in between do not put it off", async () => {
+  const { subscriber } = await onLongPoll();
+  for (let time = 0; time < 22; time++) {
+    await pass(9_000);
+    requests.at(-1).answer(503, { code: "draining", message: "", permanent: false });
+    await pass(1_000);
+    for (let wait = 0; wait < 40 && subscriber.state.name === "waiting"; wait++) await pass(1_000);
+    requests.at(-1).answer(...nothingNew);
+    await pass(100);
+    if (sockets.length > 1) return;
+  }
+  assert.fail("nobody looked up");
+});
+
 test("a better rung that opens takes over from the cursor; nothing is lost or told twice", async () => {
   const { subscriber, seen } = await subscribe({ since: AT(0) });
   sockets[0].end(1006);
