@@ -30,3 +30,25 @@ pub(super) fn tcp_state(socket: BorrowedFd<'_>) -> Option<TcpState> {
         rtt: Duration::from_micros(info.tcpi_rtt.into()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd as _;
+
+    /// `tests/memcheck` runs this under valgrind.
+    #[test]
+    fn the_system_says_how_a_connection_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"?").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        let state = tcp_state(client.as_fd()).unwrap();
+        assert!(state.rtt > Duration::ZERO && state.rtt < Duration::from_secs(60), "{:?}", state.rtt);
+        assert!(state.silent < Duration::from_secs(60), "{:?}", state.silent);
+        assert!(tcp_state(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()).is_none());
+    }
+}
