@@ -102,14 +102,22 @@ impl Session {
         }
     }
 
-    /// Shows the endpoint's present credential, which has to be good: in band, or beside the stream (section 8.4). A poll
-    /// shows it the next time anyway.
+    /// Shows the endpoint's present credential in band (section 8.4), where that can be done.
     pub(super) async fn renew(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
         match self {
             Self::WebSocket(socket) => socket.renew(endpoint).await,
-            Self::Sse(stream) => stream.renew(endpoint).await,
-            Self::Poll(_) => Ok(()),
+            // It was shown beside the stream; a poll shows it the next time anyway.
+            Self::Sse(_) | Self::Poll(_) => Ok(()),
         }
+    }
+
+    /// The path by which it is shown beside the stream, where that is how it is done.
+    pub(super) fn renewal_path(&self, endpoint: &Endpoint) -> Option<String> {
+        let Self::Sse(stream) = self else { return None };
+        let mut path = endpoint.path("/v1/session/");
+        encode(&mut path, &stream.session);
+        path.push_str("/auth");
+        Some(path)
     }
 
     /// Takes leave, in bounded time.
@@ -147,17 +155,15 @@ impl Stream {
             None => Err(Error::Ended),
         }
     }
+}
 
-    async fn renew(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
-        let mut path = endpoint.path("/v1/session/");
-        encode(&mut path, &self.session);
-        path.push_str("/auth");
-        let request = Request::post(path).body(Full::default());
-        let request = request.map_err(|error| Error::Protocol(error.to_string()))?;
-        let mut link = Link::open(endpoint).await?;
-        let response = link.send(endpoint, request).await?;
-        if response.status().is_success() { Ok(()) } else { Err(link.refused(response).await) }
-    }
+/// Shows the endpoint's present credential beside a stream (section 8.4).
+pub(super) async fn renew_beside(endpoint: &Endpoint, path: String) -> Result<(), Error> {
+    let request = Request::post(path).body(Full::default());
+    let request = request.map_err(|error| Error::Protocol(error.to_string()))?;
+    let mut link = Link::open(endpoint).await?;
+    let response = link.send(endpoint, request).await?;
+    if response.status().is_success() { Ok(()) } else { Err(link.refused(response).await) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! When, and over what, says the core's machine; here is what moves the bytes.
 
 use super::item::Arrival;
-use super::session::{Asked, Session};
+use super::session::{Asked, Session, renew_beside};
 use super::turn::{Turn, turn};
 use super::{Cursor, Endpoint, Error, Item, Memory, Position, State, Subscription, Transport};
 use crate::clock::Clock;
@@ -407,7 +407,7 @@ impl Work {
             match came {
                 Came::Arrival(Ok(Arrival::Renew(within))) => {
                     self.report(Event::Heard);
-                    present.renewing = self.renewal(within);
+                    present.renewing = self.renewal(&present.session, within);
                 }
                 Came::Arrival(Ok(arrival)) => {
                     self.report(Event::Heard);
@@ -429,15 +429,23 @@ impl Work {
         }
     }
 
-    /// Asks for another credential, if there is somebody to be asked.
-    fn renewal(&self, within: Duration) -> Option<Renewing> {
+    /// Asks for another credential, if there is somebody to be asked; and shows it, if that is done beside the stream,
+    /// which is read meanwhile.
+    fn renewal(&self, session: &Session, within: Duration) -> Option<Renewing> {
         if !self.endpoint.tokens.is_renewable() {
             return None;
         }
-        let tokens = self.endpoint.tokens.clone();
+        let (endpoint, path) = (self.endpoint.clone(), session.renewal_path(&self.endpoint));
+        let renewing = async move {
+            endpoint.tokens.prepare(true).await?;
+            match path {
+                Some(path) => renew_beside(&endpoint, path).await,
+                None => Ok(()),
+            }
+        };
         Some(Box::pin(async move {
-            let asked = tokio::time::timeout(within, tokens.prepare(true)).await;
-            asked.unwrap_or(Err(Error::Silence(within)))
+            let renewed = tokio::time::timeout(within, renewing).await;
+            renewed.unwrap_or(Err(Error::Silence(within)))
         }))
     }
 

@@ -11,6 +11,9 @@ use longwire::hub::{Authorize, Authorizing, Denied, Grant, HubConfig};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Takes `SUBJECT:N` for so long each time that it is presented, and nothing else.
@@ -57,8 +60,12 @@ impl Source {
     }
 
     fn endpoint(&self, served: &Served) -> Endpoint {
+        self.endpoint_at(&served.url())
+    }
+
+    fn endpoint_at(&self, url: &str) -> Endpoint {
         let source = self.clone();
-        Endpoint::new(&served.url()).unwrap().with_token_source(move || {
+        Endpoint::new(url).unwrap().with_token_source(move || {
             std::future::ready((source.answer)(source.asked.fetch_add(1, Relaxed) + 1))
         })
     }
@@ -162,6 +169,64 @@ async fn a_source_that_fails_costs_a_connection_and_no_event() {
         assert!(seen.connected >= 2, "{transport}: {seen:?}");
         assert!(seen.waits.iter().any(|why| why.contains("unauthorized")), "{transport}: {seen:?}");
     }
+}
+
+/// Lets every connection through but the second one, which nobody answers; tells when that has come.
+async fn deaf_to_the_second(served: &Served) -> (String, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (gateway, came) = (served.address, Arc::new(Notify::new()));
+    let coming = came.clone();
+    tokio::spawn(async move {
+        let mut kept = None;
+        for n in 1.. {
+            let (mut near, _) = listener.accept().await.unwrap();
+            if n == 2 {
+                kept = Some(near);
+                coming.notify_one();
+                continue;
+            }
+            let mut far = TcpStream::connect(gateway).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+        }
+        drop(kept);
+    });
+    (url, came)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_read_while_its_renewal_hangs() {
+    let (served, source) = (served(LEASE).await, Source::good());
+    let (url, hangs) = deaf_to_the_second(&served).await;
+    let mut subscription = Subscription::new(["a"]).transport(Transport::Sse);
+    subscription.backoff.base = Duration::from_millis(1);
+    let mut subscriber = Subscriber::new(source.endpoint_at(&url), subscription).unwrap();
+    let publishing = async {
+        hangs.notified().await;
+        served.publish("a", None, "1").await;
+        std::future::pending::<()>().await;
+    };
+    let reading = async {
+        let mut connected = 0;
+        loop {
+            match subscriber.next().await.unwrap().unwrap() {
+                Item::State(State::Connected(_)) => connected += 1,
+                Item::Event(_) => return connected,
+                _ => {}
+            }
+        }
+    };
+    let connected = within(async {
+        tokio::select! {
+            () = publishing => unreachable!(),
+            connected = reading => connected,
+        }
+    });
+    assert_eq!(connected.await, 1);
+    // Then the grant ends, and the next credential opens another stream.
+    served.publish("a", None, "2").await;
+    while !matches!(within(subscriber.next()).await.unwrap().unwrap(), Item::State(State::Connected(_))) {}
+    assert_eq!(source.asked(), 3);
 }
 
 /// A poll is told by a refusal only; the next one goes on from the cursor.
