@@ -35,6 +35,8 @@ use tokio::time::{Instant, Sleep};
 
 /// Pages that a lagging reader is served in one turn.
 const PAGES: usize = 8;
+/// Time after which it gets no further page: of one with little that matches the search costs more than the rest.
+const SLICE: Duration = Duration::from_millis(1);
 /// Bytes held of the input that are moved into the thread's buffer for a read: the beginning of a message, as a burst
 /// leaves it behind.
 const MAX_MOVED: usize = 1024;
@@ -379,8 +381,10 @@ impl Conn {
             }
         }
         // An answer may have been written, or a subscription begun.
-        if self.flush(cx, shard)?.is_ready() && self.session.reads.lags() && self.phase == Phase::Open {
-            progress = progress.max(self.catch_up(cx, shard)?);
+        let flushed = self.flush(cx, shard)?.is_ready();
+        if flushed && progress == Progress::Waiting && self.session.reads.lags() && self.phase == Phase::Open
+        {
+            progress = self.catch_up(cx, shard)?;
         }
         Ok(progress)
     }
@@ -416,10 +420,13 @@ impl Conn {
 
     /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
     fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
-        let mut image = Image::default();
-        for _ in 0..PAGES {
+        let (mut image, begun) = (Image::default(), Instant::now());
+        for page in 0..PAGES {
             if !self.session.reads.lags() || !self.may_send(shard) {
                 return Ok(Progress::Waiting);
+            }
+            if page > 0 && begun.elapsed() >= SLICE {
+                break;
             }
             image.clear();
             if self.session.compose(shard, &mut image).is_err() {

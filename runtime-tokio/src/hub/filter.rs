@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn what_is_shared_has_its_texts_once() {
-        let filter = |texts: &[&str]| -> Filter { texts.iter().map(|t| Pattern::parse(t).unwrap()).collect() };
+        let filter =
+            |texts: &[&str]| -> Filter { texts.iter().map(|t| Pattern::parse(t).unwrap()).collect() };
         let (mut own, mut fresh) = (filter(&["a", "b/**"]), Vec::new());
         let other = own.share(filter(&["b/**", "c"]), |pattern| fresh.push(pattern.as_str().to_owned()));
         assert_eq!((&own, &other), (&filter(&["a", "b/**", "c"]), &filter(&["b/**", "c"])));

@@ -53,22 +53,38 @@ impl Reader {
     /// What there is after the position, without waiting; an empty page when there is nothing.
     pub fn read(&mut self, size: PageSize) -> Page {
         loop {
-            let page = self.shared.log.read(&self.filter, self.position, u64::MAX, self.told, size);
-            self.position = page.next;
-            if let Some(gap) = page.gap {
-                self.told = gap.to;
-            }
-            if page.gap.is_some() || !page.records.is_empty() || page.next >= self.shared.log.head() {
+            if let Some(page) = self.look(size) {
                 return page;
             }
         }
+    }
+
+    /// As [`read`](Self::read); where hardly anything matches, other tasks have their turns meanwhile. Cancel-safe.
+    pub(crate) async fn search(&mut self, size: PageSize) -> Page {
+        loop {
+            if let Some(page) = self.look(size) {
+                return page;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// One page further; `None` when nothing was found in it, and there is more to look at.
+    fn look(&mut self, size: PageSize) -> Option<Page> {
+        let page = self.shared.log.read(&self.filter, self.position, u64::MAX, self.told, size);
+        self.position = page.next;
+        if let Some(gap) = page.gap {
+            self.told = gap.to;
+        }
+        let found = page.gap.is_some() || !page.records.is_empty();
+        (found || page.next >= self.shared.log.head()).then_some(page)
     }
 
     /// Waits for the next page that has something in it; once the hub closes, it is empty. Cancel-safe: dropped while
     /// it waits, nothing is lost.
     pub async fn next(&mut self, size: PageSize) -> Page {
         loop {
-            let page = self.read(size);
+            let page = self.search(size).await;
             if page.gap.is_some() || !page.records.is_empty() || self.shared.is_closing() {
                 return page;
             }
