@@ -117,6 +117,7 @@ impl<'a> RxBuf<'a> {
     /// rx.keep(2);
     /// assert_eq!((rx.kept(), rx.unread()), (&b"el"[..], &b"lo"[..]));
     /// ```
+    #[inline]
     pub fn new(bytes: &'a mut [u8], cursor: &'a mut RxCursor) -> Self {
         let c = *cursor;
         let fits =
@@ -145,7 +146,7 @@ impl<'a> RxBuf<'a> {
 
     /// Bytes that must survive until the next call: kept and unread.
     pub fn held(&self) -> usize {
-        self.kept().len() + self.unread().len()
+        self.kept_len() + self.unread_len()
     }
 
     /// Whether no byte more fits, whatever is moved.
@@ -165,7 +166,7 @@ impl<'a> RxBuf<'a> {
         let held = self.held();
         let spare = self.capacity().saturating_sub(self.at.end as usize);
         let wasted = self.capacity().saturating_sub(spare).saturating_sub(held);
-        let moved = if self.at.start == 0 { self.unread().len() } else { held };
+        let moved = if self.at.start == 0 { self.unread_len() } else { held };
         if wasted > 0 && (spare == 0 || moved <= wasted) {
             self.compact();
         }
@@ -194,8 +195,8 @@ impl<'a> RxBuf<'a> {
     /// Moves what is held to the front, kept first, and returns it: what a caller has to store when it lends
     /// another buffer next time (with this cursor).
     pub fn compact(&mut self) -> &[u8] {
-        let kept = self.kept().len();
-        let unread = self.unread().len();
+        let kept = self.kept_len();
+        let unread = self.unread_len();
         slide(self.bytes, self.at.start as usize..self.at.kept_end as usize, 0);
         slide(self.bytes, self.at.read as usize..self.at.end as usize, kept);
         let (kept, end) = (offset(kept), offset(kept + unread));
@@ -204,6 +205,7 @@ impl<'a> RxBuf<'a> {
     }
 
     /// What came in and nobody looked at yet.
+    #[inline]
     pub fn unread(&self) -> &[u8] {
         self.bytes.get(self.unread_range()).unwrap_or_default()
     }
@@ -215,15 +217,18 @@ impl<'a> RxBuf<'a> {
     }
 
     /// Drops the first `n` unread bytes.
+    #[inline]
     pub fn skip(&mut self, n: usize) {
-        let n = n.min(self.unread().len());
+        let n = n.min(self.unread_len());
         self.at.read = offset(self.at.read as usize + n);
         self.tidy();
     }
 
-    /// Adds the first `n` unread bytes to what is kept, closing the gap that skipped bytes left.
-    pub fn keep(&mut self, n: usize) {
-        let n = n.min(self.unread().len());
+    /// Adds the first `n` unread bytes to what is kept, closing the gap that skipped bytes left. Returns them where
+    /// they lie now, to be changed in place (unmasked).
+    #[inline]
+    pub fn keep(&mut self, n: usize) -> &mut [u8] {
+        let n = n.min(self.unread_len());
         let from = self.unread_range().start;
         if self.at.start == self.at.kept_end {
             // Nothing is kept, so nothing has to be closed up: the first piece stays where it arrived.
@@ -236,9 +241,11 @@ impl<'a> RxBuf<'a> {
         }
         self.at.kept_end = offset(to + n);
         self.at.read = offset(from + n);
+        self.bytes.get_mut(to..to + n).unwrap_or_default()
     }
 
     /// What a machine keeps: the message so far, without headers and without control frames in between.
+    #[inline]
     pub fn kept(&self) -> &[u8] {
         self.bytes.get(self.kept_range()).unwrap_or_default()
     }
@@ -249,9 +256,16 @@ impl<'a> RxBuf<'a> {
         self.bytes.get_mut(range).unwrap_or_default()
     }
 
+    /// Drops all that is kept.
+    #[inline]
+    pub(crate) fn release_all(&mut self) {
+        self.at.start = self.at.kept_end;
+        self.tidy();
+    }
+
     /// Drops the first `n` kept bytes.
     pub fn release(&mut self, n: usize) {
-        let n = n.min(self.kept().len());
+        let n = n.min(self.kept_len());
         self.at.start = offset(self.at.start as usize + n);
         self.tidy();
     }
@@ -273,7 +287,7 @@ impl<'a> RxBuf<'a> {
     /// Lends what is unread, and the room between it and what is kept, for what expands on its way from the one
     /// to the other. What is unread moves to the end of the buffer for that: once for each byte that is read.
     pub(crate) fn expand(&mut self) -> (&[u8], &mut [u8]) {
-        let (kept, unread) = (self.kept().len(), self.unread().len());
+        let (kept, unread) = (self.kept_len(), self.unread_len());
         slide(self.bytes, self.kept_range(), 0);
         let read = self.capacity().saturating_sub(unread);
         slide(self.bytes, self.unread_range(), read);
@@ -287,7 +301,7 @@ impl<'a> RxBuf<'a> {
 
     /// What is kept becomes unread again, in front of what is; says how much that was.
     pub(crate) fn unkeep(&mut self) -> usize {
-        let kept = self.kept().len();
+        let kept = self.kept_len();
         let read = (self.at.read as usize).saturating_sub(kept);
         slide(self.bytes, self.kept_range(), read);
         *self.at = RxCursor { start: 0, kept_end: 0, read: offset(read), ..*self.at };
@@ -296,17 +310,28 @@ impl<'a> RxBuf<'a> {
 
     /// Says that the first `read` unread bytes became `written` bytes behind what is kept.
     pub(crate) fn expanded(&mut self, read: usize, written: usize) {
-        let read = (self.at.read as usize).saturating_add(read.min(self.unread().len()));
+        let read = (self.at.read as usize).saturating_add(read.min(self.unread_len()));
         let kept_end = (self.at.kept_end as usize).saturating_add(written).min(read);
         self.at.read = offset(read);
         self.at.kept_end = offset(kept_end);
     }
 
     /// What is kept and what is unread, for as long as the buffer is lent.
+    #[inline]
     pub fn into_parts(self) -> (&'a [u8], &'a [u8]) {
         let (kept, unread) = (self.kept_range(), self.unread_range());
         let bytes: &'a [u8] = self.bytes;
         (bytes.get(kept).unwrap_or_default(), bytes.get(unread).unwrap_or_default())
+    }
+
+    /// Bytes of [`kept`](Self::kept).
+    pub(crate) const fn kept_len(&self) -> usize {
+        self.at.kept_end.saturating_sub(self.at.start) as usize
+    }
+
+    /// Bytes of [`unread`](Self::unread).
+    pub(crate) const fn unread_len(&self) -> usize {
+        self.at.end.saturating_sub(self.at.read) as usize
     }
 
     fn kept_range(&self) -> Range<usize> {
@@ -346,6 +371,7 @@ impl<'a> TxBuf<'a> {
     /// tx.consume(4); // the socket took four bytes
     /// assert_eq!(tx.pending(), b"/");
     /// ```
+    #[inline]
     pub fn new(bytes: &'a mut [u8], cursor: &'a mut TxCursor) -> Self {
         if cursor.start > cursor.end || cursor.end as usize > bytes.len() {
             *cursor = TxCursor::default();
@@ -369,13 +395,18 @@ impl<'a> TxBuf<'a> {
     }
 
     /// What has to be written to the socket, in order.
+    #[inline]
     pub fn pending(&self) -> &[u8] {
         self.bytes.get(self.at.start as usize..self.at.end as usize).unwrap_or_default()
     }
 
+    const fn pending_len(&self) -> usize {
+        self.at.end.saturating_sub(self.at.start) as usize
+    }
+
     /// Says that the socket took the first `n` pending bytes.
     pub fn consume(&mut self, n: usize) {
-        let n = n.min(self.pending().len());
+        let n = n.min(self.pending_len());
         self.at.start = offset(self.at.start as usize + n);
         if self.at.is_idle() {
             *self.at = TxCursor::default();
@@ -383,8 +414,9 @@ impl<'a> TxBuf<'a> {
     }
 
     /// Bytes that can still be appended.
+    #[inline]
     pub fn room(&self) -> usize {
-        self.capacity().saturating_sub(self.pending().len())
+        self.capacity().saturating_sub(self.pending_len())
     }
 
     /// Appends all parts, or none: false when there is not [room](Self::room) for them together.
@@ -403,6 +435,7 @@ impl<'a> TxBuf<'a> {
 
     /// Appends `len` bytes and returns them to be filled in; `None` when there is no [room](Self::room).
     #[must_use]
+    #[inline]
     pub fn append(&mut self, len: usize) -> Option<&mut [u8]> {
         if len > self.room() {
             return None;

@@ -20,29 +20,39 @@
  * @typedef {{ from: string, to: string, reason: "evicted" | "slow" | "reset" | "conflated", skipped?: number }} Gap
  * @typedef {{ lag: number, limit: number, skipped: number }} Pressure  Section 5.1.
  * @typedef {"drop_oldest" | "conflate" | "disconnect"} Policy  What the server does when this reader is too far behind.
- * @typedef {{ name: "connecting" | "open" | "waiting" | "stopped", transport: Transport, from?: string,
+ * @typedef {{ name: "connecting" | "open" | "waiting" | "stopped", transport: Transport | "post", from?: string,
  *   delay?: number, firm?: boolean, code?: string, message?: string }} State
  *   `from` is where reading began or goes on: a cursor, `now` or `latest`. `delay` is in ms; `firm`: the server asked
- *   for it. `code` says why it waits or stopped: of section 9, or `closed`, `lost`, `silent`, `http_STATUS`.
+ *   for it. `code` says why it waits or stopped: of section 9, or `closed`, `close_CODE`, `http_STATUS`, `unreachable`,
+ *   `lost` (cut without a word), `silent`, `garbled` (no gateway speaks like that), `token` (its function failed).
  * @typedef {{ code: string, message?: string, permanent?: boolean, retry_after?: number, window?: number }} Ending
+ * @typedef {string | (() => string | Promise<string>) | null} Token  A credential, or a function that fetches a fresh
+ *   one whenever it is needed.
  */
 
 /** @type {Transport[]} The best first. */
 const LADDER = ["ws", "sse", "longpoll", "poll"];
-const OPEN_WITHIN = 5_000; // ms until a transport has said `hello` or given its first answer
-const STABLE = 30_000; // ms after which a connection counts as good, and attempts are counted from zero (section 11)
+const FIRST_WORD = 2_500; // ms until a transport that never worked is doubted
+const OPEN_WITHIN = 10_000; // ms until a transport has said `hello` or given its first answer
+const STABLE = 30_000; // ms after which a connection counts as good, and attempts are counted from zero (section 11.1)
 const BACKOFF_BASE = 500; // ms
 const BACKOFF_CAP = 30_000; // ms
+const MAX_TOLD = 3_600_000; // ms, the longest that a server can make it wait
 const STRIKES = 3; // losses in a row, after which a transport that once worked is left
-const LOOK_UP = 60_000; // ms until better transports are tried again; doubles up to LOOK_UP_CAP
-const LOOK_UP_CAP = 960_000; // ms
+const LOOK_UP = 300_000; // ms until a better transport is tried again; doubles up to LOOK_UP_CAP
+const LOOK_UP_CAP = 3_600_000; // ms
+const HEARTBEAT = 15_000; // ms, where `hello` says none
 const LONG_POLL = 25; // s that a long poll may be held
 const LONG_POLL_PACE = 100; // ms between long polls: meanwhile events gather, and the rate of requests is bounded
+const POLL_GRACE = 10_000; // ms that the answer to a poll may be late
 const BODY_WITHIN = 30_000; // ms for the body of a poll
+const NUMBERS = 1_024; // the window of section 5.2
 const MAX_SSE_EVENT = 4_194_304; // characters of one SSE event
-const REMEMBERED = "longwire.transport"; // where the transport that worked is kept
+const REMEMBERED = "longwire.transport"; // where what worked is kept, and `longwire.publisher`
 const MAX_DELAY = 2 ** 31 - 1; // ms, the longest that setTimeout can wait
-const COME_BACK_NEVER = new Set([1002, 1003, 1007, 1008, 1009, 3000]); // close codes of section 6
+const COME_BACK_NEVER = new Set([1002, 1003, 1007, 1008, 1009]); // close codes of section 6
+/** What an HTTP refusal says about the gateway, and not about the publication that was posted. */
+const NOT_ITS_FAULT = new Set(["unauthorized", "draining", "unavailable", "too_many_connections", "internal", "request_timeout"]);
 
 /** The end of a path that names a log. */
 const LOG = /\/v1\/logs\/[a-z0-9][a-z0-9._-]{0,63}\/?$/;
@@ -61,24 +71,13 @@ const HERE = new URL(".", import.meta.url);
  * - `refused`: an `error` envelope: the server refused something, the connection goes on.
  */
 export class Subscriber extends EventTarget {
-  #options;
-  /** `now` or `latest`: where to begin while there is no cursor. */
+  /** @type {string} `now` or `latest`: where to begin while there is no cursor. */
   #since;
+  /** @type {string | null} */
   #cursor = null;
-  /** @type {State} */
-  #state;
-  /** @type {Transport | null} The one transport to use; null: the ladder. */
-  #pinned;
-  #rung = 0;
-  #strikes = 0;
-  #attempts = 0;
-  #lookIn = LOOK_UP;
-  /** ms over which clients spread when a connection ends without a word (`hello`, section 5). */
-  #spread = 0;
-  #proven = new Set();
-  #closed = false;
-  /** Aborted to end the connection, or the wait, that is under way. */
-  #turn = new AbortController();
+  /** @type {string | null} Where the gap ends that was told last; null when the cursor has moved since. */
+  #gap = null;
+  #connector;
 
   /**
    * Begins at once; listeners added in the same task miss nothing.
@@ -88,8 +87,7 @@ export class Subscriber extends EventTarget {
    *   default: the gateway that served this module
    * @param {string} [options.since]  `latest` (default), `now`, or a cursor from before
    * @param {Transport | "auto"} [options.transport]  `auto` (default) goes down the ladder
-   * @param {string | (() => string | Promise<string>) | null} [options.token]  a credential, or a function that
-   *   fetches a fresh one whenever it is needed
+   * @param {Token} [options.token]
    * @param {number} [options.pollEvery]  ms between two polls of the transport `poll`; default 2000
    * @param {Policy} [options.policy]  default: the server's, which is `drop_oldest`
    * @param {Storage | null} [options.memory]  where the transport that worked is remembered from one page to the
@@ -99,13 +97,17 @@ export class Subscriber extends EventTarget {
     super();
     const query = [...topics].map((topic) => ["topic", topic]);
     if (policy !== undefined) query.push(["policy", policy]);
-    this.#options = { base: new URL(url, HERE), query, token, pollEvery, memory };
     if (since === "now" || since === "latest") this.#since = since;
     else [this.#since, this.#cursor] = ["latest", since];
-    this.#pinned = pinned(transport);
-    this.#rung = Math.max(0, LADDER.indexOf(memory?.getItem(REMEMBERED)));
-    this.#state = { name: "connecting", transport: this.#pinned ?? LADDER[this.#rung] };
-    this.#run();
+    const options = { base: new URL(url, HERE), query, token, pollEvery, memory, remembered: REMEMBERED };
+    this.#connector = new Connector(rungs(transport, LADDER), options, {
+      since: () => this.#cursor ?? this.#since,
+      // A change in the middle of the state would begin with it again.
+      mayLookUp: () => this.#cursor !== null,
+      receive: (envelope) => this.#receive(envelope),
+      state: (state) => this.#emit("state", state),
+    });
+    this.#connector.run();
   }
 
   /** The position up to which everything was delivered, to begin from another time; null before the first. */
@@ -115,7 +117,7 @@ export class Subscriber extends EventTarget {
 
   /** @returns {State} */
   get state() {
-    return this.#state;
+    return this.#connector.state;
   }
 
   /**
@@ -124,123 +126,32 @@ export class Subscriber extends EventTarget {
    * @param {Transport | "auto"} transport
    */
   switchTo(transport) {
-    this.#pinned = pinned(transport);
-    this.#rung = this.#attempts = this.#strikes = 0;
-    if (!this.#state.firm) this.#turn.abort();
+    this.#connector.switchTo(rungs(transport, LADDER));
   }
 
   /** Ends it for good. No event is delivered afterwards. */
   close() {
-    this.#closed = true;
-    this.#turn.abort();
+    this.#connector.close();
   }
 
-  /** One connection after another, never two attempts at once (section 11). */
-  async #run() {
-    await null; // listeners first
-    while (!this.#closed) {
-      const turn = (this.#turn = new AbortController());
-      const transport = this.#pinned ?? LADDER[this.#rung];
-      this.#become({ name: "connecting", transport, from: this.#cursor ?? this.#since });
-      const link = this.#link(transport, turn.signal);
-      const ending = await link.run();
-      if (turn.signal.aborted) continue;
-      if (ending.permanent && !this.#mayRenew(ending, link)) {
-        this.#closed = true;
-        this.#become({ name: "stopped", transport, code: ending.code, message: ending.message });
-        return;
-      }
-      this.#judge(transport, link, ending);
-      const wait = this.#backoff(ending, link);
-      this.#become({ name: "waiting", transport, ...wait, code: ending.code, message: ending.message });
-      await sleep(wait.delay, turn.signal);
-    }
-    this.#become({ name: "stopped", transport: this.#state.transport, code: "closed" });
-  }
-
-  /** @param {Transport} transport @param {AbortSignal} turn */
-  #link(transport, turn) {
-    let lookUp = 0;
-    turn.addEventListener("abort", () => clearTimeout(lookUp));
-    const link = new Link(transport, turn, this.#options, {
-      since: () => this.#cursor ?? this.#since,
-      opened: (from) => {
-        this.#proven.add(transport);
-        if (this.#pinned === null) this.#options.memory?.setItem(REMEMBERED, transport);
-        this.#become({ name: "open", transport, from });
-        if (this.#pinned === null && this.#rung > 0) lookUp = setTimeout(() => this.#lookUp(turn), this.#lookIn);
-      },
-      ended: () => clearTimeout(lookUp),
-      receive: (envelope) => this.#receive(envelope, link),
-    });
-    return link;
-  }
-
-  /** The table of section 2: first the event is handed over, then the cursor moves. */
-  #receive(envelope, link) {
-    const { type, at } = envelope;
-    if (type === "event") {
+  /** The table of section 2: first the event is handed over, then the cursor moves. What was told before is not told again. */
+  #receive(envelope) {
+    const { type, at, id, to, reason } = envelope;
+    const isNew = at === undefined || isAhead(at, this.#cursor);
+    if (type === "event" && isNew) {
       if (typeof envelope.bytes === "string") envelope.bytes = fromBase64(envelope.bytes);
       this.#emit("event", envelope);
-    } else if (type === "gap") this.#emit("gap", envelope);
-    else if (type === "caught_up") this.#emit("caughtup", envelope);
+    } else if (type === "gap" && reason === "reset") {
+      this.#emit("gap", envelope);
+      // What was known is void: a connection that ends before the state is whole begins with it again.
+      [this.#since, this.#cursor, this.#gap] = ["latest", null, null];
+    } else if (type === "gap" && to !== this.#gap && isAhead(to, this.#cursor)) {
+      this.#emit("gap", envelope);
+      this.#gap = to;
+    } else if (type === "caught_up" && id === undefined) this.#emit("caughtup", envelope);
     else if (type === "error") this.#emit("refused", envelope);
     else if (type === "pressure") this.#emit("pressure", envelope);
-    else if (type === "hello") this.#spread = envelope.window ?? 0;
-    else if (type === "renew") link.renew();
-    // A listener may have switched or closed: what is left of this connection no longer counts.
-    if (at !== undefined && (type === "event" || type === "caught_up" || type === "tick")) this.#cursor = at;
-  }
-
-  /** A grant that was good and ended is worth another attempt when there is somebody to ask for the next token. */
-  #mayRenew(ending, link) {
-    return ending.code === "unauthorized" && link.openedAt !== null && typeof this.#options.token === "function";
-  }
-
-  /** Keeps or leaves the rung. What the server itself said is no fault of the transport. */
-  #judge(transport, link, ending) {
-    if (link.openedAt !== null && performance.now() - link.openedAt >= STABLE) {
-      this.#attempts = this.#strikes = 0;
-      if (this.#rung === 0) this.#lookIn = LOOK_UP;
-    }
-    if (this.#pinned !== null || ending.permanent !== undefined) return;
-    this.#strikes += 1;
-    if (this.#strikes < (this.#proven.has(transport) ? STRIKES : 1)) return;
-    this.#strikes = 0;
-    this.#rung += 1;
-    // All of them failed, so it was not the transport: begin again with the best that ever worked.
-    if (this.#rung === LADDER.length) this.#rung = Math.max(0, LADDER.findIndex((name) => this.#proven.has(name)));
-  }
-
-  #backoff(ending, link) {
-    this.#spread = ending.window || this.#spread;
-    return backoff(ending, this.#attempts++, this.#spread, link.lived());
-  }
-
-  /** Tries the better rungs beside the connection that works, and moves to the first that opens. */
-  async #lookUp(turn) {
-    this.#lookIn = Math.min(LOOK_UP_CAP, this.#lookIn * 2);
-    for (let rung = 0; rung < this.#rung; rung++) {
-      const probe = new Link(LADDER[rung], turn, this.#options, {
-        since: () => "now",
-        opened: () => probe.end({ code: "closed" }),
-        ended: () => {},
-        receive: () => {},
-      });
-      await probe.run();
-      if (turn.aborted) return;
-      if (probe.openedAt !== null) {
-        [this.#rung, this.#strikes] = [rung, 0];
-        this.#turn.abort();
-        return;
-      }
-    }
-  }
-
-  /** @param {State} state */
-  #become(state) {
-    this.#state = state;
-    this.#emit("state", state);
+    if (at !== undefined && isNew && (type === "event" || type === "caught_up" || type === "tick")) [this.#cursor, this.#gap] = [at, null];
   }
 
   #emit(name, detail) {
@@ -248,18 +159,307 @@ export class Subscriber extends EventTarget {
   }
 }
 
-/**
- * How long to wait (section 11.1), and whether the server asked for it. `spread` is the window that it told last, `lived` for
- * how many ms the connection had lived.
- */
-function backoff({ retry_after = 0, window = 0 }, attempts, spread, lived) {
-  const own = Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** attempts);
-  const tooSoon = window > 0 ? 0 : Math.max(0, spread - lived);
-  const over = tooSoon > 0 ? own : Math.max(spread, own);
-  return { delay: Math.max(retry_after, tooSoon) + Math.random() * over, firm: retry_after + window > 0 };
+/** Whether a position lies behind nothing that the cursor covers; positions of two epochs lie on no one line. */
+function isAhead(at, cursor) {
+  if (cursor === null) return true;
+  const [[epoch, seq], [epochOf, covered]] = [at.split("-"), cursor.split("-")];
+  return epoch !== epochOf || seq.length > covered.length || (seq.length === covered.length && seq > covered);
 }
 
-/** What a server refused: `code`, `permanent`, `retry_after` (ms) of section 9. */
+/** The rungs of the ladder to use. */
+function rungs(transport, ladder) {
+  if (transport !== "auto" && !ladder.includes(transport)) throw new TypeError(`unknown transport ${transport}`);
+  return transport === "auto" ? ladder : [transport];
+}
+
+/** Which transport to use: section 11.2. */
+class Ladder {
+  /** ms of silence after which something in between cuts connections; 0: nothing is known to. */
+  idle = 0;
+  #rungs;
+  /** Those that have worked, and those that failed since one did. */
+  #proven = new Set();
+  #failed = new Set();
+  #strikes = 0;
+  /** ms of silence before the last cut; 0: there was none. */
+  #suspect = 0;
+  /** How many times in a row nothing better worked, and what was tried last. */
+  #looked = 0;
+  #tried = -1;
+
+  /** @param {string[]} rungs  the best first @param {string | null} [memory] */
+  constructor(rungs, memory) {
+    const [rung = "", idle] = memory?.split(" ") ?? [];
+    this.#rungs = rungs;
+    this.rung = rungs.includes(rung) ? rung : rungs[0];
+    if (this.rung !== rung) return;
+    this.#proven.add(rung);
+    this.idle = Number(idle) || 0;
+  }
+
+  /** What was learned, for the next start. */
+  get memory() {
+    return `${this.rung} ${Math.round(this.idle)}`;
+  }
+
+  /** Whether a rung is given all the time to open: it worked before, or there is none below. */
+  isSure(rung) {
+    return this.#proven.has(rung) || rung === this.#rungs.at(-1);
+  }
+
+  get everWorked() {
+    return this.#proven.size > 0;
+  }
+
+  /** s that a long poll is held. */
+  get wait() {
+    return this.idle > 0 ? Math.max(1, Math.min(LONG_POLL, Math.floor(this.idle / 2_000))) : LONG_POLL;
+  }
+
+  opened(rung) {
+    this.rung = rung;
+    this.#proven.add(rung);
+    this.#failed.clear();
+    if (rung === this.#rungs[0]) [this.#looked, this.#tried] = [0, -1];
+  }
+
+  /** An attempt failed. @param {Ending} ending @returns {boolean} whether the next one is made at once */
+  unopened(ending) {
+    const whose = blame(ending);
+    if (whose === "server") return false;
+    if (whose !== "rung" && this.#proven.has(this.rung)) return this.#strike();
+    return this.#descend() && whose !== "either";
+  }
+
+  /**
+   * A connection ended that was silent for so long at its end. @param {Ending} ending
+   * @param {{ quiet: number, stable: boolean, heartbeat: number }} how  ms
+   * @returns {boolean} whether the next attempt is made at once
+   */
+  ended(ending, { quiet, stable, heartbeat }) {
+    const foreign = ending.code.startsWith("http_");
+    if (!foreign && !["lost", "silent", "garbled"].includes(ending.code)) {
+      this.#suspect = this.#strikes = 0;
+      return false;
+    }
+    if ((foreign || ending.code === "lost") && this.#isIdleCut(quiet)) {
+      this.idle = quiet;
+      this.#suspect = this.#strikes = 0;
+      // The server's own heartbeat is too rare for what lies in between, and a stream cannot ask for more.
+      return this.rung === "sse" && quiet <= heartbeat ? this.#descend() : true;
+    }
+    this.#suspect = quiet;
+    if (!stable) return this.#strike();
+    this.#strikes = 0;
+    return false;
+  }
+
+  /** Twice in a row it was cut after the same silence; a long poll tells by itself how long it may be. */
+  #isIdleCut(quiet) {
+    const known = this.idle > 0 && quiet >= (this.idle * 3) / 4;
+    if (quiet < 1_000 || (known && this.rung === "ws")) return false;
+    if (this.rung === "longpoll") return this.wait > 1 && quiet < this.wait * 1_000;
+    return (this.rung === "ws" || this.rung === "sse") && Math.abs(quiet - this.#suspect) <= quiet / 8;
+  }
+
+  #strike() {
+    this.#strikes += 1;
+    if (this.#strikes >= STRIKES) this.#descend();
+    return false;
+  }
+
+  /** To the next rung that has not failed. When all have, it was not the rung: to the best that ever worked. */
+  #descend() {
+    this.#failed.add(this.rung);
+    this.#suspect = this.#strikes = 0;
+    const below = this.#rungs.slice(this.#rungs.indexOf(this.rung));
+    const next = [...below, ...this.#rungs].find((rung) => !this.#failed.has(rung));
+    if (next === undefined) this.#failed.clear();
+    this.rung = next ?? this.#rungs.find((rung) => this.#proven.has(rung)) ?? this.#rungs[0];
+    return next !== undefined;
+  }
+
+  /** ms until a better rung is tried; undefined at the top. */
+  get lookUpAfter() {
+    if (this.rung === this.#rungs[0]) return undefined;
+    const longest = Math.min(LOOK_UP_CAP, LOOK_UP * 2 ** this.#looked);
+    return longest / 2 + (Math.random() * longest) / 2;
+  }
+
+  /** The better rung to try now: each in its turn. */
+  lookUp() {
+    this.#looked += 1;
+    this.#tried = (this.#tried + 1) % this.#rungs.indexOf(this.rung);
+    return this.#rungs[this.#tried];
+  }
+}
+
+/** Whose fault an ending is. @param {Ending} ending */
+function blame({ code }) {
+  // Something has changed the request, or it is no gateway that speaks.
+  if (["bad_request", "upgrade_required", "garbled"].includes(code)) return "rung";
+  if (code === "lost" || code === "silent") return "unclear";
+  if (!code.startsWith("http_")) return "server";
+  return /^http_(408|429|5)/.test(code) ? "either" : "rung";
+}
+
+/** Whether the same would happen again. @param {Ending} ending @param {boolean} everWorked */
+function isFinal({ code, permanent }, everWorked) {
+  const inBetween = code === "bad_request" || code === "upgrade_required" || /^http_4(?!08|21|25|29)/.test(code);
+  return inBetween ? !everWorked : permanent === true;
+}
+
+/**
+ * One connection after another, never two attempts at once (section 11).
+ * @typedef {{ base: URL, query: string[][], token: Token, pollEvery?: number, incarnation?: string,
+ *   memory: Storage | null, remembered: string }} Options
+ * @typedef {{ since: () => string, mayLookUp: () => boolean, receive: (envelope: any) => void, state: (state: State) => void,
+ *   ready?: () => Promise<void>, began?: () => void, pump?: (link: Link) => AsyncGenerator<any, void> }} Hooks
+ *   `began`: nothing was sent on this connection yet; `pump`: what a publisher sends
+ */
+class Connector {
+  /** @type {State} */
+  state;
+  ladder;
+  options;
+  hooks;
+  /** ms over which clients spread when a connection ends without a word (`hello`, section 5). */
+  #spread = 0;
+  #attempts = 0;
+  /** The credential was refused, and another one is tried. */
+  #refused = false;
+  #closed = false;
+  /** Aborted to end the connection, or the wait, that is under way. */
+  #turn = new AbortController();
+  /** @type {Link | null} The connection that is listened to. */
+  #link = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #lookUpTimer;
+
+  /** @param {string[]} rungs @param {Options} options @param {Hooks} hooks */
+  constructor(rungs, options, hooks) {
+    this.options = options;
+    this.hooks = hooks;
+    this.ladder = new Ladder(rungs, attempt(() => options.memory?.getItem(options.remembered)));
+    this.state = { name: "connecting", transport: /** @type {Transport} */ (this.ladder.rung) };
+  }
+
+  switchTo(rungs) {
+    this.ladder = new Ladder(rungs);
+    if (!this.state.firm) this.#turn.abort();
+  }
+
+  close() {
+    this.#closed = true;
+    this.#turn.abort();
+  }
+
+  async run() {
+    await null; // listeners first
+    while (!this.#closed) {
+      await this.hooks.ready?.();
+      if (this.#closed) break;
+      const turn = (this.#turn = new AbortController());
+      const [link, ending] = await this.#connect(turn.signal);
+      if (turn.signal.aborted) continue;
+      const wait = this.#judge(link, ending);
+      if (wait === undefined) continue;
+      const { code, message } = ending;
+      this.#closed = wait === null;
+      this.#become({ name: wait ? "waiting" : "stopped", transport: link.transport, ...wait, code, message });
+      if (wait === null) return;
+      await sleep(wait.delay, turn.signal);
+    }
+    this.#become({ name: "stopped", transport: this.state.transport, code: "closed" });
+  }
+
+  /** @param {AbortSignal} turn @returns {Promise<[Link, Ending]>} the connection that ended last, and how */
+  async #connect(turn) {
+    let link = (this.#link = new Link(this.ladder.rung, turn, this));
+    this.#become({ name: "connecting", transport: link.transport, from: link.from });
+    this.hooks.began?.();
+    link.run();
+    for (;;) {
+      const ending = await link.ended;
+      if (link === this.#link) {
+        clearTimeout(this.#lookUpTimer);
+        return [link, ending];
+      }
+      link = this.#link; // a look-up took over
+    }
+  }
+
+  /**
+   * What comes next. @param {Link} link @param {Ending} ending
+   * @returns {{ delay: number, firm: boolean } | null | undefined} a wait; null: nothing; undefined: the next attempt
+   */
+  #judge(link, ending) {
+    const stable = link.lived() >= STABLE;
+    const quiet = performance.now() - link.heardAt;
+    const now = link.openedAt === null ? this.ladder.unopened(ending) : this.ladder.ended(ending, { quiet, stable, heartbeat: link.heartbeat });
+    if (now) return undefined;
+    if (stable) this.#attempts = 0;
+    // Once: a fresh credential that is refused as well is the end.
+    const renewed = ending.code === "unauthorized" && typeof this.options.token === "function" && !this.#refused;
+    if (renewed) this.#refused = true;
+    else if (isFinal(ending, this.ladder.everWorked)) return null;
+    return this.#backoff(renewed ? {} : ending, link.lived());
+  }
+
+  /** How long to wait (section 11.1), and whether the server asked for it. */
+  #backoff({ retry_after = 0, window = 0 }, lived) {
+    const own = Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** this.#attempts++);
+    const after = Math.min(MAX_TOLD, retry_after);
+    if (window > 0) this.#spread = Math.min(MAX_TOLD, window);
+    const tooSoon = window > 0 ? 0 : Math.max(0, this.#spread - lived);
+    const over = tooSoon > 0 ? own : Math.max(window > 0 ? Math.min(window, MAX_TOLD - after) : this.#spread, own);
+    return { delay: Math.max(after, tooSoon) + Math.random() * over, firm: after + this.#spread > 0 };
+  }
+
+  /** The first word came. @param {Link} link */
+  opened(link) {
+    const before = this.#link;
+    this.#link = link;
+    this.#refused = false;
+    this.ladder.opened(link.transport);
+    attempt(() => this.options.memory?.setItem(this.options.remembered, this.ladder.memory));
+    if (before !== link) {
+      before?.end({ code: "closed" });
+      this.hooks.began?.();
+    }
+    this.#become({ name: "open", transport: link.transport, from: link.from });
+    this.#scheduleLookUp(link, this.ladder.lookUpAfter);
+  }
+
+  /** @param {Link} link */
+  receive(link, envelope) {
+    if (link !== this.#link) return;
+    if (envelope.type === "hello" && envelope.window !== undefined) this.#spread = Math.min(MAX_TOLD, envelope.window);
+    this.hooks.receive(envelope);
+  }
+
+  #scheduleLookUp(link, after) {
+    clearTimeout(this.#lookUpTimer);
+    if (after !== undefined) this.#lookUpTimer = setTimeout(() => this.#lookUp(link), after);
+  }
+
+  /** Tries a better rung beside the connection that works; if it opens, it is the connection from then on. */
+  async #lookUp(link) {
+    if (!this.hooks.mayLookUp()) return this.#scheduleLookUp(link, 1_000);
+    const better = new Link(this.ladder.lookUp(), link.turn, this);
+    link.ended.then(() => better !== this.#link && better.end({ code: "closed" }));
+    await better.run();
+    if (link === this.#link && !link.signal.aborted) this.#scheduleLookUp(link, this.ladder.lookUpAfter);
+  }
+
+  /** @param {State} state */
+  #become(state) {
+    this.state = state;
+    this.hooks.state(state);
+  }
+}
+
+/** Why something did not go: `code`, `permanent`, `retry_after` (ms) of section 9, or the `code` of a {@link State}. */
 export class Refusal extends Error {
   /** @param {Ending} ending */
   constructor({ code, message, permanent, retry_after, window }) {
@@ -275,6 +475,7 @@ export class Refusal extends Error {
   static async from(response) {
     const body = await response.json().catch(() => null);
     if (typeof body?.code === "string" && typeof body.permanent === "boolean") return new Refusal(body);
+    if (response.status === 401) return new Refusal({ code: "unauthorized", permanent: true });
     const seconds = Number(response.headers.get("Retry-After")) || undefined;
     return new Refusal({ code: `http_${response.status}`, retry_after: seconds && seconds * 1_000 });
   }
@@ -291,7 +492,17 @@ export class Refusal extends Error {
  * @returns {Promise<string>} the event's cursor
  * @throws {Refusal} when the gateway refuses it; otherwise what `fetch` throws
  */
-export async function publish(topic, data, { key, contentType, token = null, url = HERE, signal, idempotencyKey } = {}) {
+export async function publish(topic, data, options) {
+  return (await post(topic, data, options)).at;
+}
+
+/**
+ * @param {string} topic
+ * @param {any} data
+ * @param {Parameters<typeof publish>[2]} [options]
+ * @returns {Promise<{ at: string, pressure?: number }>}
+ */
+async function post(topic, data, { key, contentType, token = null, url = HERE, signal, idempotencyKey } = {}) {
   const levels = topic.split("/");
   // A URL would drop these levels, even encoded, and name another topic.
   if (levels.some((level) => level === "." || level === "..")) throw new TypeError(`topic ${topic} fits in no URL`);
@@ -300,7 +511,7 @@ export async function publish(topic, data, { key, contentType, token = null, url
   const opaque = isOpaque(data);
   const response = await fetch(target, {
     method: "POST",
-    body: opaque ? data : JSON.stringify(data),
+    body: opaque ? /** @type {BodyInit} */ (data) : JSON.stringify(data),
     headers: {
       "Content-Type": opaque ? (contentType ?? "application/octet-stream") : "application/json",
       ...authorization(token),
@@ -309,7 +520,24 @@ export async function publish(topic, data, { key, contentType, token = null, url
     signal: signal ?? AbortSignal.timeout(10_000),
   });
   if (!response.ok) throw await Refusal.from(response);
-  return (await response.json()).at;
+  return response.json();
+}
+
+/**
+ * A credential for the URL of one stream (section 8.4), for those who cannot send a header:
+ * `new EventSource("/v1/stream?topic=fleet/**&ticket=" + (await ticket({ token })).ticket)`.
+ * @param {{ token?: string | null, url?: string | URL, signal?: AbortSignal, subscribe?: string[], publish?: string[],
+ *   lifetime?: number }} [options]  `subscribe`, `publish` and `lifetime` (ms) ask for less than the token gives
+ * @returns {Promise<{ ticket: string, expires_in: number }>} it opens one stream, once, within `expires_in` ms
+ * @throws {Refusal} when the gateway refuses it; otherwise what `fetch` throws
+ */
+export async function ticket({ token = null, url = HERE, signal = AbortSignal.timeout(10_000), ...less } = {}) {
+  const base = new URL(url, HERE);
+  base.pathname = base.pathname.replace(LOG, "/");
+  const headers = { "Content-Type": "application/json", ...authorization(token) };
+  const response = await fetch(new URL("v1/ticket", base), { method: "POST", body: JSON.stringify(less), headers, signal });
+  if (!response.ok) throw await Refusal.from(response);
+  return response.json();
 }
 
 /**
@@ -324,8 +552,8 @@ function resource(base, path) {
   return url;
 }
 
-/** @typedef {{ n: number, topic: string, data: any, key?: string, contentType?: string, bytes: number, sent: boolean,
- *   resolve: () => void, reject: (why: Error) => void }} Waiting */
+/** @typedef {{ n: number, topic: string, data: any, key?: string, contentType?: string, body: object, bytes: number,
+ *   sent: boolean, refused: boolean, resolve: (_?: any) => void, reject: (why: Error) => void }} Waiting */
 
 /**
  * Publishes over one connection, and again after it broke until it is acknowledged: stored once (section 5.2). Over
@@ -342,40 +570,42 @@ export class Publisher extends EventTarget {
   #outbox = [];
   #bytes = 0;
   #n = 0;
-  #options;
   #bounds;
-  #attempts = 0;
-  #spread = 0;
+  #connector;
   #maxInflight = 1;
   /** Nothing is sent before (`performance.now()`): what the server asked for. */
   #notBefore = 0;
   #closed = false;
-  /** While this is in the future, POST is used (`performance.now()`). */
-  #postUntil = 0;
-  #lookIn = LOOK_UP;
-  #strikes = 0;
-  #proven = false;
-  #turn = new AbortController();
   /** Called when there is something to do. */
-  #wake = () => {};
+  #wake = (_ = undefined) => {};
 
   /**
    * @param {object} [options]
    * @param {string | URL} [options.url]  the gateway; default: the one that served this module
-   * @param {string | (() => string | Promise<string>) | null} [options.token]  as for a {@link Subscriber}
+   * @param {Token} [options.token]
    * @param {"ws" | "post" | "auto"} [options.transport]  `auto` (default): WebSocket, and POST where that fails
    * @param {"drop_oldest" | "drop_newest" | "conflate"} [options.policy]  what gives way when the outbox is full: the
    *   oldest publication, the new one (default), or an older one of the same topic and key, whenever there is one
    * @param {number} [options.maxWaiting]  publications in the outbox; default 1000
    * @param {number} [options.maxBytes]  of them, as they are sent; default 1 MiB
+   * @param {Storage | null} [options.memory]  as for a {@link Subscriber}
    */
-  constructor({ url = HERE, token = null, transport = "auto", policy = "drop_newest", maxWaiting = 1_000, maxBytes = 1_048_576 } = {}) {
+  constructor({ url = HERE, token = null, transport = "auto", policy = "drop_newest", maxWaiting = 1_000, maxBytes = 1_048_576, memory = null } = {}) {
     super();
-    if (!["auto", "ws", "post"].includes(transport)) throw new TypeError(`unknown transport ${transport}`);
     if (!["drop_oldest", "drop_newest", "conflate"].includes(policy)) throw new TypeError(`unknown policy ${policy}`);
-    this.#options = { base: new URL(url, HERE), query: [["publisher", this.incarnation]], token, incarnation: this.incarnation };
-    this.#bounds = { transport, policy, maxWaiting, maxBytes };
-    this.#run();
+    this.#bounds = { policy, maxWaiting, maxBytes };
+    const { incarnation } = this;
+    const options = { base: new URL(url, HERE), query: [["publisher", incarnation]], token, incarnation, memory, remembered: "longwire.publisher" };
+    this.#connector = new Connector(rungs(transport, ["ws", "post"]), options, {
+      since: () => "now",
+      mayLookUp: () => true,
+      ready: () => this.#hasWork(),
+      began: () => this.#outbox.forEach((one) => (one.sent = false)),
+      receive: (envelope) => this.#receive(envelope),
+      state: (state) => this.#become(state),
+      pump: (link) => this.#pump(link),
+    });
+    this.#connector.run();
   }
 
   /** Publications that were not acknowledged yet. */
@@ -389,14 +619,15 @@ export class Publisher extends EventTarget {
    * @param {any} data  a typed array or `ArrayBuffer` is sent as opaque bytes, anything else as JSON
    * @param {{ key?: string, contentType?: string }} [options]
    * @returns {Promise<void>} kept once it is acknowledged
-   * @throws {Refusal} when the gateway refuses it for good, or with code `dropped` when the outbox gave it up,
-   *   `closed` when the publisher was closed before; a `TypeError` when it cannot be sent
+   * @throws {Refusal} when the gateway refuses it for good, or does not say when it would take it (`topics_full`); with
+   *   code `dropped` when the outbox gave it up, `closed` when the publisher was closed before; a `TypeError` when it cannot be sent
    */
   async publish(topic, data, { key, contentType } = {}) {
     if (this.#closed) throw new Refusal({ code: "closed", permanent: true });
     if (data instanceof Blob || JSON.stringify(data) === undefined) throw new TypeError("neither JSON nor bytes");
     const body = isOpaque(data) ? { bytes: toBase64(data), ...(contentType && { content_type: contentType }) } : { data };
-    const waiting = { n: 0, topic, key, data, contentType, body, bytes: JSON.stringify(body).length + topic.length, sent: false };
+    const bytes = JSON.stringify(body).length + topic.length;
+    const waiting = { n: 0, topic, key, data, contentType, body, bytes, sent: false, refused: false };
     if (!this.#makeRoom(waiting)) {
       this.dropped += 1;
       throw new Refusal({ code: "dropped", message: "the outbox is full", permanent: false });
@@ -411,11 +642,16 @@ export class Publisher extends EventTarget {
 
   /** Ends the connection. What waits is rejected; to wait for it, await the promises of `publish` first. */
   close() {
+    this.#connector.close();
+    this.#giveUp({ code: "closed", permanent: true });
+  }
+
+  /** @param {Ending} why */
+  #giveUp(why) {
     this.#closed = true;
-    this.#turn.abort();
-    this.#wake();
-    for (const waiting of this.#outbox.splice(0)) waiting.reject(new Refusal({ code: "closed", permanent: true }));
+    for (const waiting of this.#outbox.splice(0)) waiting.reject(new Refusal(why));
     this.#bytes = 0;
+    this.#wake();
   }
 
   /** Whether there is room for one more, when the policy has had its way. A number given up leaves a hole. */
@@ -446,76 +682,15 @@ export class Publisher extends EventTarget {
     this.#wake();
   }
 
-  async #run() {
-    await null; // listeners first
-    while (!this.#closed) {
-      if (this.#outbox.length === 0) {
-        // A connection that has nothing to say is not made.
-        await new Promise((resolve) => (this.#wake = resolve));
-        continue;
-      }
-      const turn = (this.#turn = new AbortController());
-      const { transport: wanted } = this.#bounds;
-      const transport = wanted === "post" || performance.now() < this.#postUntil ? "post" : "ws";
-      this.#become({ name: "connecting", transport });
-      for (const waiting of this.#outbox) waiting.sent = false;
-      const link = this.#link(transport, turn.signal);
-      const ending = await link.run();
-      if (turn.signal.aborted) continue;
-      if (ending.permanent && !(ending.code === "unauthorized" && link.openedAt !== null && typeof this.#options.token === "function")) {
-        this.#stop(transport, ending);
-        return;
-      }
-      if (wanted === "auto") this.#judge(transport, link, ending);
-      this.#spread = ending.window || this.#spread;
-      const wait = backoff(ending, this.#attempts++, this.#spread, link.lived());
-      this.#become({ name: "waiting", transport, ...wait, code: ending.code, message: ending.message });
-      await sleep(wait.delay, turn.signal);
-    }
+  /** A connection that has nothing to say is not made. */
+  async #hasWork() {
+    while (this.#outbox.length === 0 && !this.#closed) await new Promise((resolve) => (this.#wake = resolve));
   }
 
-  #stop(transport, ending) {
-    this.#closed = true;
-    this.#become({ name: "stopped", transport, code: ending.code, message: ending.message });
-    for (const waiting of this.#outbox.splice(0)) waiting.reject(new Refusal(ending));
-    this.#bytes = 0;
-  }
-
-  /** @param {"ws" | "post"} transport @param {AbortSignal} turn */
-  #link(transport, turn) {
-    // From POST a better transport is tried again. What is on its way then is sent again, and stored once.
-    const lookUp = transport === "post" && this.#bounds.transport === "auto" ? Math.max(1, this.#postUntil - performance.now()) : 0;
-    const timer = lookUp && setTimeout(() => link.end({ code: "closed" }), lookUp);
-    const link = new Link(transport, turn, this.#options, {
-      since: () => "now",
-      opened: () => this.#become({ name: "open", transport }),
-      ended: () => clearTimeout(timer),
-      receive: (envelope) => this.#receive(envelope, link),
-    });
-    link.pump = () => this.#pump(link);
-    return link;
-  }
-
-  /** What could not be opened, and was not refused by the gateway itself, may be the network's doing. */
-  #judge(transport, link, ending) {
-    if (link.openedAt !== null && performance.now() - link.openedAt >= STABLE) this.#attempts = this.#strikes = 0;
-    if (transport === "post") {
-      if (link.openedAt === null) this.#postUntil = 0;
-      return;
-    }
-    this.#proven ||= link.openedAt !== null;
-    if (ending.permanent !== undefined || ++this.#strikes < (this.#proven ? STRIKES : 1)) return;
-    this.#strikes = 0;
-    this.#postUntil = performance.now() + this.#lookIn;
-    this.#lookIn = Math.min(LOOK_UP_CAP, this.#lookIn * 2);
-  }
-
-  /** @param {Link} link */
-  #receive(envelope, link) {
+  #receive(envelope) {
     const { type, n } = envelope;
     if (type === "hello") {
-      this.#spread = envelope.window ?? 0;
-      this.#maxInflight = envelope.limits?.max_inflight ?? Infinity;
+      this.#maxInflight = envelope.limits?.max_inflight ?? NUMBERS;
       // `publisher_n` settles nothing: below it there may be what was refused, with a `nack` that was lost (section 5.2).
       this.#wake();
     } else if (type === "ack") {
@@ -525,31 +700,35 @@ export class Publisher extends EventTarget {
       const refused = this.#outbox.find((one) => one.n === n);
       if (refused) this.#refuse(refused, new Refusal(envelope));
       else this.#postpone(envelope.retry_after);
-    } else if (type === "renew") link.renew();
-  }
-
-  /** What is refused for good is given back; the rest is sent again, no earlier than the gateway said. */
-  #refuse(waiting, refusal) {
-    if (refusal.permanent) this.#settle(waiting, refusal);
-    else {
-      Object.assign(waiting, { sent: false, refused: true });
-      this.#postpone(refusal.retry_after ?? 1_000);
     }
   }
 
+  /** What is refused for good, or without a time, is given back (section 5.2); the rest is sent again, no earlier than that. */
+  #refuse(waiting, refusal) {
+    if (refusal.permanent || refusal.retry_after === undefined) return this.#settle(waiting, refusal);
+    Object.assign(waiting, { sent: false, refused: true });
+    this.#postpone(refusal.retry_after);
+  }
+
   #postpone(ms = 0) {
-    this.#notBefore = Math.max(this.#notBefore, performance.now() + ms);
+    this.#notBefore = Math.max(this.#notBefore, performance.now() + Math.min(MAX_TOLD, ms));
     this.#wake();
+  }
+
+  /** ms until anything may be sent. */
+  #held() {
+    return this.#notBefore - performance.now();
   }
 
   /**
    * What may be sent next. What was refused goes alone: an acknowledgement covers all numbers before its own, and one
-   * that is still on its way must not cover what is sent again (section 5.2).
+   * that is still on its way must not cover what is sent again. Numbers stay within the window (section 5.2).
    */
   #next() {
-    const sent = this.#outbox.filter((one) => one.sent);
     const next = this.#outbox.find((one) => !one.sent);
-    const alone = next?.refused || sent.some((one) => one.refused);
+    if (next === undefined || this.#held() > 0 || next.n - this.#outbox[0].n >= NUMBERS) return undefined;
+    const sent = this.#outbox.filter((one) => one.sent);
+    const alone = next.refused || sent.some((one) => one.refused);
     return sent.length < (alone ? 1 : this.#maxInflight) ? next : undefined;
   }
 
@@ -557,24 +736,20 @@ export class Publisher extends EventTarget {
   async *#pump(link) {
     while (!link.signal.aborted) {
       const next = this.#next();
-      const wait = this.#notBefore - performance.now();
-      if (next !== undefined && wait <= 0) {
+      if (next !== undefined) {
         next.sent = true;
-        const settle = (refused) => {
-          if (refused) this.#refuse(next, refused);
-          else this.#settle(next);
-        };
-        yield [next, settle];
-      } else if (next !== undefined) await sleep(wait, link.signal);
-      else {
-        const woken = new Promise((resolve) => (this.#wake = resolve));
-        await Promise.race([woken, aborted(link.signal)]);
+        yield [next, (answer) => this.#receive({ n: next.n, ...answer })];
+        continue;
       }
+      const woken = this.#held() > 0 ? sleep(this.#held(), link.signal) : new Promise((resolve) => (this.#wake = resolve));
+      await Promise.race([woken, aborted(link.signal)]);
     }
   }
 
+  /** @param {State} state */
   #become(state) {
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
+    if (state.name === "stopped") this.#giveUp({ code: state.code ?? "closed", message: state.message, permanent: true });
   }
 }
 
@@ -582,54 +757,89 @@ export class Publisher extends EventTarget {
 class Link {
   /** @type {number | null} `performance.now()` of its opening. */
   openedAt = null;
+  /** `performance.now()` of the last sign of life. */
+  heardAt = performance.now();
+  /** ms: how often the server says something at least. */
+  heartbeat = HEARTBEAT;
   /** @type {string | null} */
   token = null;
   /** @type {string | null} As `hello` named it. */
   session = null;
-  /** What a publisher sends: see `Publisher`. */
-  pump = null;
   /** Called once, when it is open. */
   onopen = () => {};
-  #transport;
-  #options;
-  #on;
-  #from;
+  /** @type {Promise<Ending>} See `run`. */
+  ended = Promise.resolve({ code: "closed" });
+  #owner;
   #stop = new AbortController();
-  #watchdog = 0;
-  #patience = OPEN_WITHIN;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #watchdog;
   /** @type {Ending} */
   #ending = { code: "closed" };
 
-  constructor(transport, turn, options, on) {
-    this.#transport = transport;
-    this.#options = options;
-    this.#on = on;
-    this.#from = on.since();
-    this.pollEvery = options.pollEvery;
+  /** @param {string} transport @param {AbortSignal} turn @param {Connector} owner */
+  constructor(transport, turn, owner) {
+    this.transport = /** @type {Transport | "post"} */ (transport);
+    this.turn = turn;
+    this.#owner = owner;
+    this.from = owner.hooks.since();
     this.signal = AbortSignal.any([turn, this.#stop.signal]);
   }
 
   /** @returns {Promise<Ending>} when it has ended, whatever hangs */
-  async run() {
-    this.heard();
-    await Promise.race([this.#work(), aborted(this.signal)]);
-    clearTimeout(this.#watchdog);
-    this.#on.ended();
-    return this.#ending;
+  run() {
+    this.ended = Promise.race([this.#work(), aborted(this.signal)]).then(() => {
+      clearTimeout(this.#watchdog);
+      return this.#ending;
+    });
+    return this.ended;
   }
 
   async #work() {
+    this.endWithin(OPEN_WITHIN, "unreachable");
     try {
       await this.#authenticate();
-      this.end(await TRANSPORTS[this.#transport](this));
+      if (this.transport === "ws" || this.transport === "sse") this.#doubt();
+      this.end(await TRANSPORTS[this.transport](this));
     } catch (error) {
-      this.end(error instanceof Refusal ? error : { code: "lost", message: String(error) });
+      this.fail(error);
     }
   }
 
   async #authenticate() {
-    const { token } = this.#options;
-    this.token = typeof token === "function" ? await token() : token;
+    const { token } = this.#owner.options;
+    try {
+      this.token = typeof token === "function" ? await token() : token;
+    } catch (error) {
+      throw new Refusal({ code: "token", message: String(error) });
+    }
+  }
+
+  /**
+   * When the first word does not come, a plain request tells whether it is the transport or the way. (A browser does not
+   * tell when TCP and TLS stand.)
+   */
+  async #doubt() {
+    const begun = performance.now();
+    await sleep(FIRST_WORD, this.signal);
+    if (this.openedAt !== null || this.signal.aborted) return;
+    try {
+      await this.ask();
+      if (!this.#owner.ladder.isSure(this.transport)) this.end({ code: "silent", message: "there is no first word" });
+      else if (this.openedAt === null) this.endWithin(begun + OPEN_WITHIN - performance.now(), "silent");
+    } catch (error) {
+      if (this.openedAt === null) this.fail(error);
+    }
+  }
+
+  /** Asks for nothing by a plain poll, which nothing in between takes amiss. @throws {Refusal} what was wrong */
+  async ask() {
+    try {
+      const response = await this.fetch(this.stream({ since: "now" }));
+      await response.body?.cancel();
+    } catch (error) {
+      // A publisher's stream has no topic: so says a gateway, and nobody else.
+      if (this.pump === undefined || !(error instanceof Refusal) || error.code !== "bad_request") throw error;
+    }
   }
 
   /** The first ending counts. @param {Ending} ending */
@@ -639,11 +849,22 @@ class Link {
     this.#stop.abort();
   }
 
-  /** Puts off the moment at which the connection counts as dead. @param {number} [within] ms */
-  heard(within = this.#patience) {
+  fail(error) {
+    const garbled = error instanceof SyntaxError || error instanceof RangeError;
+    this.end(error instanceof Refusal ? error : { code: garbled ? "garbled" : "lost", message: String(error) });
+  }
+
+  /** Something came: puts off the moment at which the connection counts as dead. @param {number} [within] ms */
+  heard(within = this.openedAt === null ? undefined : Math.max(1_000, 2 * this.heartbeat)) {
+    this.heardAt = performance.now();
+    if (within !== undefined) this.endWithin(within, "silent");
+  }
+
+  /** @param {number} ms @param {string} code */
+  endWithin(ms, code) {
     clearTimeout(this.#watchdog);
-    const silent = { code: "silent", message: `nothing was heard for ${within / 1_000} s` };
-    this.#watchdog = setTimeout(() => this.end(silent), Math.min(within, MAX_DELAY));
+    const ending = { code, message: `nothing was heard for ${ms / 1_000} s` };
+    this.#watchdog = setTimeout(() => this.end(ending), Math.min(ms, MAX_DELAY));
   }
 
   /** For how many ms it has been open. */
@@ -654,25 +875,28 @@ class Link {
   open() {
     if (this.signal.aborted || this.openedAt !== null) return;
     this.openedAt = performance.now();
-    this.#on.opened(this.#from);
-    this.onopen();
+    this.#owner.opened(this);
   }
 
   receive(envelope) {
     if (this.signal.aborted) return;
-    if (envelope.type === "hello") {
+    const { type } = envelope;
+    if (type === "bye") return this.end(envelope);
+    if (type === "renew") return void this.renew();
+    const isFirst = type === "hello" && this.openedAt === null;
+    if (type === "hello") {
       this.session = envelope.session ?? null;
-      if (envelope.heartbeat > 0) this.#patience = 2 * envelope.heartbeat;
+      this.heartbeat = envelope.heartbeat ?? HEARTBEAT;
+      this.open();
       this.heard();
     }
-    if (envelope.type === "bye") this.end(envelope);
-    else this.#on.receive(envelope);
-    if (envelope.type === "hello") this.open();
+    this.#owner.receive(this, envelope);
+    if (isFirst) this.onopen();
   }
 
   /** The grant ends soon: a new token is sent, if there is one to ask for (section 5, `renew`). */
   async renew() {
-    if (typeof this.#options.token !== "function") return;
+    if (typeof this.#owner.options.token !== "function") return;
     try {
       await this.#authenticate();
       if (!this.signal.aborted) await this.renewWith(this.token);
@@ -684,38 +908,53 @@ class Link {
   /** Beside a stream that only comes down: section 8.4. */
   async renewWith(token) {
     if (this.session === null) return;
-    const url = resource(this.#options.base, `session/${encodeURIComponent(this.session)}/auth`);
+    const url = resource(this.base, `session/${encodeURIComponent(this.session)}/auth`);
     await fetch(url, { method: "POST", headers: authorization(token), signal: this.signal });
   }
 
   get base() {
-    return this.#options.base;
+    return this.#owner.options.base;
   }
 
   get incarnation() {
-    return this.#options.incarnation;
+    return this.#owner.options.incarnation;
+  }
+
+  get pollEvery() {
+    return this.#owner.options.pollEvery ?? 0;
+  }
+
+  get ladder() {
+    return this.#owner.ladder;
+  }
+
+  /** What a publisher sends. */
+  get pump() {
+    return this.#owner.hooks.pump;
   }
 
   /** The URL of the stream (section 8.1). @param {Record<string, string | number>} parameters */
-  stream(parameters = { since: this.#on.since() }) {
-    const url = resource(this.#options.base, "stream");
-    for (const [name, value] of this.#options.query) url.searchParams.append(name, value);
+  stream(parameters = { since: this.since() }) {
+    const url = resource(this.base, "stream");
+    for (const [name, value] of this.#owner.options.query) url.searchParams.append(name, value);
     for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, String(value));
     return url;
   }
 
   since() {
-    return this.#on.since();
+    return this.#owner.hooks.since();
   }
 
   /**
    * @param {URL} url
    * @param {{ accept?: string, cache?: RequestCache }} [options]
-   * @throws {Refusal} at any status but 2xx
+   * @throws {Refusal} at any status but 2xx, and when there is no response
    */
   async fetch(url, { accept = "application/json", cache = "no-store" } = {}) {
     const headers = { Accept: accept, ...authorization(this.token) };
-    const response = await fetch(url, { headers, cache, signal: this.signal });
+    const response = await fetch(url, { headers, cache, signal: this.signal }).catch((error) => {
+      throw new Refusal({ code: "unreachable", message: String(error) });
+    });
     if (!response.ok) throw await Refusal.from(response);
     return response;
   }
@@ -723,7 +962,7 @@ class Link {
 
 /** Section 6. @param {Link} link @returns {Promise<Ending>} */
 async function overWebSocket(link) {
-  const url = link.pump === null ? link.stream() : link.stream({});
+  const url = link.pump === undefined ? link.stream() : link.stream({});
   url.protocol = url.protocol.replace("http", "ws");
   const protocols = ["longwire.v1.json"];
   if (link.token) protocols.push(`longwire.token.${base64url(link.token)}`);
@@ -731,27 +970,47 @@ async function overWebSocket(link) {
   link.signal.addEventListener("abort", () => socket.close(), { once: true });
   const send = (envelope) => socket.send(JSON.stringify(envelope));
   link.renewWith = async (token) => send({ type: "auth", token });
+  link.onopen = () => {
+    keepAwake(link, send);
+    if (link.pump !== undefined) publishOver(link, send).catch((error) => link.fail(error));
+  };
   socket.onmessage = ({ data }) => {
     link.heard();
     try {
       link.receive(JSON.parse(data));
     } catch (error) {
-      link.end({ code: "bad_message", message: String(error) });
+      link.fail(error);
     }
   };
-  const closed = new Promise((resolve) => (socket.onclose = resolve));
-  if (link.pump !== null) link.onopen = () => publishOver(link, send).catch((error) => link.end({ code: "lost", message: String(error) }));
-  const { code, reason } = await closed;
-  // A browser hides why an upgrade was refused; a plain poll is told, by a Refusal.
-  if (link.openedAt === null && link.pump === null) await (await link.fetch(link.stream({ since: "now" }))).body?.cancel();
+  const { code, reason } = await new Promise((resolve) => (socket.onclose = resolve));
   const message = `WebSocket closed with ${code}${reason && `: ${reason}`}`;
   if (code === 3000) return { code: "unauthorized", message, permanent: true };
-  return { code: "lost", message, permanent: COME_BACK_NEVER.has(code) || undefined };
+  // 1005 and 1006 stand for a close without a word.
+  if (code !== 1005 && code !== 1006) return { code: `close_${code}`, message, permanent: COME_BACK_NEVER.has(code) };
+  // A browser hides why an upgrade was refused; a plain poll is told.
+  if (link.openedAt === null) await link.ask();
+  return { code: "lost", message };
+}
+
+/**
+ * Something in between cuts what is silent for too long, and a browser has no Ping: a pattern is taken back that nobody
+ * asked for, which changes nothing and is answered. @param {Link} link
+ */
+async function keepAwake(link, send) {
+  const after = Math.max(1_000, link.ladder.idle / 2);
+  for (let asked = 0; link.ladder.idle > 0 && !link.signal.aborted; ) {
+    const wait = Math.max(asked, link.heardAt) + after - performance.now();
+    if (wait > 0) await sleep(wait, link.signal);
+    else {
+      asked = performance.now();
+      send({ type: "unsub", id: 0, topics: ["longwire.js/awake"] });
+    }
+  }
 }
 
 /** Sends what the publisher has, one envelope each; the answers come by `receive`. @param {Link} link */
 async function publishOver(link, send) {
-  for await (const [{ n, topic, key, body }] of link.pump()) {
+  for await (const [{ n, topic, key, body }] of link.pump(link)) {
     send({ type: "pub", n, topic, ...(key !== undefined && { key }), ...body });
   }
 }
@@ -759,17 +1018,18 @@ async function publishOver(link, send) {
 /** Section 8.2: one request after the other. @param {Link} link @returns {Promise<Ending>} */
 async function overPost(link) {
   link.heard(MAX_DELAY); // only a request can be answered too late
-  for await (const [{ n, topic, key, data, contentType }, settle] of link.pump()) {
-    link.heard(BODY_WITHIN);
+  for await (const [{ n, topic, key, data, contentType }, settle] of link.pump(link)) {
+    link.heard(OPEN_WITHIN);
     const idempotencyKey = `${link.incarnation}-${n}`;
     try {
-      await publish(topic, data, { key, contentType, token: link.token, url: link.base, idempotencyKey, signal: link.signal });
+      const { pressure } = await post(topic, data, { key, contentType, token: link.token, url: link.base, idempotencyKey, signal: link.signal });
       link.open();
-      settle();
+      settle({ type: "ack", pressure });
     } catch (error) {
-      // Without a word from the gateway, or without a credential, nothing more can be sent.
-      if (!(error instanceof Refusal) || error.permanent === undefined || error.code === "unauthorized") throw error;
-      settle(error);
+      if (!(error instanceof Refusal)) throw new Refusal({ code: "unreachable", message: String(error) });
+      const { code, permanent, message, retry_after } = error;
+      if (permanent === undefined || NOT_ITS_FAULT.has(code)) throw error;
+      settle({ type: "nack", code, permanent, message, retry_after });
     }
     link.heard(MAX_DELAY);
   }
@@ -778,8 +1038,16 @@ async function overPost(link) {
 
 /** Section 7, by `fetch`, since an `EventSource` can neither send a token nor tell a status. @param {Link} link */
 async function overSse(link) {
-  const response = await link.fetch(link.stream(), { accept: "text/event-stream" });
-  if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw new TypeError("not an SSE stream");
+  const response = await link.fetch(link.stream(), { accept: "text/event-stream" }).catch(async (error) => {
+    // A browser does not tell whether there was a connection; a plain poll shows.
+    if (error.code === "unreachable" && !link.signal.aborted) {
+      await link.ask();
+      throw new Refusal({ code: "lost", message: error.message });
+    }
+    throw error;
+  });
+  const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
+  if (!isStream || response.body === null) throw new SyntaxError("not an SSE stream");
   const parser = new SseParser();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
@@ -790,29 +1058,35 @@ async function overSse(link) {
   }
 }
 
-/** Section 8.1. @param {Link} link @param {number} wait  s that the server may hold a request; 0: a poll */
-async function overPolls(link, wait) {
+/** Section 8.1. @param {Link} link @param {boolean} held  whether the server may hold a request; otherwise: a poll */
+async function overPolls(link, held) {
   let behind = true;
   for (let first = true; ; first = false) {
     const since = link.since();
+    const wait = held && !first ? link.ladder.wait : 0;
     // Without `since` the state is cacheable. The first request is not held, so that its answer opens the transport.
-    const url = link.stream({ ...(since !== "latest" && { since }), ...(wait > 0 && !first && { wait }) });
+    const url = link.stream({ ...(since !== "latest" && { since }), ...(wait > 0 && { wait }) });
     const asked = performance.now();
-    const response = await link.fetch(url, { cache: since === "latest" ? "default" : "no-store" });
+    if (!first) link.heard(wait * 1_000 + POLL_GRACE);
+    const response = await link.fetch(url, { cache: since === "latest" ? "default" : "no-store" }).catch((error) => {
+      // What was not refused at once was held, and cut.
+      if (error.code !== "unreachable" || wait === 0 || performance.now() - asked < 1_000) throw error;
+      throw new Refusal({ code: "lost", message: error.message });
+    });
     link.heard(BODY_WITHIN);
     const text = await response.text();
-    link.open();
     const { gap, pressure, events, next, more = false } = text ? JSON.parse(text) : { events: [], next: response.headers.get("Longwire-Next") };
-    if (!Array.isArray(events) || typeof next !== "string") throw new TypeError("not the answer of a gateway");
+    if (!Array.isArray(events) || typeof next !== "string") throw new SyntaxError("not the answer of a gateway");
+    link.open();
     if (gap) link.receive({ type: "gap", ...gap });
     if (pressure) link.receive({ type: "pressure", ...pressure });
     for (const event of events) link.receive(event);
     link.receive({ type: behind && !more ? "caught_up" : "tick", at: next });
     behind &&= more;
     // Whoever does not hold a request that may be held must not be hammered.
-    const held = wait > 0 && (first || events.length > 0 || performance.now() - asked > 1_000);
-    const pause = more ? 0 : held ? LONG_POLL_PACE : link.pollEvery;
-    link.heard(pause + wait * 1_000 + OPEN_WITHIN);
+    const isHeld = held && (first || events.length > 0 || performance.now() - asked > 1_000);
+    const pause = more ? 0 : isHeld ? LONG_POLL_PACE : link.pollEvery;
+    link.heard(pause + POLL_GRACE);
     await sleep(pause, link.signal);
     if (link.signal.aborted) return { code: "closed" };
   }
@@ -822,8 +1096,8 @@ async function overPolls(link, wait) {
 const TRANSPORTS = {
   ws: overWebSocket,
   sse: overSse,
-  longpoll: (link) => overPolls(link, LONG_POLL),
-  poll: (link) => overPolls(link, 0),
+  longpoll: (link) => overPolls(link, true),
+  poll: (link) => overPolls(link, false),
   post: overPost,
 };
 
@@ -876,11 +1150,13 @@ export class SseParser {
   }
 }
 
-/** @param {Transport | "auto"} transport @returns {Transport | null} */
-function pinned(transport) {
-  if (transport === "auto") return null;
-  if (!LADDER.includes(transport)) throw new TypeError(`unknown transport ${transport}`);
-  return transport;
+/** What a storage says, which a browser may refuse. */
+function attempt(use) {
+  try {
+    return use();
+  } catch {
+    return null;
+  }
 }
 
 /** @param {AbortSignal} signal @returns {Promise<void>} */

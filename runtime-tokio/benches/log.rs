@@ -9,7 +9,7 @@
     reason = "a program that measures; what fails shall stop it"
 )]
 
-use longwire::hub::{Data, Filter, Log, LogConfig, PageSize};
+use longwire::hub::{Data, Filter, Log, LogConfig, PageSize, Told};
 use longwire_core::log::{Pattern, Topic};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -219,7 +219,8 @@ fn resumes(log: &Log, rng: &mut StdRng) {
 fn resume(log: &Log, filter: &Filter, mut after: u64, wanted: usize) -> usize {
     let mut got = 0;
     while got < wanted && after < EVENTS {
-        let page = log.read(filter, after, u64::MAX, 0, PageSize { events: wanted - got, ..PAGE });
+        let page =
+            log.read(filter, after, u64::MAX, Told::default(), PageSize { events: wanted - got, ..PAGE });
         got += page.records.len();
         after = page.next;
         black_box(page);
@@ -238,7 +239,7 @@ fn pages(log: &Log) {
         let begin = Instant::now();
         while after < EVENTS {
             let one = Instant::now();
-            let page = log.read(&filter, after, u64::MAX, 0, PAGE);
+            let page = log.read(&filter, after, u64::MAX, Told::default(), PAGE);
             slowest = slowest.max(one.elapsed());
             pages += 1;
             events += page.records.len();
@@ -286,7 +287,7 @@ fn sizes() {
         let begin = Instant::now();
         for _ in 0..1000 {
             for filter in [&exact, &wide] {
-                let page = log.read(filter, 0, u64::MAX, 0, PAGE);
+                let page = log.read(filter, 0, u64::MAX, Told::default(), PAGE);
                 assert_eq!((page.records.len(), page.next), (10, held));
             }
         }

@@ -3,6 +3,7 @@
 use http::Uri;
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -11,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 pub use tokio_rustls::rustls;
@@ -154,6 +156,24 @@ pub fn client_config(roots: RootCertStore) -> ClientConfig {
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
+}
+
+/// TLS that trusts the certificate authorities in a file (PEM), and no others.
+///
+/// # Errors
+/// Those of reading it; [`io::ErrorKind::InvalidData`] when there is no certificate in it, or one that is none.
+pub fn client_config_of(file: impl AsRef<Path>) -> io::Result<ClientConfig> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let pem = std::fs::read(file)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| invalid(error.to_string()))?;
+        roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(invalid("no certificate in it".to_owned()));
+    }
+    Ok(client_config(roots))
 }
 
 /// A connected stream: TCP, or TLS over it.

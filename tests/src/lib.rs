@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod http;
 pub mod network;
 pub mod process;
+pub mod proxy;
 pub mod reader;
 pub mod refusal;
 pub mod rng;

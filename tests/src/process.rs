@@ -97,6 +97,11 @@ impl Program {
             .unwrap_or_else(|| panic!("no {what} from {}:\n{}", self.name, self.said()))
     }
 
+    /// The lines of its standard error so far.
+    pub fn errors(&self) -> Vec<String> {
+        self.stderr.seen()
+    }
+
     /// What a terminal sends on Ctrl-C, to the program alone.
     pub fn interrupt(&self) {
         kill_process(self.group(), Signal::INT).expect("it runs");

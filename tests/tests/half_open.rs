@@ -202,7 +202,7 @@ fn a_poll_notices_and_comes_back() {
 }
 
 #[test]
-fn a_publisher_notices() {
+fn a_publisher_notices_and_comes_back() {
     let network = Network::make();
     let gateway = gateway(&network, HEARTBEAT);
     let url = gateway.url();
@@ -216,8 +216,11 @@ fn a_publisher_notices() {
         std::thread::yield_now();
     }
     network.cut();
-    // Its input stays open: it is the silence of the gateway that ends it.
     publisher.wait_for_error("word of it", |line| line.contains("nothing was heard for").then_some(()));
+    network.mend();
+    stdin.write_all(b"2\n").expect("it reads");
     drop(stdin);
-    assert!(!publisher.finish().status.success());
+    let ended = publisher.finish();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(gateway.metric("published"), 2.0);
 }

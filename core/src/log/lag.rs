@@ -1,6 +1,6 @@
 //! How far a reader may be behind the head of its log, and what happens to it there (`PROTOCOL.md` section 5.1).
 
-use super::{Policy, Skip};
+use super::Policy;
 use core::time::Duration;
 
 /// How far a reader is, or may be, behind the head of its log.
@@ -106,6 +106,18 @@ impl Bounds {
     fn first(&self) -> Distance {
         self.max.min(self.sure)
     }
+}
+
+/// Why events that matched were not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Skip {
+    /// The log no longer held them when the reader came.
+    Evicted,
+    /// The reader was too far behind, and jumped on.
+    Slow,
+    /// The reader was too far behind, and got a newer event of the same topic and key instead.
+    Conflated,
 }
 
 /// What a reader of a log does before it reads on.

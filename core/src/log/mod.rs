@@ -17,7 +17,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod account;
 mod cursor;
 mod lag;
 mod name;
@@ -26,9 +25,8 @@ mod policy;
 mod rate;
 mod topic;
 
-pub use account::{Account, Skip};
 pub use cursor::{Cursor, CursorError, CursorText, MAX_CURSOR, Since};
-pub use lag::{Bounds, Distance, Lag, Next, Pressure, Skipped};
+pub use lag::{Bounds, Distance, Lag, Next, Pressure, Skip, Skipped};
 pub use name::{LogName, MAX_LOG_NAME};
 pub use owned::{PatternName, TopicName};
 pub use policy::{Policy, UnknownPolicy};

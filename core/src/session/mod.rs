@@ -1,5 +1,7 @@
 //! The messages of `longwire.v1` (`PROTOCOL.md`): what a client and a server say to each other, in JSON and CBOR;
-//! [publishing once](publisher), [when to come back](backoff), and [how long a grant lasts](lease).
+//! and what a client does with them: [when to come back](backoff), [over which transport](ladder), the two
+//! [together](connector), a [reader](subscriber) that stays, [publishing once](publisher), and [how long a grant
+//! lasts](lease).
 //!
 //! Messages are borrowed from the bytes that they were decoded from, and nothing is copied: a [`Text`] with
 //! escapes, [`Bytes`] in base64, a list of [`Topics`] are walked where they lie. Decoding checks everything that
@@ -25,16 +27,19 @@ mod bytes;
 #[cfg(feature = "cbor")]
 pub mod cbor;
 mod code;
+pub mod connector;
 #[cfg(any(feature = "json", feature = "cbor"))]
 mod envelope;
 mod error;
 mod field;
 #[cfg(feature = "json")]
 pub mod json;
+pub mod ladder;
 pub mod lease;
 mod message;
 pub mod publisher;
 mod sink;
+pub mod subscriber;
 mod text;
 mod topics;
 #[cfg(feature = "transcode")]

@@ -5,19 +5,20 @@ use super::ProtocolError;
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
 pub enum OpCode {
     /// 0: a further fragment of the message that was begun.
-    Continuation,
+    Continuation = 0,
     /// 1: text, or its first fragment.
-    Text,
+    Text = 1,
     /// 2: binary data, or its first fragment.
-    Binary,
+    Binary = 2,
     /// 8: the closing handshake.
-    Close,
+    Close = 8,
     /// 9: asks for a Pong.
-    Ping,
+    Ping = 9,
     /// 10: answers a Ping, or nothing.
-    Pong,
+    Pong = 10,
 }
 
 impl OpCode {
@@ -39,14 +40,7 @@ impl OpCode {
     }
 
     const fn bits(self) -> u8 {
-        match self {
-            Self::Continuation => 0,
-            Self::Text => 1,
-            Self::Binary => 2,
-            Self::Close => 8,
-            Self::Ping => 9,
-            Self::Pong => 10,
-        }
+        self as u8
     }
 }
 
@@ -71,6 +65,7 @@ impl FrameHeader {
     /// # Errors
     /// Whatever can be said of a header alone: RSV2 or RSV3, a reserved opcode, a length that is not minimal or
     /// above 2^63 - 1, a control frame that is fragmented or above 125 bytes. It is said as soon as it is seen.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
         let Some(([b0, b1], rest)) = bytes.split_first_chunk::<2>() else { return Ok(None) };
         if b0 & 0x30 != 0 {
@@ -88,23 +83,25 @@ impl FrameHeader {
                 return Err(ProtocolError::ControlTooLong);
             }
         }
+        // RFC 6455 5.2: "in all cases, the minimal number of bytes MUST be used to encode the length"
         let (len, rest, size) = match b1 & 0x7f {
+            len @ ..126 => (u64::from(len), rest, 2),
             126 => {
                 let Some((len, rest)) = rest.split_first_chunk::<2>() else { return Ok(None) };
-                (u64::from(u16::from_be_bytes(*len)), rest, 4)
+                match u16::from_be_bytes(*len) {
+                    ..126 => return Err(ProtocolError::LengthNotMinimal),
+                    len => (u64::from(len), rest, 4),
+                }
             }
-            127 => {
+            _ => {
                 let Some((len, rest)) = rest.split_first_chunk::<8>() else { return Ok(None) };
-                (u64::from_be_bytes(*len), rest, 10)
+                match u64::from_be_bytes(*len) {
+                    ..=0xffff => return Err(ProtocolError::LengthNotMinimal),
+                    len if len >> 63 != 0 => return Err(ProtocolError::LengthTooLarge),
+                    len => (len, rest, 10),
+                }
             }
-            len => (u64::from(len), rest, 2),
         };
-        // RFC 6455 5.2: "in all cases, the minimal number of bytes MUST be used to encode the length"
-        match (b1 & 0x7f, len) {
-            (126, ..126) | (127, ..=0xffff) => return Err(ProtocolError::LengthNotMinimal),
-            (127, len) if len >> 63 != 0 => return Err(ProtocolError::LengthTooLarge),
-            _ => {}
-        }
         let (mask, size) = if b1 & 0x80 == 0 {
             (None, size)
         } else {
@@ -115,26 +112,42 @@ impl FrameHeader {
     }
 
     /// The header as it goes over the wire. A length above 2^63 - 1 cannot be sent and counts as that.
+    #[inline]
     pub fn encode(&self) -> EncodedHeader {
         let mut out = EncodedHeader { bytes: [0; 14], len: 0 };
-        let masked = if self.mask.is_some() { 0x80 } else { 0 };
-        out.put(&[u8::from(self.fin) << 7 | u8::from(self.rsv1) << 6 | self.opcode.bits()]);
-        if let Some(len) = u8::try_from(self.len).ok().filter(|len| *len < 126) {
-            out.put(&[masked | len]);
-        } else if let Ok(len) = u16::try_from(self.len) {
-            out.put(&[masked | 126]);
-            out.put(&len.to_be_bytes());
-        } else {
-            out.put(&[masked | 127]);
-            out.put(&self.len.min(u64::MAX >> 1).to_be_bytes());
-        }
-        if let Some(mask) = &self.mask {
-            out.put(mask);
-        }
+        self.write(&mut out.bytes);
+        out.len = self.encoded_size();
         out
     }
 
+    /// Writes the header to the front of `space`, of which it takes [`size`](Self::size) bytes, as far as there is space.
+    #[inline]
+    pub(super) fn write(&self, space: &mut [u8]) {
+        let masked = if self.mask.is_some() { 0x80 } else { 0 };
+        let first = u8::from(self.fin) << 7 | u8::from(self.rsv1) << 6 | self.opcode.bits();
+        // Arrays of a fixed length: for a few bytes a copy whose length is known when it runs costs more than they do.
+        let rest = match (u8::try_from(self.len), u16::try_from(self.len)) {
+            (Ok(len @ ..126), _) => put(space, [first, masked | len]),
+            (_, Ok(len)) => {
+                let rest = put(space, [first, masked | 126]);
+                put(rest, len.to_be_bytes())
+            }
+            _ => {
+                let rest = put(space, [first, masked | 127]);
+                put(rest, self.len.min(u64::MAX >> 1).to_be_bytes())
+            }
+        };
+        if let Some(mask) = self.mask {
+            put(rest, mask);
+        }
+    }
+
+    fn encoded_size(&self) -> u8 {
+        u8::try_from(Self::size(self.len, self.mask.is_some())).unwrap_or(u8::MAX)
+    }
+
     /// Bytes that the header of a payload of `len` bytes takes.
+    #[inline]
     pub(super) const fn size(len: u64, masked: bool) -> usize {
         let size = match len {
             0..126 => 2,
@@ -152,20 +165,20 @@ pub struct EncodedHeader {
     len: u8,
 }
 
-impl EncodedHeader {
-    fn put(&mut self, part: &[u8]) {
-        for byte in part {
-            if let Some(to) = self.bytes.get_mut(usize::from(self.len)) {
-                *to = *byte;
-                self.len += 1;
-            }
-        }
-    }
-}
-
 impl AsRef<[u8]> for EncodedHeader {
     fn as_ref(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// Writes `part` to the front of `space`, if there is space, and returns what is behind it.
+fn put<const N: usize>(space: &mut [u8], part: [u8; N]) -> &mut [u8] {
+    match space.split_first_chunk_mut::<N>() {
+        Some((to, rest)) => {
+            *to = part;
+            rest
+        }
+        None => &mut [],
     }
 }
 

@@ -7,18 +7,51 @@ use crate::work;
 /// (0 to 3) begin a character that is not complete yet; they have to be checked again together with what follows.
 pub(super) fn check(bytes: &[u8]) -> Result<u8, ProtocolError> {
     work::count(bytes.len());
-    #[cfg(feature = "simd")]
-    if simdutf8::basic::from_utf8(bytes).is_ok() {
-        return Ok(0);
+    // A character that is cut is set apart first, so that the rest is looked at only once: whether it is valid is all
+    // that the fast check says, and not where it ceases to be.
+    let (whole, tail) = bytes.split_at_checked(bytes.len() - cut(bytes)).unwrap_or((bytes, &[]));
+    // `error_len` is `None` exactly when the input ends inside a character that could still become valid.
+    let can_go_on = |e: core::str::Utf8Error| e.error_len().is_none();
+    if is_valid(whole) && (tail.is_empty() || core::str::from_utf8(tail).is_err_and(can_go_on)) {
+        Ok(u8::try_from(tail.len()).unwrap_or(u8::MAX))
+    } else {
+        Err(ProtocolError::NotUtf8)
     }
-    match core::str::from_utf8(bytes) {
-        Ok(_) => Ok(0),
-        // `error_len` is `None` exactly when the input ends inside a character that could still become valid.
-        Err(e) if e.error_len().is_none() => {
-            Ok(u8::try_from(bytes.len().saturating_sub(e.valid_up_to())).unwrap_or(u8::MAX))
+}
+
+#[cfg(feature = "simd")]
+fn is_valid(bytes: &[u8]) -> bool {
+    // Short texts go through the same vectors as long ones, with zeros behind them: byte by byte, what is not ASCII is one
+    // mispredicted branch after the other.
+    let mut block = [0; 64];
+    match block.get_mut(..bytes.len()) {
+        Some(_) if bytes.is_ascii() => true,
+        Some(space) => {
+            space.copy_from_slice(bytes);
+            simdutf8::basic::from_utf8(&block).is_ok()
         }
-        Err(_) => Err(ProtocolError::NotUtf8),
+        None => simdutf8::basic::from_utf8(bytes).is_ok(),
     }
+}
+
+#[cfg(not(feature = "simd"))]
+fn is_valid(bytes: &[u8]) -> bool {
+    core::str::from_utf8(bytes).is_ok()
+}
+
+/// How many bytes at the end (0 to 3) begin a character that, by its first byte, is longer.
+fn cut(bytes: &[u8]) -> usize {
+    for (len, byte) in (1..4).zip(bytes.iter().rev()) {
+        let wanted = match byte {
+            ..0x80 => return 0,
+            0x80..0xc0 => continue,
+            0xc0..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            0xf0.. => 4,
+        };
+        return if len < wanted { len } else { 0 };
+    }
+    0
 }
 
 #[cfg(test)]

@@ -3,11 +3,9 @@
 use super::Failure;
 use super::output::{Output, Style};
 use super::serve::{Access, Server};
-use longwire::client::{Data, Endpoint, Error, Publisher};
+use longwire::client::{Data, Endpoint, Policy, PublishError, Publisher, PublisherConfig};
 use longwire::gateway::GatewayConfig;
 use longwire::hub::HubConfig;
-use longwire_core::session::backoff::{self, Backoff, BackoffConfig, Verdict};
-use longwire_core::time;
 use rand::{Rng, RngExt as _};
 use std::collections::BTreeSet;
 use std::io;
@@ -101,65 +99,25 @@ trait Device {
     fn report(&mut self, seq: u64) -> Vec<(String, String)>;
 }
 
-/// The life of a device: connect, report, and after a loss try again with backoff.
+/// The life of a device: it reports, and whether the gateway is there is the publisher's affair.
 async fn live(endpoint: Endpoint, mut device: impl Device) {
-    let started = Instant::now();
-    let now = || time::Instant::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
-    let mut backoff = Backoff::new(BackoffConfig::new());
     // Not all in the same moment.
     tokio::time::sleep(INTERVAL.mul_f64(rand::random())).await;
-    loop {
-        let error = match Publisher::connect(&endpoint).await {
-            Ok(publisher) => {
-                backoff.connected(now());
-                report(publisher, &mut device).await
-            }
-            Err(error) => error,
-        };
-        let failure = match &error {
-            error if error.is_permanent() => backoff::Failure::Permanent,
-            Error::Refused(refusal) if refusal.retry_after.is_some() || refusal.window.is_some() => {
-                backoff::Failure::Told {
-                    retry_after: refusal.retry_after.unwrap_or_default(),
-                    window: refusal.window.unwrap_or_default(),
-                }
-            }
-            _ => backoff::Failure::Lost,
-        };
-        let verdict = backoff.failed(now(), failure, &mut rand::rng());
-        match verdict {
-            Verdict::Retry(wait) => tokio::time::sleep(wait).await,
-            Verdict::Stop => {
+    let mut config = PublisherConfig::default();
+    // After an outage the present counts, not what it was like.
+    (config.outbox_events, config.policy) = (16, Policy::Conflate);
+    let publisher = Publisher::new(endpoint, config);
+    for seq in 1.. {
+        for (topic, json) in device.report(seq) {
+            let data = Data::json(json).map_err(PublishError::Invalid);
+            if let Err(error) = data.and_then(|data| publisher.try_publish(&topic, None, data)) {
                 tracing::warn!(%error, "a device gives up");
                 return;
             }
         }
-    }
-}
-
-/// Reports until the connection is lost. A device that lost it begins to count anew, as after a loss of power.
-async fn report(mut publisher: Publisher, device: &mut impl Device) -> Error {
-    for seq in 1.. {
-        for (topic, json) in device.report(seq) {
-            let published = match Data::json(json) {
-                Ok(data) => publisher.publish(&topic, None, &data).await.map(drop),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = published {
-                return error;
-            }
-        }
         let pause = INTERVAL.mul_f64(rand::rng().random_range(0.8..1.2));
-        let mut pause = std::pin::pin!(tokio::time::sleep(pause));
-        loop {
-            // What was published goes out, and Pings are answered.
-            tokio::select! {
-                () = &mut pause => break,
-                settled = publisher.settle() => if let Err(error) = settled { return error },
-            }
-        }
+        tokio::time::sleep(pause).await;
     }
-    Error::Ended
 }
 
 /// A device that does not exist.

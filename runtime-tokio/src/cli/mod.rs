@@ -10,8 +10,10 @@ mod sub;
 
 use clap::{Args, Parser, Subcommand};
 use longwire::client::{self, Endpoint};
+use longwire::net;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Real-time data over connections that stay open: one log, one cursor, one URL, four transports.
@@ -63,11 +65,20 @@ struct Gateway {
     /// Credential, sent as `Authorization: Bearer TOKEN`
     #[arg(long, value_name = "TOKEN", env = "LONGWIRE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+
+    /// Trust the certificate authorities in this file (PEM), and no others
+    #[arg(long, value_name = "FILE", env = "LONGWIRE_CA")]
+    ca: Option<PathBuf>,
 }
 
 impl Gateway {
     fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let endpoint = Endpoint::new(&self.url)?;
+        let mut endpoint = Endpoint::new(&self.url)?;
+        if let Some(file) = self.ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+            let trusted = net::client_config_of(file)
+                .map_err(|error| Failure::usage(format_args!("`--ca {}`: {error}", file.display())))?;
+            endpoint = endpoint.tls(trusted);
+        }
         // An empty variable is one that is not set.
         match self.token.as_deref() {
             None | Some("") => Ok(endpoint),
@@ -86,6 +97,11 @@ impl Failure {
     /// Exit code 2: what was asked for cannot be done, whoever is asked.
     fn usage(message: impl fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
+    }
+
+    /// With the line of the input that it is about.
+    fn at_line(self, line: u64) -> Self {
+        Self { message: format!("line {line}: {}", self.message), ..self }
     }
 
     /// Exit code 1: it went wrong.

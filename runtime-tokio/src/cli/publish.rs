@@ -1,15 +1,21 @@
 //! `longwire pub`
 
 use super::output::notice;
+use super::sub::Notices;
 use super::{Failure, Gateway};
-use longwire::client::{Data, Error, Publisher, publish};
+use futures_util::FutureExt as _;
+use longwire::client::{
+    Data, Error, Outcome, PublishError, Publisher, PublisherConfig, Receipt, State, publish,
+};
 use std::collections::VecDeque;
+use std::future::pending;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
+use tokio::sync::watch;
 
 /// Publish to a topic of a gateway
 ///
-/// Prints nothing when it worked. With `-` each line of standard input is published, over one WebSocket, and the
-/// first one that is refused ends it.
+/// Prints nothing when it worked. With `-` each line of standard input is published: once, also over a connection that
+/// ends and comes back (notices go to standard error), and the first one that is refused ends it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -49,7 +55,7 @@ const MAX_LINE: usize = 4 << 20;
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let endpoint = args.gateway.endpoint()?;
     if args.data == "-" {
-        let publisher = Publisher::connect(&endpoint).await?;
+        let publisher = Publisher::new(endpoint, PublisherConfig::default());
         let stdin = BufReader::new(tokio::io::stdin());
         return publish_lines(&args, publisher, Lines::new(stdin)).await;
     }
@@ -72,39 +78,43 @@ impl Args {
     }
 }
 
-async fn publish_lines<R>(args: &Args, mut publisher: Publisher, mut lines: Lines<R>) -> Result<(), Failure>
+async fn publish_lines<R>(args: &Args, publisher: Publisher, mut lines: Lines<R>) -> Result<(), Failure>
 where
     R: AsyncBufRead + Unpin,
 {
-    // Which line a refusal is about: as many as can be unacknowledged.
-    let mut sent = VecDeque::new();
+    let mut watch =
+        Watch { states: publisher.states(), notices: Notices::default(), receipts: VecDeque::new() };
     loop {
-        // The connection is served while no line comes: what was published goes out, and Pings are answered.
         let line = tokio::select! {
             biased;
+            failure = watch.failure() => return Err(ended(&publisher, failure).await),
             line = lines.next() => line?,
-            settled = publisher.settle() => {
-                settled.map_err(|error| refused(error, &sent))?;
-                continue;
-            }
         };
         let Some(line) = line else { break };
         if line.trim().is_empty() && !args.text {
             continue;
         }
-        let data = args.value(&line).map_err(|failure| Failure {
-            message: format!("line {}: {}", lines.count, failure.message),
-            ..failure
-        })?;
-        let published = publisher.publish(&args.topic, args.key.as_deref(), &data).await;
-        let n = published.map_err(|error| refused(error, &sent))?;
-        sent.push_back((n, lines.count));
-        if sent.len() as u64 > Publisher::MAX_INFLIGHT {
-            sent.pop_front();
+        let number = lines.count;
+        let data = args.value(&line).map_err(|failure| failure.at_line(number))?;
+        let published = tokio::select! {
+            biased;
+            failure = watch.failure() => return Err(ended(&publisher, failure).await),
+            published = publisher.publish(&args.topic, args.key.as_deref(), data) => published,
+        };
+        match published {
+            Ok(receipt) => watch.receipts.push_back((receipt, number)),
+            Err(PublishError::Invalid(error)) => return Err(Failure::from(error).at_line(number)),
+            Err(_) => return Err(ended(&publisher, None).await),
         }
     }
-    publisher.flush().await.map_err(|error| refused(error, &sent))?;
-    let taken = publisher.taken();
+    tokio::select! {
+        failure = watch.failure() => return Err(ended(&publisher, failure).await),
+        flushed = publisher.flush() => flushed?,
+    }
+    if let Some(failure) = watch.settled() {
+        return Err(failure);
+    }
+    let taken = publisher.counts().taken;
     publisher.close().await?;
     if args.verbose {
         notice(&format!("published {taken}"));
@@ -112,16 +122,82 @@ where
     Ok(())
 }
 
-/// An error, with the line of the publication that it is about.
-fn refused(error: Error, sent: &VecDeque<(u64, u64)>) -> Failure {
-    let line = match &error {
-        Error::Refused(refusal) => sent.iter().find(|(n, _)| Some(*n) == refusal.n).map(|(_, line)| *line),
+/// What to say when it is over: what has failed, or else why the publisher has ended.
+async fn ended(publisher: &Publisher, failure: Option<Failure>) -> Failure {
+    match failure {
+        Some(failure) => failure,
+        // It has ended, so this does not wait.
+        None => match publisher.flush().await {
+            Err(error) => error.into(),
+            Ok(()) => Failure::runtime("the connection has ended"),
+        },
+    }
+}
+
+/// What becomes of the lines, and of the connection.
+struct Watch {
+    states: watch::Receiver<State>,
+    notices: Notices,
+    /// Of the lines that are not settled: at most as many as the outbox takes, and what was settled since the last look.
+    receipts: VecDeque<(Receipt, u64)>,
+}
+
+impl Watch {
+    /// Ready when something has failed; `None`: the publisher has ended. Tells how the connection is.
+    async fn failure(&mut self) -> Option<Failure> {
+        loop {
+            if let Some(failure) = self.settled() {
+                return Some(failure);
+            }
+            let Self { states, receipts, .. } = self;
+            tokio::select! {
+                biased;
+                changed = states.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                    let state = states.borrow_and_update().clone();
+                    if let Err(failure) = self.notices.tell(&state) {
+                        return Some(failure);
+                    }
+                }
+                (outcome, line) = first(receipts) => {
+                    receipts.pop_front();
+                    if let Some(failure) = refused(outcome, line) {
+                        return Some(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is settled out of the way; the first that was not taken.
+    fn settled(&mut self) -> Option<Failure> {
+        while let Some((receipt, line)) = self.receipts.front_mut() {
+            let outcome = receipt.now_or_never()?;
+            let failure = refused(outcome, *line);
+            self.receipts.pop_front();
+            if failure.is_some() {
+                return failure;
+            }
+        }
+        None
+    }
+}
+
+/// The outcome of the first that is not settled.
+async fn first(receipts: &mut VecDeque<(Receipt, u64)>) -> (Outcome, u64) {
+    match receipts.front_mut() {
+        Some((receipt, line)) => (receipt.await, *line),
+        None => pending().await,
+    }
+}
+
+fn refused(outcome: Outcome, line: u64) -> Option<Failure> {
+    match outcome {
+        Outcome::Refused(refusal) => Some(Failure::from(Error::Refused(refusal)).at_line(line)),
+        // The publisher says why it has ended.
         _ => None,
-    };
-    let failure = Failure::from(error);
-    match line {
-        Some(line) => Failure { message: format!("line {line}: {}", failure.message), ..failure },
-        None => failure,
     }
 }
 

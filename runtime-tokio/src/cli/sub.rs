@@ -4,7 +4,9 @@ use super::output::{Output, Style, notice};
 use super::{Failure, Gateway};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use longwire::client::{Data, Event, Gap, Item, Position, Since, State, Subscriber, Subscription, Transport};
+use longwire::client::{
+    Data, Event, Gap, Item, Policy, Position, Pressure, Since, State, Subscriber, Subscription, Transport,
+};
 use longwire_core::session::json;
 use std::io;
 
@@ -29,6 +31,11 @@ pub(crate) struct Args {
     #[arg(long, default_value = "latest", value_name = "CURSOR", value_parser = since)]
     since: Since,
 
+    /// What the gateway does when this reader is too slow: drop_oldest (tell the gap), conflate (only the latest of each
+    /// topic and key), disconnect (to come back)
+    #[arg(long, value_name = "POLICY", value_parser = policy)]
+    policy: Option<Policy>,
+
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -45,8 +52,14 @@ Examples:
   longwire sub '**' --json | jq .data               for programs
   longwire sub '**' --transport sse --since 9f86d081884c7d65-1042
 
-With --json a line is {\"topic\":..,\"at\":..,\"key\":..,\"data\":..}, or {\"gap\":{\"from\":..,\"to\":..,\"reason\":..}}.
+With --json a line is {\"topic\":..,\"at\":..,\"key\":..,\"data\":..}, or {\"gap\":{\"from\":..,\"to\":..,\"reason\":..}},
+or {\"pressure\":{\"lag\":..,\"limit\":..,\"skipped\":..}}.
 Opaque values have content_type and bytes (base64) instead of data.";
+
+fn policy(text: &str) -> Result<Policy, String> {
+    let known = text.parse().ok().filter(|policy| Policy::OF_READERS.contains(policy));
+    known.ok_or_else(|| "one of drop_oldest, conflate, disconnect".to_owned())
+}
 
 fn since(text: &str) -> Result<Since, String> {
     Since::parse(text)
@@ -54,7 +67,8 @@ fn since(text: &str) -> Result<Since, String> {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let subscription = Subscription::new(args.patterns).since(args.since).transport(args.transport);
+    let mut subscription = Subscription::new(args.patterns).since(args.since).transport(args.transport);
+    subscription.policy = args.policy;
     let mut subscriber = Subscriber::new(args.gateway.endpoint()?, subscription)?;
     let mut printer = Printer { out: Output::new(), json: args.json, width: 0 };
     let mut left = args.count;
@@ -72,6 +86,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 left = left.map(|left| left - 1);
             }
             Some(Item::Gap(gap)) => printer.gap(&gap)?,
+            Some(Item::Pressure(pressure)) => printer.pressure(&pressure)?,
             Some(Item::State(state)) => notices.tell(&state)?,
             Some(_) => {}
         }
@@ -96,13 +111,13 @@ async fn next(subscriber: &mut Subscriber, out: &mut Output) -> Result<Option<It
 
 /// What to say about the connection: nothing as long as it is as expected.
 #[derive(Default)]
-struct Notices {
+pub(super) struct Notices {
     was_connected: bool,
     troubled: bool,
 }
 
 impl Notices {
-    fn tell(&mut self, state: &State) -> Result<(), Failure> {
+    pub(super) fn tell(&mut self, state: &State) -> Result<(), Failure> {
         match state {
             State::Connected(transport) => {
                 if self.troubled {
@@ -122,7 +137,7 @@ impl Notices {
             }
             State::Fallback { from, why } => {
                 self.troubled = true;
-                notice(&format!("{from} cannot be opened: {why}"));
+                notice(&format!("{from} does not work here: {why}"));
             }
             _ => {}
         }
@@ -152,6 +167,9 @@ impl Printer {
         self.out.put(Style::Plain, &" ".repeat(self.width.saturating_sub(len) + 2))?;
         match &event.data {
             Data::Json(json) => self.out.put(Style::Plain, &one_line(json))?,
+            Data::Cbor(cbor) => {
+                self.out.put(Style::Dim, &format!("({} bytes, application/cbor)", cbor.len()))?;
+            }
             Data::Bytes { content_type, bytes } => {
                 let kind = content_type.as_deref().unwrap_or("application/octet-stream");
                 self.out.put(Style::Dim, &format!("({} bytes, {kind})", bytes.len()))?;
@@ -164,10 +182,27 @@ impl Printer {
         let reason = gap.reason.as_str();
         if self.json {
             let (from, to) = (gap.from, gap.to);
-            let line = format!(r#"{{"gap":{{"from":"{from}","to":"{to}","reason":"{reason}"}}}}"#);
+            let skipped = gap.skipped.map(|n| format!(r#","skipped":{n}"#)).unwrap_or_default();
+            let line = format!(r#"{{"gap":{{"from":"{from}","to":"{to}","reason":"{reason}"{skipped}}}}}"#);
             self.out.raw(line.as_bytes())?;
         } else {
-            let text = format!("-- events may be missing from {} to {} ({reason})", gap.from, gap.to);
+            let missing = match gap.skipped {
+                Some(1) => "1 event is".to_owned(),
+                Some(n) => format!("{n} events are"),
+                None => "events may be".to_owned(),
+            };
+            let text = format!("-- {missing} missing from {} to {} ({reason})", gap.from, gap.to);
+            self.out.put(Style::Notice, &text)?;
+        }
+        self.out.end_line()
+    }
+
+    fn pressure(&mut self, Pressure { lag, limit, skipped }: &Pressure) -> io::Result<()> {
+        if self.json {
+            let line = format!(r#"{{"pressure":{{"lag":{lag},"limit":{limit},"skipped":{skipped}}}}}"#);
+            self.out.raw(line.as_bytes())?;
+        } else {
+            let text = format!("-- {lag} events behind, of {limit} at most; {skipped} skipped so far");
             self.out.put(Style::Notice, &text)?;
         }
         self.out.end_line()
@@ -187,6 +222,12 @@ impl Printer {
             Data::Json(json) => {
                 line.extend_from_slice(b",\"data\":");
                 line.extend_from_slice(one_line(json).as_bytes());
+            }
+            Data::Cbor(cbor) => {
+                let bytes = BASE64.encode(cbor);
+                line.extend_from_slice(
+                    format!(",\"content_type\":\"application/cbor\",\"bytes\":\"{bytes}\"").as_bytes(),
+                );
             }
             Data::Bytes { content_type, bytes } => {
                 if let Some(kind) = content_type {

@@ -1,9 +1,11 @@
 //! Where a gateway is, and as whom to speak to it.
 
 use super::Error;
-use crate::net::{Schemes, Target, rustls::ClientConfig};
+use super::token::{TokenSource, Tokens};
+use crate::net::{NetStream, Schemes, Target, rustls::ClientConfig, watch_peer};
 use longwire_core::log::LogName;
 use std::fmt::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ const SCHEMES: Schemes = (
 #[derive(Clone)]
 pub struct Endpoint {
     pub(crate) target: Target,
-    pub(crate) token: Option<String>,
+    pub(super) tokens: Tokens,
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) open_timeout: Duration,
     pub(crate) max_message: usize,
@@ -40,7 +42,13 @@ impl Endpoint {
     }
 
     pub(super) fn of(target: Target) -> Self {
-        Self { target, token: None, tls: None, open_timeout: Duration::from_secs(10), max_message: 4 << 20 }
+        Self {
+            target,
+            tokens: Tokens::None,
+            tls: None,
+            open_timeout: Duration::from_secs(10),
+            max_message: 4 << 20,
+        }
     }
 
     /// The credential, sent as `Authorization: Bearer ...`.
@@ -48,12 +56,30 @@ impl Endpoint {
     /// # Errors
     /// [`Error::Token`] when it holds anything but visible ASCII.
     pub fn token(mut self, token: impl Into<String>) -> Result<Self, Error> {
-        let token = token.into();
-        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::Token);
-        }
-        self.token = Some(token);
+        self.tokens = Tokens::fixed(token.into())?;
         Ok(self)
+    }
+
+    /// Where credentials come from: `source` is asked before the first connection, when the gateway asks for renewal, and
+    /// when it has refused the present one (once; a fresh one that is refused as well is the end). What comes is kept, and shared by
+    /// the clones of this endpoint.
+    ///
+    /// ```
+    /// # async fn fetch() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// let endpoint = longwire::client::Endpoint::new("https://telemetry.example.org")?
+    ///     .with_token_source(|| async { fetch().await });
+    /// # Ok::<(), longwire::client::Error>(())
+    /// ```
+    ///
+    /// A source that fails is asked again, as a gateway that cannot be reached is; it has [`open_timeout`](Self::open_timeout) to answer.
+    #[must_use]
+    pub fn with_token_source<F, E>(mut self, source: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<String, E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        self.tokens = Tokens::Source(Arc::new(TokenSource::new(source)));
+        self
     }
 
     /// TLS for `https` and `wss`; without it the certificate authorities that Mozilla trusts.
@@ -64,7 +90,7 @@ impl Endpoint {
     }
 
     /// How long connecting may take, up to the gateway's first answer. Default 10 s. With
-    /// [`Transport::Auto`](super::Transport::Auto) each transport has half of it.
+    /// [`Transport::Auto`](super::Transport::Auto) a transport that has never worked has 2.5 s once TCP and TLS stand.
     #[must_use]
     pub fn open_timeout(mut self, limit: Duration) -> Self {
         self.open_timeout = limit;
@@ -93,7 +119,18 @@ impl Endpoint {
     }
 
     pub(super) fn authorization(&self) -> Option<String> {
-        self.token.as_ref().map(|token| format!("Bearer {token}"))
+        self.tokens.current().map(|token| format!("Bearer {token}"))
+    }
+
+    /// The name, TCP, TLS. A peer that vanishes is noticed by the system.
+    pub(super) async fn connect(&self) -> io::Result<NetStream> {
+        /// A connection on which nothing comes, in the middle of a long poll for instance, is asked after so long whether there
+        /// is still somebody; an answer may take so long.
+        const HEARTBEAT: Duration = Duration::from_secs(15);
+        const ANSWER: Duration = Duration::from_secs(10);
+        let stream = self.target.connect(self.tls.as_ref()).await?;
+        watch_peer(stream.socket(), HEARTBEAT, ANSWER);
+        Ok(stream)
     }
 }
 

@@ -3,6 +3,10 @@
 use crate::net::UrlError;
 use crate::websocket;
 use longwire_core::log::NameError;
+use longwire_core::session;
+use longwire_core::session::backoff::Failure;
+use longwire_core::session::ladder::Ending;
+use longwire_core::ws::{CloseCause, CloseCode};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -16,6 +20,8 @@ pub enum Error {
     Query,
     /// The credential holds something other than visible ASCII.
     Token,
+    /// The source of credentials failed, for this reason.
+    TokenSource(String),
     /// The header of this name cannot be sent: its name or value has a character that no header has.
     Header(String),
     /// A topic, pattern or key (the text) breaks a rule of `PROTOCOL.md` section 3.
@@ -80,6 +86,21 @@ impl Refusal {
             n: None,
         }
     }
+
+    fn ending(&self) -> Ending {
+        match self.status {
+            Some(status) if self.code.is_empty() => Ending::from_status(status, self.retry_after),
+            _ => {
+                let refusal = session::Refusal {
+                    code: self.code.as_str().into(),
+                    permanent: self.permanent,
+                    message: "".into(),
+                    retry_after: self.retry_after,
+                };
+                Ending::from_refusal(&refusal, self.window)
+            }
+        }
+    }
 }
 
 impl Error {
@@ -100,6 +121,32 @@ impl Error {
             _ => false,
         }
     }
+
+    /// How a connection ended of which this came, when TCP and TLS stood.
+    pub(super) fn ending(&self) -> Ending {
+        use websocket::{Error as W, HandshakeError as H};
+        match self {
+            Self::Refused(refusal) => refusal.ending(),
+            Self::Closed(code, _) => match CloseCode::new(*code) {
+                Some(code) => Ending::from_close(code),
+                // No code at all.
+                None => Ending::Cut,
+            },
+            Self::Io(_) | Self::Ended => Ending::Cut,
+            Self::WebSocket(error) => match error {
+                W::Io(_) | W::Handshake(H::EndOfStream) | W::Closed(CloseCause::EndOfStream) => Ending::Cut,
+                W::Closed(CloseCause::Timeout) | W::Timeout(_) => Ending::Silent,
+                _ => Ending::Garbled,
+            },
+            Self::Http(error) if error.is_parse() => Ending::Garbled,
+            Self::Http(_) => Ending::Cut,
+            Self::NoEventStream(_) => Ending::Foreign { status: 200, retry_after: None },
+            Self::Silence(_) => Ending::Silent,
+            Self::Protocol(_) => Ending::Garbled,
+            Self::TokenSource(_) => Ending::Unreachable,
+            _ => Ending::Said(Failure::Permanent),
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -107,6 +154,7 @@ impl fmt::Display for Error {
         match self {
             Self::Url(error) => error.fmt(f),
             Self::Query => f.write_str("the gateway's URL has a query (?...): give the base only"),
+            Self::TokenSource(why) => write!(f, "no credential to be had: {}", why.escape_debug()),
             Self::Token => f.write_str("the token is empty, or holds something other than visible ASCII"),
             Self::Header(name) => write!(f, "the header `{}` cannot be sent", name.escape_debug()),
             Self::Name(text, error) => write!(f, "`{}`: {error}", text.escape_debug()),

@@ -12,15 +12,10 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use crate::net::{NetStream, watch_peer};
+use crate::net::NetStream;
 
 /// Bytes of a refusal's body that are read.
 const MAX_REFUSAL: usize = 4096;
-
-/// A connection on which nothing comes, in the middle of a long poll for instance, is asked after so long whether there is
-/// still somebody; an answer may take so long.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-const ANSWER: Duration = Duration::from_secs(10);
 
 type Connection = http1::Connection<TokioIo<NetStream>, Full<Bytes>>;
 
@@ -32,8 +27,11 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Error> {
-        let stream = endpoint.target.connect(endpoint.tls.as_ref()).await?;
-        watch_peer(stream.socket(), HEARTBEAT, ANSWER);
+        Self::over(endpoint.connect().await?).await
+    }
+
+    /// Over a connection that stands.
+    pub(crate) async fn over(stream: NetStream) -> Result<Self, Error> {
         let (sender, connection) =
             http1::Builder::new().max_buf_size(64 << 10).handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, connection: Some(Box::pin(connection)) })

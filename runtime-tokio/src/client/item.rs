@@ -1,6 +1,6 @@
 //! What a subscriber hands out.
 
-use super::{Cursor, Gap, Position, Refusal, Transport};
+use super::{Cursor, Gap, Position, Pressure, Refusal, Transport};
 use bytes::Bytes;
 use longwire_core::session::{self, Text};
 use std::time::Duration;
@@ -16,6 +16,8 @@ pub enum Item {
     /// Events with `from` < position <= `to` that matched may be missing. With
     /// [`GapReason::Reset`](super::GapReason::Reset): forget what was known, the state follows.
     Gap(Gap),
+    /// This reader is behind, and will lose events if it stays so; or has just lost some.
+    Pressure(Pressure),
     /// The connection changed.
     State(State),
 }
@@ -39,6 +41,8 @@ pub struct Event {
 pub enum Data {
     /// One JSON value, as text.
     Json(Bytes),
+    /// One CBOR data item.
+    Cbor(Bytes),
     /// Something opaque.
     Bytes {
         /// What it is; `application/octet-stream` if absent.
@@ -56,10 +60,23 @@ pub enum State {
     Connecting(Transport),
     /// The gateway answered.
     Connected(Transport),
+    /// A better transport was tried beside the one that is used, and did not work: nothing changes.
+    Kept {
+        /// The one that was tried.
+        tried: Transport,
+        /// Why it did not work, in words.
+        why: String,
+    },
     /// The connection ended, or could not be opened; the next attempt comes after this time.
     Waiting {
         /// How long.
         wait: Duration,
+        /// Why, in words.
+        why: String,
+    },
+    /// It is over: the same would happen again. Only a [`Publisher`](super::Publisher) says this here; a subscriber ends with the
+    /// error.
+    Stopped {
         /// Why, in words.
         why: String,
     },
@@ -77,36 +94,50 @@ pub(super) enum Arrival {
     Event(Event),
     CaughtUp(Cursor),
     Gap(Gap),
+    Pressure(Pressure),
     Tick(Cursor),
-    Hello {
-        heartbeat: Duration,
-        max_inflight: u64,
-        /// Over which time to come back when the gateway goes away without a word.
-        window: Option<Duration>,
-    },
+    Hello(Hello),
+    /// The grant ends: another credential is wanted within this time.
+    Renew(Duration),
     Bye(Refusal),
     /// Something was refused, and the connection goes on.
     Error(Refusal),
-    /// `ack`, by its number.
-    Ack(u64),
+    /// `ack`: its number, and how long to wait with the next publication.
+    Ack(u64, Option<Duration>),
     Nack(Refusal),
+    /// A sign of life.
     Other,
+}
+
+/// What a gateway says first.
+pub(super) struct Hello {
+    pub(super) session: String,
+    pub(super) heartbeat: Option<Duration>,
+    pub(super) window: Option<Duration>,
+    pub(super) max_inflight: u64,
+    pub(super) max_message: u64,
 }
 
 impl From<session::ServerMessage<'_>> for Arrival {
     fn from(message: session::ServerMessage<'_>) -> Self {
         use session::ServerMessage as M;
         match message {
-            M::Hello { heartbeat, limits, window, .. } => {
-                Self::Hello { heartbeat, max_inflight: limits.max_inflight, window }
-            }
+            M::Hello { session, heartbeat, limits, window, .. } => Self::Hello(Hello {
+                session: owned(session),
+                heartbeat: Some(heartbeat),
+                window,
+                max_inflight: limits.max_inflight,
+                max_message: limits.max_message,
+            }),
             M::Event(event) => Self::Event(event.into()),
             M::CaughtUp { at, .. } => Self::CaughtUp(at),
             M::Gap(gap) => Self::Gap(gap),
+            M::Pressure(pressure) => Self::Pressure(pressure),
             M::Tick { at } => Self::Tick(at),
+            M::Renew { within } => Self::Renew(within),
             M::Bye { refusal, window } => Self::Bye(Refusal { window, ..(&refusal).into() }),
             M::Error { refusal, .. } => Self::Error((&refusal).into()),
-            M::Ack { n, .. } => Self::Ack(n),
+            M::Ack { n, pressure, .. } => Self::Ack(n, pressure),
             M::Nack { n, refusal } => Self::Nack(Refusal { n, ..(&refusal).into() }),
             _ => Self::Other,
         }
@@ -128,10 +159,7 @@ impl From<session::Data<'_>> for Data {
     fn from(data: session::Data<'_>) -> Self {
         match data {
             session::Data::Json(json) => Self::Json(Bytes::copy_from_slice(json)),
-            session::Data::Cbor(cbor) => Self::Bytes {
-                content_type: Some("application/cbor".to_owned()),
-                bytes: Bytes::copy_from_slice(cbor),
-            },
+            session::Data::Cbor(cbor) => Self::Cbor(Bytes::copy_from_slice(cbor)),
             session::Data::Bytes { content_type, bytes } => {
                 Self::Bytes { content_type: content_type.map(owned), bytes: bytes.iter().collect() }
             }

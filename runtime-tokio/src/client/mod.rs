@@ -16,24 +16,37 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The protocol is `longwire.v1` (`PROTOCOL.md`), in its JSON form.
+//! The protocol is `longwire.v1` (`PROTOCOL.md`).
 
 mod endpoint;
 mod error;
+mod form;
 mod http;
 mod item;
+mod polls;
+mod publish;
 mod publisher;
 mod session;
-mod silence;
+mod socket;
 mod sse;
 mod subscriber;
+mod subscription;
+mod token;
+mod transport;
+mod turn;
 
 pub use endpoint::Endpoint;
 pub use error::{Error, Refusal};
+pub use form::Form;
 pub use item::{Data, Event, Item, State};
-pub use longwire_core::log::{Cursor, Since};
-pub use longwire_core::session::{Gap, GapReason, Position};
+pub use longwire_core::log::{Cursor, Policy, Since};
+pub use longwire_core::session::ladder::Memory;
+pub use longwire_core::session::publisher::Incarnation;
+pub use longwire_core::session::{Gap, GapReason, Position, Pressure};
 pub use longwire_core::sse::SseEvent;
-pub use publisher::{Publisher, publish};
+pub use publish::publish;
+pub use publisher::{Dropped, Outcome, PublishError, Publisher, PublisherConfig, PublisherCounts, Receipt};
 pub use sse::EventStream;
-pub use subscriber::{Subscriber, Subscription, Transport};
+pub use subscriber::Subscriber;
+pub use subscription::Subscription;
+pub use transport::Transport;

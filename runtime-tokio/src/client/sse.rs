@@ -1,7 +1,6 @@
 //! An event stream over HTTP.
 
 use super::http::{Link, get};
-use super::silence::Silence;
 use super::{Endpoint, Error};
 use crate::net::{Target, rustls::ClientConfig};
 use crate::websocket::buffers::Rx;
@@ -27,8 +26,6 @@ pub struct EventStream {
     body: Incoming,
     decoder: Decoder,
     rx: Rx,
-    /// Nothing heard for this long, not even a comment: the stream is dead.
-    pub(super) silence: Option<Silence>,
 }
 
 impl EventStream {
@@ -46,17 +43,17 @@ impl EventStream {
         let mut endpoint = Endpoint::of(Target::parse(url, schemes)?);
         endpoint.tls = tls;
         let (path, limit) = (endpoint.target.path.clone(), endpoint.open_timeout);
-        let opening = Self::open(&endpoint, &path, headers);
+        let opening = async { Self::open(Link::open(&endpoint).await?, &endpoint, &path, headers).await };
         tokio::time::timeout(limit, opening).await.map_err(|_| Error::Silence(limit))?
     }
 
     /// Asks for the stream at `path`.
     pub(super) async fn open(
+        mut link: Link,
         endpoint: &Endpoint,
         path: &str,
         headers: &[(String, String)],
     ) -> Result<Self, Error> {
-        let mut link = Link::open(endpoint).await?;
         let mut request = get(path, "text/event-stream")?;
         for (name, value) in headers {
             let bad = || Error::Header(name.clone());
@@ -74,7 +71,7 @@ impl EventStream {
             return Err(Error::NoEventStream(kind.unwrap_or("no content type").to_owned()));
         }
         let decoder = Decoder::new(endpoint.max_message);
-        Ok(Self { link, body: response.into_body(), decoder, rx: Rx::default(), silence: None })
+        Ok(Self { link, body: response.into_body(), decoder, rx: Rx::default() })
     }
 
     /// The next event, borrowed from the receive buffer; `None` at the end of the stream.
@@ -90,7 +87,7 @@ impl EventStream {
                 // What is held is bounded by the decoder's limit; room for the next piece is all that it needs.
                 Ok(Step::NeedInput | Step::NeedSpace) => {
                     self.rx.release();
-                    match self.piece().await? {
+                    match self.link.piece(&mut self.body).await? {
                         Some(piece) => self.rx.extend(&piece),
                         None => return Ok(None),
                     }
@@ -99,14 +96,6 @@ impl EventStream {
             }
         }
         Ok(Some(self.decoder.event(self.rx.lend())))
-    }
-
-    async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Error> {
-        let piece = self.link.piece(&mut self.body);
-        match &mut self.silence {
-            None => piece.await,
-            Some(silence) => silence.bound(piece).await?,
-        }
     }
 
     /// How long the server wants its readers to wait before they come back (`retry`), if it said so.

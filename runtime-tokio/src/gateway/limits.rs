@@ -175,7 +175,7 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "max-publishers",
             config.max_publishers.to_string(),
             "publishers whose numbers a log remembers",
-            "the one that was silent longest is forgotten: what it sends again may be stored twice",
+            "of the subject with most of them the one that was silent longest is forgotten: what it sends again may be stored twice",
             "publishers, publishers_forgotten",
         ),
         (
@@ -224,8 +224,8 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
         (
             "max-pinned-bytes",
             Bytes(config.max_pinned_bytes).to_string(),
-            "bytes of events that are half-sent, all streams together",
-            "the stream that needs more is cut off",
+            "bytes of events that are half-sent, all streams of a log together",
+            "an event takes at most an eighth of what is left; the stream that needs more is cut off",
             "pinned_bytes, too_slow",
         ),
         (
@@ -339,9 +339,10 @@ fn bytes_per_second(rate: Option<Rate>) -> usize {
     usize::try_from(per_second(rate)).unwrap_or(usize::MAX)
 }
 
-/// How many seconds' worth of a rate its burst is.
+/// How long a rate takes for its burst.
 fn burst(rate: Option<Rate>) -> Duration {
-    rate.map_or(Duration::ZERO, |rate| Duration::from_secs(rate.burst() / rate.per_second()))
+    let millis = rate.map_or(0, |rate| u128::from(rate.burst()) * 1000 / u128::from(rate.per_second()));
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 /// The table, in Markdown.

@@ -220,8 +220,8 @@ impl Collector for Live {
         }
         let open = (self.max_connections as usize).saturating_sub(self.permits.available_permits());
         gauge(&mut encoder, "connections", "Connections that are open.", open as u64)?;
-        let pinned = self.hub.pinned_bytes() as u64;
-        gauge(&mut encoder, "pinned_bytes", "Bytes of events that are half-sent.", pinned)?;
+        let pinned = self.hub.logs().map(|log| (log.name(), measured(log.pinned_bytes() as u64)));
+        each(&mut encoder, "pinned_bytes", "Bytes of events that are half-sent.", pinned)?;
         let unused = self.tickets.len() as u64;
         gauge(&mut encoder, "tickets_unused", "Tickets that were given out and can be used.", unused)?;
         let max = u64::from(self.max_connections);

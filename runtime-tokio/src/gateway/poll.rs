@@ -68,7 +68,7 @@ impl Gateway {
         // One more than allowed, to know that there is one.
         let size = PageSize { events: limit + 1, bytes: MAX_BODY };
         let mut reader = handle.reader(filter, after);
-        let mut page = reader.search(size).await;
+        let mut page = reader.read(size).await;
         if is_empty(&page) && !wait.is_zero() {
             let until = Instant::now() + wait;
             let end = grant.expires.map_or(until, |expires| until.min(expires));
@@ -104,7 +104,7 @@ impl Gateway {
                 break true;
             }
             let bytes = MAX_BODY.saturating_sub(events.list.len());
-            page = reader.search(PageSize { events: limit + 1 - events.count, bytes }).await;
+            page = reader.read(PageSize { events: limit + 1 - events.count, bytes }).await;
             if is_empty(&page) {
                 break false;
             }

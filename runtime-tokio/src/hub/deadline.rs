@@ -109,7 +109,7 @@ fn shared(renew_before: Duration) -> Arc<Shared> {
         config: Arc::new(config),
         authorize: Arc::new(Open),
         revocations: Arc::default(),
-        pins: Arc::default(),
+
         clock: Clock::start(),
         next: Arc::default(),
     };
@@ -212,7 +212,7 @@ async fn renew(shared: &Arc<Shared>, taken: &Arc<Mutex<Taken>>, grant: Grant) ->
     let secret = u128::from_str_radix(name.rsplit('-').next().unwrap(), 16).unwrap();
     let (answer, answered) = tokio::sync::oneshot::channel();
     let renewal = super::sessions::Renewal { secret, grant, answer };
-    shared.shards[0].post(shard::Mail::Renew(Box::new(renewal)));
+    shared.shards[0].post(super::mailbox::Mail::Renew(Box::new(renewal)));
     answered.await.unwrap().is_ok()
 }
 

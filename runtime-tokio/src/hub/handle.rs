@@ -1,6 +1,6 @@
 //! One log of a hub, for whoever publishes to it or reads from it.
 
-use super::shard::Mail;
+use super::mailbox::Mail;
 use super::{Adoption, AppendError, Counters, Data, Filter, Log, LogStats, Reader, Shared, count};
 use longwire_core::log::{Cursor, Key, Topic};
 use std::fmt;
@@ -43,6 +43,11 @@ impl LogHandle {
     /// Its sizes.
     pub fn stats(&self) -> LogStats {
         self.log().stats()
+    }
+
+    /// Bytes that half-sent events take now.
+    pub fn pinned_bytes(&self) -> usize {
+        self.shared.pins.used()
     }
 
     /// What happened so far on it and on its connections.

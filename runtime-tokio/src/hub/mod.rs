@@ -35,6 +35,7 @@ mod handle;
 mod handover;
 mod input;
 mod log;
+mod mailbox;
 mod outlet;
 mod publishers;
 mod pulse;
@@ -47,6 +48,7 @@ mod session;
 mod sessions;
 mod shard;
 mod shared;
+mod shares;
 mod socket;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod tcp_info;
@@ -63,7 +65,7 @@ pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
-pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, TopicsFull};
+pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, Told, TopicsFull};
 pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
 pub use rtt::RoundTrips;
@@ -78,7 +80,6 @@ use longwire_core::session::publisher::{Incarnation, WINDOW};
 use longwire_core::session::{GapReason, Limits, lease};
 use longwire_core::ws;
 use longwire_core::ws::deflate::Agreed;
-use outlet::Pins;
 use revocations::Revocations;
 use shared::{Common, Shared};
 use std::any::Any;
@@ -150,9 +151,9 @@ pub struct HubConfig {
     /// The policies that readers may choose from. The first is that of a reader that does not choose. Default
     /// `DropOldest`, `Conflate`, `Disconnect`. (`DropNewest` is none for readers, and counts for nothing here.)
     pub policies: Vec<Policy>,
-    /// Bytes that half-sent events may take, over all connections; one that several readers have half of counts once for
-    /// each shard. Default 64 MiB. A connection that would need more is closed without a word: nothing can be said
-    /// in the middle of a frame.
+    /// Bytes that half-sent events may take, over all connections of a log; one that several readers have half of
+    /// counts once for each shard. Default 64 MiB. One event may take an eighth of what is left of it. A connection that
+    /// would need more is closed without a word: nothing can be said in the middle of a frame.
     pub max_pinned_bytes: usize,
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
@@ -413,7 +414,6 @@ impl std::fmt::Debug for Parked {
 #[derive(Debug)]
 pub struct Hub {
     config: Arc<HubConfig>,
-    pins: Arc<Pins>,
     authorize: Arc<dyn Authorize>,
     revocations: Arc<Revocations>,
     default: LogHandle,
@@ -438,7 +438,6 @@ impl Hub {
         config.max_inflight = config.max_inflight.clamp(1, WINDOW);
         check_names(config.logs.keys())?;
         let common = Common {
-            pins: Pins::new(config.max_pinned_bytes),
             websocket: Arc::new(config.websocket()),
             config: Arc::new(config),
             authorize,
@@ -455,8 +454,8 @@ impl Hub {
         let logs = named.chain([Ok(default.clone())]);
         let logs =
             logs.map(|log| log.map(|log| (Arc::clone(&log.shared.name), log))).collect::<Result<_, _>>()?;
-        let Common { authorize, revocations, pins, .. } = common;
-        let hub = Self { config, authorize, revocations, pins, default, logs, threads: Mutex::default() };
+        let Common { authorize, revocations, .. } = common;
+        let hub = Self { config, authorize, revocations, default, logs, threads: Mutex::default() };
         for id in 0..hub.config.shards.max(1) {
             let logs = hub.logs().map(|log| Arc::clone(&log.shared)).collect();
             // Should it fail, the hub is dropped, and with it the threads that run already.
@@ -491,11 +490,6 @@ impl Hub {
         self.default.counters()
     }
 
-    /// Bytes that half-sent events take now.
-    pub fn pinned_bytes(&self) -> usize {
-        self.pins.used()
-    }
-
     /// Who decides what a credential allows.
     pub fn authorize(&self) -> &Arc<dyn Authorize> {
         &self.authorize
@@ -519,7 +513,7 @@ impl Hub {
         self.revocations.add(&names);
         let names = Arc::new(names);
         for shard in self.logs().flat_map(|log| &log.shared.shards) {
-            shard.post(shard::Mail::Revoke(Arc::clone(&names)));
+            shard.post(mailbox::Mail::Revoke(Arc::clone(&names)));
         }
     }
 

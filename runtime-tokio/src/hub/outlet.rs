@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that half-sent pieces take, over all connections of a hub.
+/// Bytes that half-sent pieces take, over all connections of a log.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     used: AtomicUsize,
@@ -20,10 +20,12 @@ impl Pins {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Keeps a copy for as long as somebody has a part of it; `None` when there is no room.
+    /// Keeps a copy for as long as somebody has a part of it; `None` when there is no room: a piece may take an
+    /// eighth of what is left, so that readers of large events leave room for those of small ones.
     fn keep(self: &Arc<Self>, piece: &[u8]) -> Option<Bytes> {
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(piece.len()).filter(|used| *used <= self.max)
+            let allowed = self.max.saturating_sub(used) / 8;
+            (piece.len() <= allowed).then_some(used + piece.len())
         });
         taken.ok()?;
         Some(Bytes::from_owner(Pin { bytes: piece.into(), pins: Arc::clone(self) }))
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_piece_that_began_is_finished_and_the_others_are_forgotten() {
-        let pins = Pins::new(3);
+        let pins = Pins::new(24);
         for written in 0..=9 {
             let mut begun = Vec::new();
             let rest = image().written(written, &pins, |effect| begun.push(effect)).unwrap();
@@ -181,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_piece_is_kept_once_for_all_and_only_while_there_is_room() {
-        let (pins, mut image) = (Pins::new(5), image());
+        // Each may take an eighth of what is left.
+        let (pins, mut image) = (Pins::new(26), image());
         let first = image.written(4, &pins, |_| {}).unwrap();
         let second = image.written(5, &pins, |_| {}).unwrap();
         assert_eq!((&first[..], &second[..], pins.used()), (&b"wo"[..], &b"o"[..], 3));

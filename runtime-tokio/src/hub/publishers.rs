@@ -6,6 +6,7 @@
 
 use super::recent::Recent;
 use super::shared::Shared;
+use super::shares::Shares;
 use super::{AppendError, Counters, Data, HubConfig, LogHandle, count};
 use longwire_core::log::{Bound, Cursor, Key, OverQuota, Quota, Topic};
 use longwire_core::session::publisher::{Incarnation, Number, PublicationId, Taken};
@@ -134,10 +135,10 @@ pub(super) struct Publishers(Mutex<Tables>);
 #[derive(Debug)]
 struct Tables {
     /// The numbers that were taken, by subject and incarnation. Who publishes is touched.
-    numbers: Recent<(Arc<str>, u64), Taken>,
+    numbers: Shares<u64, Taken>,
     /// Where what came with a key is, and since when, by subject and key. Looking touches nothing, so the oldest is the
     /// one that came first.
-    keys: Recent<(Arc<str>, Arc<str>), (u64, Instant)>,
+    keys: Shares<Arc<str>, (u64, Instant)>,
     /// The buckets of topics. One that is not here is full.
     topics: Recent<Arc<str>, Quota>,
 }
@@ -152,15 +153,15 @@ enum Seen {
 impl Publishers {
     pub(super) fn new(config: &HubConfig, max_topics: usize) -> Self {
         Self(Mutex::new(Tables {
-            numbers: Recent::new(config.max_publishers),
-            keys: Recent::new(config.max_idempotency_keys),
+            numbers: Shares::new(config.max_publishers),
+            keys: Shares::new(config.max_idempotency_keys),
             topics: Recent::new(max_topics),
         }))
     }
 
     /// The largest number that was taken from a publisher; `None` when it is not known.
     pub(super) fn last(&self, subject: &Arc<str>, incarnation: Incarnation) -> Option<u64> {
-        self.lock().numbers.peek(&(Arc::clone(subject), incarnation.0)).and_then(Taken::largest)
+        self.lock().numbers.peek(subject, &incarnation.0).and_then(Taken::largest)
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
@@ -170,14 +171,12 @@ impl Publishers {
 
 impl Tables {
     fn look(&mut self, publication: &Publication<'_>, now: Instant, max_age: Duration) -> Seen {
-        while self.keys.oldest().is_some_and(|(_, born)| now.duration_since(*born) > max_age) {
-            self.keys.forget_oldest();
-        }
+        let subject = publication.subject;
+        self.keys.forget_while(subject, |(_, born)| now.duration_since(*born) > max_age);
         match publication.once {
             None => Seen::New,
             Some(Once::Number(PublicationId { incarnation, n })) => {
-                let publisher = (Arc::clone(publication.subject), incarnation.0);
-                let number = match self.numbers.peek(&publisher) {
+                let number = match self.numbers.peek(subject, &incarnation.0) {
                     Some(taken) => taken.look(n),
                     None => Taken::new().look(n),
                 };
@@ -188,7 +187,7 @@ impl Tables {
                 }
             }
             Some(Once::Key(key)) => {
-                let at = self.keys.peek(&(Arc::clone(publication.subject), key.into()));
+                let at = self.keys.peek(subject, &key.into());
                 at.map_or(Seen::New, |(seq, _)| Seen::Before(Some(*seq)))
             }
         }
@@ -206,14 +205,13 @@ impl Tables {
         match once {
             None => {}
             Some(Once::Number(PublicationId { incarnation, n })) => {
-                let publisher = (Arc::clone(subject), incarnation.0);
-                let (taken, forgotten) = self.numbers.touch(&publisher, Taken::new);
-                taken.take(n);
+                let (taken, forgotten) = self.numbers.touch(subject, &incarnation.0, Taken::new);
+                taken.into_iter().for_each(|taken| taken.take(n));
                 count(&counters.publishers_forgotten, u64::from(forgotten));
                 counters.publishers.store(self.numbers.len() as u64, Ordering::Relaxed);
             }
             Some(Once::Key(key)) => {
-                self.keys.touch(&(Arc::clone(subject), key.into()), || (seq, now));
+                self.keys.touch(subject, &key.into(), || (seq, now));
                 counters.idempotency_keys.store(self.keys.len() as u64, Ordering::Relaxed);
             }
         }
@@ -251,8 +249,8 @@ impl Shared {
         match seen {
             Seen::OutOfWindow => Err(PublishError::OutOfWindow),
             Seen::Before(at) => {
-                // It costs the connection what it sends; the topic has had it.
-                allowed.map_err(PublishError::OverQuota)?;
+                // Whoever sends again is told so, whatever its quota says: a `nack` would mean that it was not taken. It
+                // costs the connection what it sends, and the next publication waits; the topic has had it.
                 quota.spend(&config.quota, now, bytes);
                 count(&self.counters.repeated, 1);
                 Ok(published(at, true, quota.pressure(&config.quota, now)))
@@ -328,7 +326,6 @@ mod tests {
             clock: Clock::start(),
             revocations: Arc::default(),
             next: Arc::default(),
-            pins: Arc::default(),
         };
         Shared::new("default", config.log, common).unwrap()
     }
@@ -542,8 +539,11 @@ mod tests {
         // What was refused three times was stored once.
         assert!(!publish(&mut first, 5).unwrap().repeated);
         assert_eq!(shared.log.head(), 7);
+        // A repetition is told so also then: who is refused may take it that nothing was stored.
+        assert!(publish(&mut first, 9).is_err());
+        assert_eq!(publish(&mut first, 5).unwrap().pressure, Some(Duration::from_millis(300)));
         let (over, over_topic) = (&shared.counters.over_rate, &shared.counters.over_topic_rate);
-        assert_eq!((over.load(Ordering::Relaxed), over_topic.load(Ordering::Relaxed)), (3, 2));
+        assert_eq!((over.load(Ordering::Relaxed), over_topic.load(Ordering::Relaxed)), (3, 3));
     }
 
     #[test]

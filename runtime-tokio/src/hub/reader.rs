@@ -1,7 +1,8 @@
 //! A reader outside of the shards: a long poll, or a stream that another server writes.
 
-use super::shard::Mail;
-use super::{Filter, Page, PageSize, Shared, count};
+use super::log::TURN;
+use super::mailbox::Mail;
+use super::{Filter, Page, PageSize, Shared, Told, count};
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ pub struct Reader {
     shared: Arc<Shared>,
     filter: Filter,
     position: u64,
-    told: u64,
+    told: Told,
     watch: Option<Arc<Watch>>,
 }
 
@@ -42,7 +43,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, filter: Filter, position: u64) -> Self {
         count(&shared.counters.waiting, 1);
-        Self { shared, filter, position, told: 0, watch: None }
+        Self { shared, filter, position, told: Told::default(), watch: None }
     }
 
     /// Everything up to here was returned.
@@ -50,41 +51,30 @@ impl Reader {
         self.position
     }
 
-    /// What there is after the position, without waiting; an empty page when there is nothing.
-    pub fn read(&mut self, size: PageSize) -> Page {
+    /// What there is after the position, without waiting for more; an empty page when there is nothing. Where hardly
+    /// anything matches, other tasks get their turns in between. Cancel-safe, as [`next`](Self::next).
+    pub async fn read(&mut self, size: PageSize) -> Page {
+        let mut steps = 0;
         loop {
-            if let Some(page) = self.look(size) {
+            let page = self.shared.log.read(&self.filter, self.position, u64::MAX, self.told, size);
+            self.position = page.next;
+            self.told = page.told;
+            if page.gap.is_some() || !page.records.is_empty() || page.next >= self.shared.log.head() {
                 return page;
             }
-        }
-    }
-
-    /// As [`read`](Self::read); where hardly anything matches, other tasks have their turns meanwhile. Cancel-safe.
-    pub(crate) async fn search(&mut self, size: PageSize) -> Page {
-        loop {
-            if let Some(page) = self.look(size) {
-                return page;
+            steps += page.steps;
+            if steps >= TURN {
+                steps = 0;
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
         }
-    }
-
-    /// One page further; `None` when nothing was found in it, and there is more to look at.
-    fn look(&mut self, size: PageSize) -> Option<Page> {
-        let page = self.shared.log.read(&self.filter, self.position, u64::MAX, self.told, size);
-        self.position = page.next;
-        if let Some(gap) = page.gap {
-            self.told = gap.to;
-        }
-        let found = page.gap.is_some() || !page.records.is_empty();
-        (found || page.next >= self.shared.log.head()).then_some(page)
     }
 
     /// Waits for the next page that has something in it; once the hub closes, it is empty. Cancel-safe: dropped while
     /// it waits, nothing is lost.
     pub async fn next(&mut self, size: PageSize) -> Page {
         loop {
-            let page = self.search(size).await;
+            let page = self.read(size).await;
             if page.gap.is_some() || !page.records.is_empty() || self.shared.is_closing() {
                 return page;
             }

@@ -5,7 +5,7 @@ use super::event::Position;
 use super::outlet::Image;
 use super::session::Session;
 use super::shard::Shard;
-use super::{Filter, Page, PageSize, count, encode};
+use super::{Filter, Page, PageSize, Told, count, encode};
 use bytes::BytesMut;
 use longwire_core::log::{Bounds, Cursor, Distance, Lag, Next, Policy, Skip};
 use longwire_core::session::{Gap, GapReason, ServerMessage};
@@ -22,8 +22,8 @@ pub(super) struct Reads {
     pub(super) live: bool,
     /// While it is not live: everything up to here was written, or lies in a past.
     pub(super) position: u64,
-    /// The end of the last gap that was told.
-    told: u64,
+    /// What was told to be missing.
+    told: Told,
     pub(super) pasts: VecDeque<Past>,
     pub(super) policy: Policy,
     /// Of a reader that is behind, or has skipped something.
@@ -44,7 +44,7 @@ pub(super) struct Past {
     pub(super) state: bool,
     pub(super) after: u64,
     until: u64,
-    told: u64,
+    told: Told,
     pub(super) reset: Option<Cursor>,
     /// Whether its events may be resumed from: those of the first subscription.
     position: Position,
@@ -61,7 +61,7 @@ pub(super) enum Effect {
     Pressed,
     PastEvent(u64),
     PastLost {
-        to: u64,
+        told: Told,
         skipped: Option<u64>,
     },
     Reset,
@@ -77,6 +77,8 @@ pub(super) struct Lost {
     position: u64,
     skip: Skip,
     skipped: Option<u64>,
+    /// What the reader knows then.
+    told: Told,
 }
 
 /// The reader is beyond its bound, and its policy is to be disconnected.
@@ -153,8 +155,9 @@ impl Reads {
 }
 
 impl Session {
-    /// Adds the next page of what a lagging reader is to be written. When there is none it becomes live.
-    pub(super) fn compose(&mut self, shard: &Shard, image: &mut Image<Effect>) -> Result<(), TooSlow> {
+    /// Adds the next page of what a lagging reader is to be written, and says how many steps in the log that took. When
+    /// there is none it becomes live.
+    pub(super) fn compose(&mut self, shard: &Shard, image: &mut Image<Effect>) -> Result<usize, TooSlow> {
         if self.reads.pasts.is_empty() {
             self.compose_present(shard, image)
         } else {
@@ -176,11 +179,12 @@ impl Session {
         }
     }
 
-    fn compose_present(&mut self, shard: &Shard, image: &mut Image<Effect>) -> Result<(), TooSlow> {
+    fn compose_present(&mut self, shard: &Shard, image: &mut Image<Effect>) -> Result<usize, TooSlow> {
         let log = &shard.shared.log;
         let bounds = log.bounds(shard.shared.config.max_lag());
         let position = self.reads.position;
         let mut page = self.reads.page(shard, position);
+        let mut steps = page.steps;
         let reach = self.reads.reach();
         let behind = log.distance(reach);
         let lost = match self.reads.next(&bounds, behind, page.gap.is_some()) {
@@ -189,16 +193,19 @@ impl Session {
                 let to = log.within(within).max(reach);
                 let lost = self.reads.lost(shard, reach, to, Skip::Slow);
                 page = self.reads.page(shard, to);
+                steps += page.steps;
                 Some(lost.and(&page))
             }
             Next::Conflate => {
                 // What lies in a gap that was told is counted already, and what is left of it comes first.
                 let lost = self.reads.lost(shard, reach, log.head(), Skip::Conflated);
                 page = log.conflated(&self.reads.filter, position, lost.to, lost.to, PAGE);
+                steps += page.steps;
                 Some(Lost { position, ..lost })
             }
             Next::Pressure | Next::GoOn if page.gap.is_some() => {
-                Some(Lost { from: position, to: 0, position, skip: Skip::Slow, skipped: Some(0) }.and(&page))
+                let (skip, told) = (Skip::Slow, self.reads.told);
+                Some(Lost { from: position, to: 0, position, skip, skipped: Some(0), told }.and(&page))
             }
             Next::Pressure => {
                 self.press(&bounds, behind, 0, image);
@@ -232,10 +239,10 @@ impl Session {
                 shard.go_live(self.id, page.next);
             }
         }
-        Ok(())
+        Ok(steps)
     }
 
-    fn compose_past(&mut self, shard: &Shard, image: &mut Image<Effect>) -> Result<(), TooSlow> {
+    fn compose_past(&mut self, shard: &Shard, image: &mut Image<Effect>) -> Result<usize, TooSlow> {
         let (log, form, now_at) = (&shard.shared.log, self.form, self.reads.position);
         let bounds = log.bounds(shard.shared.config.max_lag());
         let behind = log.distance(now_at);
@@ -246,7 +253,7 @@ impl Session {
         if bounds.presses(behind) && self.reads.next(&bounds, behind, false) == Next::Pressure {
             self.press(&bounds, behind, 0, image);
         }
-        let Some(past) = self.reads.pasts.front_mut() else { return Ok(()) };
+        let Some(past) = self.reads.pasts.front_mut() else { return Ok(0) };
         if let Some(from) = past.reset {
             let gap = Gap { from, to: log.cursor(past.until), reason: GapReason::Reset, skipped: None };
             image.push(Effect::Reset, |out| encode::write(&ServerMessage::Gap(gap), form, out));
@@ -257,7 +264,7 @@ impl Session {
             log.read(&past.filter, past.after, past.until, past.told, PAGE)
         };
         if let Some(gap) = page.gap {
-            let effect = Effect::PastLost { to: gap.to, skipped: gap.skipped };
+            let effect = Effect::PastLost { told: page.told, skipped: gap.skipped };
             let gap = Gap {
                 from: log.cursor(gap.from),
                 to: log.cursor(gap.to),
@@ -279,7 +286,7 @@ impl Session {
         } else if image.is_empty() {
             past.after = page.next;
         }
-        Ok(())
+        Ok(page.steps)
     }
 
     /// Says how far behind the reader is; `skipped` is what is skipped with the gap before it.
@@ -305,7 +312,7 @@ impl Session {
                 reads.pass(shard, seq);
             }
             (Effect::Lost(lost), _) => {
-                reads.told = reads.told.max(lost.to);
+                reads.told = lost.told;
                 let skipped = lost.skipped.unwrap_or(0);
                 if lost.skip == Skip::Conflated {
                     // How many of them are skipped shows when the reader is past the gap.
@@ -328,8 +335,8 @@ impl Session {
                 past.after = seq;
                 count(&counters.delivered, 1);
             }
-            (Effect::PastLost { to, skipped }, Some(past)) => {
-                past.told = to;
+            (Effect::PastLost { told, skipped }, Some(past)) => {
+                past.told = told;
                 counters.skipped(GapReason::Evicted, skipped);
                 reads.remember(|slow| slow.lag.skip(Skip::Evicted, skipped.unwrap_or(0)));
             }
@@ -359,7 +366,8 @@ impl Reads {
 
     /// The gap between two positions, counted before anything of it is written.
     fn lost(&self, shard: &Shard, from: u64, to: u64, skip: Skip) -> Lost {
-        Lost { from, to, position: to, skip, skipped: shard.shared.log.count(&self.filter, from, to) }
+        let skipped = shard.shared.log.count(&self.filter, from, to, self.told);
+        Lost { from, to, position: to, skip, skipped, told: self.told.and(to) }
     }
 }
 
@@ -368,7 +376,7 @@ impl Lost {
     fn and(self, page: &Page) -> Self {
         let Some(gap) = page.gap else { return self };
         let skipped = self.skipped.zip(gap.skipped).map(|(jumped, lost)| jumped + lost);
-        Self { to: self.to.max(gap.to), skipped, ..self }
+        Self { to: self.to.max(gap.to), skipped, told: page.told.and(self.to), ..self }
     }
 
     fn reason(&self) -> GapReason {
@@ -383,7 +391,16 @@ impl Lost {
 impl Past {
     /// Nothing yet: it ends where the connection is, and begins there, too.
     pub(super) fn new(filter: Filter, end: u64, position: Position, id: Option<u32>) -> Self {
-        Self { filter, state: false, after: end, until: end, told: 0, reset: None, position, id }
+        Self {
+            filter,
+            state: false,
+            after: end,
+            until: end,
+            told: Told::default(),
+            reset: None,
+            position,
+            id,
+        }
     }
 
     pub(super) fn read_state(&mut self) {

@@ -32,6 +32,10 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         self.entries.get(key).map(|(_, value)| value)
     }
 
+    pub(super) fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(_, value)| value)
+    }
+
     /// The value of a key, touched; made when there is none, in the place of another when the table is full. The second
     /// says whether another was forgotten.
     pub(super) fn touch(&mut self, key: &K, make: impl FnOnce() -> V) -> (&mut V, bool) {

@@ -1,6 +1,7 @@
 //! What one connection reads, publishes and may do: the server's side of `longwire.v1` (`PROTOCOL.md`).
 
 use super::access::Access;
+use super::conn::PAGES;
 use super::event::{Form, Position};
 use super::input::Reply;
 use super::reads::{Past, Reads};
@@ -20,7 +21,9 @@ use std::time::Duration;
 /// Bytes that the answers to one message may take.
 pub(super) const REPLY_ROOM: usize = 2048;
 /// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further.
-const MAX_PASTS: usize = 64;
+const MAX_PASTS: usize = 8;
+// One turn must not work them all off and then wait: nothing would wake it for the input that it holds.
+const _: () = assert!(MAX_PASTS >= PAGES);
 /// Messages that make no sense, before a connection is closed with 1008.
 const MAX_ERRORS: u32 = 16;
 
@@ -226,6 +229,10 @@ impl Session {
                     self.acknowledge(reply);
                 }
                 self.pressure = self.pressure.max(pressure);
+                // A number that does not count up is acknowledged as it is, behind those before it.
+                if n.is_some_and(|n| self.settled.is_some_and(|settled| n <= settled)) {
+                    self.acknowledge(reply);
+                }
                 return self.settled = n.or(self.settled);
             }
             Err(refusal) => refusal,

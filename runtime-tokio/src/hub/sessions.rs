@@ -1,6 +1,7 @@
 //! Sessions by their names: how a request reaches a connection that cannot be written to (`PROTOCOL.md` section 8.4).
 
-use super::shard::{Mail, Shard};
+use super::mailbox::Mail;
+use super::shard::Shard;
 use super::{Grant, Hub};
 use std::fmt;
 use tokio::sync::oneshot;

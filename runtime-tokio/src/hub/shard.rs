@@ -13,7 +13,7 @@
 
 use super::conn::Conn;
 use super::event::Form;
-use super::handover::Flag;
+use super::mailbox::{Mail, ShardHandle};
 use super::outlet::Image;
 use super::reader::Watch;
 use super::sessions::{RenewError, Renewal};
@@ -25,11 +25,11 @@ use futures_util::stream::FuturesUnordered;
 use longwire_core::log::Pattern;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{io, mem, thread};
 use tokio::task::LocalSet;
@@ -44,99 +44,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(super) const READ_SIZE: usize = 64 << 10;
 /// Bytes of answers that a connection's turn can write without waiting.
 pub(super) const REPLY_SIZE: usize = 16 << 10;
-
-/// What other threads know of a shard.
-#[derive(Debug, Default)]
-pub(crate) struct ShardHandle {
-    flag: Flag,
-    mail: Mutex<Mailbox>,
-    /// Everything up to here was handed to all live readers.
-    position: AtomicU64,
-}
-
-/// Bounded by what there is of readers, connections and requests, which have bounds of their own: each has at most
-/// one letter that adds it and one that removes it.
-#[derive(Debug, Default)]
-struct Mailbox {
-    letters: VecDeque<Mail>,
-    /// The shard has ended, and takes nothing any more.
-    closed: bool,
-}
-
-/// What a shard is told.
-pub(super) enum Mail {
-    Adopt(Box<Adoption>),
-    Watch {
-        watch: Arc<Watch>,
-        filter: Filter,
-        position: u64,
-    },
-    Unwatch(u64),
-    /// These subjects and credentials are cut off. As many as whoever revokes has posted.
-    Revoke(Arc<HashSet<Box<str>>>),
-    /// Another grant for a session. As many as there are requests that say so.
-    Renew(Box<Renewal>),
-    Close {
-        retry_after: Duration,
-        window: Duration,
-    },
-}
-
-impl std::fmt::Debug for Mail {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mail")
-    }
-}
-
-impl Mail {
-    /// The shard is ending: a connection is dropped, a reader looks for itself.
-    fn turn_away(self) {
-        if let Self::Watch { watch, .. } = self {
-            watch.hit();
-        }
-    }
-}
-
-impl ShardHandle {
-    /// There is something new. Cheap when the shard knows already.
-    pub(super) fn flag(&self) {
-        self.flag.raise();
-    }
-
-    pub(super) fn post(&self, letter: Mail) {
-        let mut mail = self.mailbox();
-        if mail.closed {
-            drop(mail);
-            return letter.turn_away();
-        }
-        mail.letters.push_back(letter);
-        drop(mail);
-        self.flag();
-    }
-
-    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nobody waits for this shard any more.
-    fn retire(&self) {
-        self.position.store(u64::MAX, Ordering::SeqCst);
-    }
-
-    /// The shard has ended.
-    fn close(&self) {
-        self.retire();
-        let mut mail = self.mailbox();
-        mail.closed = true;
-        let letters = mem::take(&mut mail.letters);
-        drop(mail);
-        letters.into_iter().for_each(Mail::turn_away);
-    }
-
-    pub(super) fn position(&self) -> u64 {
-        self.position.load(Ordering::SeqCst)
-    }
-}
 
 /// A shard, within its thread.
 pub(super) struct Shard {
@@ -371,7 +278,7 @@ impl Shard {
     }
 
     fn read_mail(self: &Rc<Self>, handle: &ShardHandle) {
-        let letters = mem::take(&mut handle.mailbox().letters);
+        let letters = handle.letters();
         for letter in letters {
             match letter {
                 late @ (Mail::Adopt(_) | Mail::Watch { .. }) if self.closing.get().is_some() => {
@@ -492,7 +399,7 @@ impl Shard {
         }
         window.served = to;
         if to == window.readers.len() {
-            handle.position.store(end, Ordering::SeqCst);
+            handle.reached(end);
             window.records.clear();
             window.hits.clear();
             window.readers.clear();
@@ -561,7 +468,7 @@ impl Shard {
         for (conn, position) in conns {
             conn.borrow_mut().lag(position);
         }
-        handle.position.store(head, Ordering::SeqCst);
+        handle.reached(head);
         self.shared.relieved();
     }
 

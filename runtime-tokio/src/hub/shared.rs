@@ -2,11 +2,11 @@
 //! that is flooded makes its own publishers wait and loses its own past only.
 
 use super::handover::Gate;
+use super::mailbox::{Mail, ShardHandle};
 use super::outlet::Pins;
 use super::publishers::Publishers;
 use super::revocations::Revocations;
-use super::shard::ShardHandle;
-use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count, shard};
+use super::{AppendError, Authorize, Counters, Data, HubConfig, Log, LogConfig, count};
 use crate::clock::Clock;
 use longwire_core::log::{Key, Topic};
 use longwire_core::ws;
@@ -26,8 +26,6 @@ pub(super) struct Common {
     pub(super) revocations: Arc<Revocations>,
     /// Counts connections of all logs, so that they go to the shards in turn.
     pub(super) next: Arc<AtomicU64>,
-    /// What is half-sent takes room of all of them.
-    pub(super) pins: Arc<Pins>,
 }
 
 /// The state of one log.
@@ -61,11 +59,12 @@ impl Shared {
     pub(super) fn new(name: &str, bounds: LogConfig, common: Common) -> io::Result<Self> {
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).map_err(io::Error::other)?;
-        let Common { config, websocket, authorize, revocations, clock, next, pins } = common;
+        let Common { config, websocket, authorize, revocations, clock, next } = common;
         Ok(Self {
             name: name.into(),
             publishers: Publishers::new(&config, bounds.max_topics),
             log: Log::new(bounds, u64::from_ne_bytes(epoch)),
+            pins: Pins::new(config.max_pinned_bytes),
             counters: Counters::default(),
             shards: (0..config.shards.max(1)).map(|_| ShardHandle::default()).collect(),
             config,
@@ -74,7 +73,6 @@ impl Shared {
             clock,
             revocations,
             next,
-            pins,
             closing: AtomicBool::new(false),
             gate: Gate::default(),
         })
@@ -118,7 +116,7 @@ impl Shared {
     }
 
     /// Gives a letter to the next shard in turn: connections of one kind cost about the same.
-    pub(super) fn post_in_turn(&self, letter: shard::Mail) {
+    pub(super) fn post_in_turn(&self, letter: Mail) {
         let n = usize::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
         if let Some(shard) = self.shards.get(n % self.shards.len()) {
             shard.post(letter);
@@ -129,7 +127,7 @@ impl Shared {
     pub(super) fn close(&self, retry_after: Duration, window: Duration) {
         self.closing.store(true, Ordering::SeqCst);
         for shard in &self.shards {
-            shard.post(shard::Mail::Close { retry_after, window });
+            shard.post(Mail::Close { retry_after, window });
         }
     }
 
@@ -154,7 +152,6 @@ mod tests {
             clock: Clock::start(),
             revocations: Arc::default(),
             next: Arc::clone(next),
-            pins: Arc::default(),
         };
         Shared::new(name, bounds, common).unwrap()
     }

@@ -1,9 +1,11 @@
 //! A gateway made for tests: the log is a list, and it can be told to misbehave.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use longwire::client::{Cursor, Since};
 use longwire::websocket::{Acceptance, CloseCode, Config, Event, accept_with};
 use longwire_core::http::query;
 use longwire_core::session::{ClientMessage, Data, json};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,12 +27,24 @@ pub(crate) struct Faults {
     pub(crate) tick: Option<u64>,
     /// Says nothing after the hello, which promises a heartbeat of this many milliseconds.
     pub(crate) mute: Option<u64>,
+    /// Promises a heartbeat of this many milliseconds (which it does not keep).
+    pub(crate) heartbeat: Option<u64>,
     /// The `window` of the hello.
     pub(crate) window: Option<u64>,
     /// Closes a WebSocket with this code at once.
     pub(crate) close: Option<u16>,
     /// Positions up to here are forgotten.
     pub(crate) floor: u64,
+    /// Ends a publisher's connection after it has taken so many, and before it acknowledges the last.
+    pub(crate) cut_pubs: Option<usize>,
+    /// Takes what is posted, and goes without an answer; the second time it has one.
+    pub(crate) lose_answers: bool,
+    /// Refuses each publication once with `over_quota`, for a millisecond.
+    pub(crate) quota: bool,
+    /// The only credential that is good.
+    pub(crate) token: Option<&'static str>,
+    /// Asks for another credential right after the hello, over WebSocket.
+    pub(crate) renew: bool,
 }
 
 #[derive(Default)]
@@ -38,6 +52,11 @@ struct State {
     events: Mutex<Vec<(String, Option<String>, String)>>,
     requests: Mutex<Vec<String>>,
     faults: Mutex<Faults>,
+    /// `INCARNATION-N` of what was taken, and of what was refused for now.
+    taken: Mutex<HashSet<String>>,
+    refused: Mutex<HashSet<String>>,
+    /// What `auth` brought.
+    tokens: Mutex<Vec<String>>,
     changed: watch::Sender<usize>,
 }
 
@@ -88,6 +107,16 @@ impl Gateway {
         self.state.requests.lock().unwrap().clone()
     }
 
+    /// The credentials that came by `auth`.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.state.tokens.lock().unwrap().clone()
+    }
+
+    /// The values that were published, in order.
+    pub(crate) fn values(&self) -> Vec<String> {
+        self.state.events.lock().unwrap().iter().map(|(_, _, data)| data.clone()).collect()
+    }
+
     async fn serve(self, mut stream: TcpStream) {
         let Some(head) = peek_head(&stream).await else { return };
         let target = head.split(' ').nth(1).unwrap().to_owned();
@@ -103,11 +132,18 @@ impl Gateway {
             let _ = stream.write_all(response(*status, "", body).as_bytes()).await;
             return;
         }
+        if let Some(token) = self.faults().token
+            && !lower.contains(&format!("authorization: bearer {token}\r\n"))
+        {
+            let body = r#"{"code":"unauthorized","message":"not this one","permanent":true}"#;
+            let _ = stream.write_all(response(401, "", body).as_bytes()).await;
+            return;
+        }
         let since = target.split_once('?').and_then(|(_, query)| query::value(query, "since"));
         let since =
             since.map(|text| Since::parse(&text.chars().map(Result::unwrap).collect::<String>()).unwrap());
         match kind {
-            "ws" => self.websocket(stream, since.filter(|_| target.contains("topic="))).await,
+            "ws" => self.websocket(stream, since.filter(|_| target.contains("topic=")), &target).await,
             "sse" => self.sse(stream, since.unwrap()).await,
             "post" => self.post(stream, &head).await,
             _ => Box::pin(self.poll(stream, &head, &target, since.unwrap())).await,
@@ -143,7 +179,7 @@ impl Gateway {
 
     fn hello(&self) -> String {
         let faults = self.faults();
-        let heartbeat = faults.mute.unwrap_or(15_000);
+        let heartbeat = faults.mute.or(faults.heartbeat).unwrap_or(15_000);
         let window = faults.window.map(|window| format!(r#","window":{window}"#)).unwrap_or_default();
         format!(
             r#"{{"type":"hello","session":"s","heartbeat":{heartbeat},"lease":null,"limits":{{"max_message":1048576,"max_topics":8,"max_inflight":4}}{window}}}"#
@@ -188,7 +224,7 @@ impl Gateway {
         }
     }
 
-    async fn websocket(self, stream: TcpStream, since: Option<Since>) {
+    async fn websocket(self, stream: TcpStream, since: Option<Since>, target: &str) {
         let accepted = accept_with(stream, Config::default(), |upgrade| {
             let subprotocol = upgrade.subprotocols().next().map(str::to_owned);
             Ok(Acceptance { subprotocol, headers: Vec::new() })
@@ -198,7 +234,20 @@ impl Gateway {
             let _ = socket.close(CloseCode::new(code).unwrap(), "because").await;
             return;
         }
-        let Some(since) = since else { return self.take(socket).await };
+        if self.faults().renew {
+            let _ = socket.feed(self.hello()).await;
+            let _ = socket.send(r#"{"type":"renew","within":60000}"#.to_owned()).await;
+            while let Some(Ok(event)) = socket.recv().await {
+                if let Event::Text(text) = event {
+                    self.state.tokens.lock().unwrap().push(text.to_string());
+                    // The answer to it.
+                    let _ = socket.send(self.hello()).await;
+                }
+            }
+            return;
+        }
+        let publisher = target.split_once("publisher=").map(|(_, name)| name.to_owned()).unwrap_or_default();
+        let Some(since) = since else { return self.take(socket, &publisher).await };
         let (say, mut heard) = tokio::sync::mpsc::channel(1);
         let talking = self.clone();
         let talking = tokio::spawn(async move { talking.talk(since, say).await });
@@ -214,12 +263,15 @@ impl Gateway {
         talking.abort();
     }
 
-    /// Takes publications: `refused` is a topic that is, and acknowledgements come for two at a time.
-    async fn take<S>(self, mut socket: longwire::websocket::WebSocket<S>)
+    /// Takes publications, each once: `refused` is a topic that is.
+    async fn take<S>(self, mut socket: longwire::websocket::WebSocket<S>, publisher: &str)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
-        socket.send(self.hello()).await.unwrap();
+        if socket.send(self.hello()).await.is_err() {
+            return;
+        }
+        let (faults, mut count) = (self.faults(), 0);
         while let Some(Ok(event)) = socket.recv().await {
             let Event::Text(text) = event else { continue };
             let wire = text.as_bytes().to_vec();
@@ -237,9 +289,23 @@ impl Gateway {
                 socket.send(nack).await.unwrap();
                 continue;
             }
-            self.publish(&topic, key.as_deref(), std::str::from_utf8(data).unwrap());
-            if n.is_multiple_of(2) || data == b"\"last\"" {
-                socket.send(format!(r#"{{"type":"ack","n":{n},"level":"ring"}}"#)).await.unwrap();
+            let id = format!("{publisher}-{n}");
+            if faults.quota && self.state.refused.lock().unwrap().insert(id.clone()) {
+                let nack = format!(
+                    r#"{{"type":"nack","n":{n},"code":"over_quota","permanent":false,"message":"slowly","retry_after":1}}"#
+                );
+                socket.send(nack).await.unwrap();
+                continue;
+            }
+            if self.state.taken.lock().unwrap().insert(id) {
+                self.publish(&topic, key.as_deref(), std::str::from_utf8(data).unwrap());
+            }
+            count += 1;
+            if faults.cut_pubs == Some(count) {
+                return;
+            }
+            if socket.send(format!(r#"{{"type":"ack","n":{n},"level":"ring"}}"#)).await.is_err() {
+                return;
             }
         }
     }
@@ -269,8 +335,19 @@ impl Gateway {
         let mut bytes = vec![0; head.len() + length.parse::<usize>().unwrap()];
         stream.read_exact(&mut bytes).await.unwrap();
         let body = String::from_utf8(bytes.split_off(head.len())).unwrap();
-        let at = self.publish("posted", None, &body);
-        let _ = stream.write_all(response(200, "", &format!(r#"{{"at":"{at}"}}"#)).as_bytes()).await;
+        let id = header_of(head, "idempotency-key: ");
+        let fresh = id.is_none_or(|id| self.state.taken.lock().unwrap().insert(id));
+        let answer = if fresh {
+            let at = self.publish("posted", None, &body);
+            response(200, "", &format!(r#"{{"at":"{at}"}}"#))
+        } else {
+            response(200, "Longwire-Repeated: true\r\n", "{}")
+        };
+        // It was taken, and the answer is lost.
+        if fresh && self.faults().lose_answers {
+            return;
+        }
+        let _ = stream.write_all(answer.as_bytes()).await;
     }
 
     async fn poll(self, mut stream: TcpStream, head: &str, target: &str, since: Since) {
@@ -303,6 +380,12 @@ impl Gateway {
             self.serve(stream).await;
         }
     }
+}
+
+/// The value of a header, whose name is given in lower case with its colon.
+fn header_of(head: &str, name: &str) -> Option<String> {
+    let lower = head.to_ascii_lowercase();
+    Some(lower.split_once(name)?.1.split_once('\r')?.0.to_owned())
 }
 
 fn cursor(seq: usize) -> Cursor {

@@ -73,6 +73,7 @@ async fn what_cannot_be_done_is_said_in_one_line_with_exit_code_2() {
         (vec!["serve", "--listen", "127.0.0.1:0", "--log", "a/b"], "--log a/b: the name of a log is"),
         (vec!["serve", "--log", "a,tail-events=0"], "--log a: invalid value '0' for '--tail-events <N>'"),
         (vec!["serve", "--log", "a,x=1", "--print-config"], "--log a: x is no limit of a log"),
+        (vec!["serve", "--shards", "18446744073709551615"], "a number of threads, at most 1024"),
         (vec!["serve", "--listen", "127.0.0.1:0", "--jwt-keys", "/nowhere"], "key set /nowhere"),
         (vec!["serve", "--listen", "127.0.0.1:0", "--jwt-keys", bad], "not a JWK Set: line 1"),
         (
@@ -136,7 +137,9 @@ async fn it_serves_the_logs_that_it_is_told_of() {
         assert_eq!(reset[0]["gap"]["reason"], "reset", "{transport} {reset:?}");
         let own = reset[0]["gap"]["to"].as_str().unwrap();
         let first = own.replace("-3", "-0");
-        let resumed = sub(&telemetry, &first, "2").await;
+        let mut resumed = sub(&telemetry, &first, "2").await;
+        // With a tail of one event everybody is under pressure.
+        resumed.retain(|line| line.get("pressure").is_none());
         assert_eq!(resumed[0]["gap"]["to"], own.replace("-3", "-1"), "{transport} {resumed:?}");
         assert_eq!((&resumed[1]["data"], &resumed[2]["data"]), (&2.into(), &3.into()));
     }
@@ -157,6 +160,8 @@ async fn the_configuration_is_printed_as_options_that_would_make_it() {
     let given = [
         "--shards",
         "9",
+        "--burst",
+        "1500ms",
         "--topics-full",
         "forget",
         "--tail-events",
@@ -172,6 +177,7 @@ async fn the_configuration_is_printed_as_options_that_would_make_it() {
     for line in [
         "--max-connections 10000",
         "--shards 9",
+        "--burst 1500ms",
         "--topics-full forget",
         "--tail-events 7",
         "--history-age 90s",

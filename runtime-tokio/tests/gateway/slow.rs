@@ -114,6 +114,6 @@ async fn gap_and_pressure_are_named_events_in_line() {
         let skipped = format!("longwire_skipped_{reason}_total{{log=\"default\"}} ");
         let value = metrics.lines().find_map(|line| line.strip_prefix(&*skipped));
         assert!(value.is_some_and(|value| value != "0"), "{metrics}");
-        assert!(metrics.contains("\nlongwire_pinned_bytes "), "{metrics}");
+        assert!(metrics.contains("\nlongwire_pinned_bytes{log=\"default\"} "), "{metrics}");
     }
 }

@@ -97,6 +97,21 @@ impl Served {
         at.to_text().as_str().to_owned()
     }
 
+    /// What the log has of a topic whose values are numbers, in order; with header lines, if it asks for a credential.
+    pub(crate) async fn numbers(&self, topic: &str, headers: &str) -> Vec<u64> {
+        let (mut numbers, mut since) = (Vec::new(), self.cursor(0));
+        loop {
+            let answer = self.get(&format!("/v1/stream?topic={topic}&since={since}"), headers).await;
+            if answer.status == 204 {
+                return numbers;
+            }
+            let json = answer.json();
+            assert!(json.get("gap").is_none(), "{json}");
+            numbers.extend(answer.events().iter().map(|(_, _, data)| data.as_u64().unwrap()));
+            since = answer.next();
+        }
+    }
+
     /// The cursor of a position.
     pub(crate) fn cursor(&self, seq: u64) -> String {
         self.gateway.hub().log().cursor(seq).to_text().as_str().to_owned()

@@ -371,7 +371,7 @@ fn a_search_that_finds_nothing_leaves_the_others_their_turns() {
         while other.must() != Seen::Ack(acknowledged) {}
     }
     searching.join().unwrap();
-    // One for every page or two. While a turn had up to sixteen pages, it was one for all of these.
+    // About one for each page. While a turn had up to sixteen pages, it was one for all of these.
     assert!(acknowledged > 60, "{acknowledged} publications during {SEARCHES} searches");
 }
 

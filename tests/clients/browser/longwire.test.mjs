@@ -1,101 +1,11 @@
 /**
- * The rules of longwire.js against a scripted WebSocket and a scripted fetch, in virtual time: `node --test`.
- * The sections cited are those of PROTOCOL.md.
+ * The rules of longwire.js against scripted sockets, in virtual time: `node --test`. The sections cited are those of
+ * PROTOCOL.md. Which transport it uses is in ladder.test.mjs.
  */
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, mock, test } from "node:test";
-import { Publisher, Subscriber, SseParser, publish } from "../../../runtime-tokio/assets/longwire.js";
-
-const AT = (n) => `9f86d081884c7d65-${n}`;
-const GATEWAY = "http://gateway.test/";
-const hello = { type: "hello", session: "s", heartbeat: 10_000, lease: null, limits: {} };
-const event = (n) => ({ type: "event", topic: "fleet/7/cpu", at: AT(n), data: n });
-
-/** Every socket and every request that the client opened, oldest first. */
-let sockets;
-let requests;
-let subscribers;
-let random;
-
-class ScriptedSocket {
-  closed = false;
-  constructor(url, protocols) {
-    Object.assign(this, { url: new URL(url), protocols, sent: [] });
-    sockets.push(this);
-  }
-  send(text) {
-    this.sent.push(JSON.parse(text));
-  }
-  close() {
-    this.closed = true;
-  }
-  /** The server's side. */
-  say(...envelopes) {
-    for (const envelope of envelopes) this.onmessage({ data: JSON.stringify(envelope) });
-  }
-  end(code) {
-    this.onclose({ code, reason: "" });
-  }
-}
-
-function scriptedFetch(url, { headers = {}, signal, method = "GET", body } = {}) {
-  return new Promise((resolve, reject) => {
-    const answer = (status, content, more = {}) =>
-      resolve(new Response(content !== null && typeof content === "object" ? JSON.stringify(content) : content, { status, headers: more }));
-    const stream = () => {
-      let controller;
-      const readable = new ReadableStream({ start: (c) => (controller = c) });
-      resolve(new Response(readable, { headers: { "Content-Type": "text/event-stream" } }));
-      signal.addEventListener("abort", () => controller.error(signal.reason));
-      const bytes = new TextEncoder();
-      return {
-        say: (...envelopes) => {
-          for (const e of envelopes) controller.enqueue(bytes.encode(`event: ${e.type}\ndata: ${JSON.stringify(e)}\n\n`));
-        },
-        end: () => controller.close(),
-      };
-    };
-    signal?.addEventListener("abort", () => reject(signal.reason));
-    requests.push({ url: new URL(url), headers, signal, method, body, answer, stream, fail: () => reject(new TypeError("no network")) });
-  });
-}
-
-beforeEach(() => {
-  [sockets, requests, subscribers, random] = [[], [], [], 0.5];
-  mock.timers.enable({ apis: ["setTimeout", "Date"] });
-  mock.method(performance, "now", () => Date.now());
-  mock.method(Math, "random", () => random);
-  globalThis.WebSocket = ScriptedSocket;
-  globalThis.fetch = scriptedFetch;
-});
-
-afterEach(() => {
-  for (const subscriber of subscribers) subscriber.close();
-  mock.timers.reset();
-  mock.restoreAll();
-});
-
-/** Lets everything happen that needs no time. */
-async function settle() {
-  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
-}
-
-async function pass(ms) {
-  await settle();
-  mock.timers.tick(ms);
-  await settle();
-}
-
-async function subscribe(options) {
-  const subscriber = new Subscriber({ topics: ["fleet/**"], url: GATEWAY, ...options });
-  subscribers.push(subscriber);
-  const seen = [];
-  for (const name of ["event", "gap", "caughtup", "refused"]) {
-    subscriber.addEventListener(name, ({ detail }) => seen.push([name, detail.data ?? detail.reason ?? detail.code]));
-  }
-  await settle();
-  return { subscriber, seen };
-}
+import { test } from "node:test";
+import { SseParser, publish, ticket } from "../../../runtime-tokio/assets/longwire.js";
+import { AT, GATEWAY, chance, event, hello, numbers, pass, publisher, requests, settle, sockets, subscribe, welcome } from "./scripted.mjs";
 
 test("section 2: the cursor moves by the table, and the next connection begins there", async () => {
   const { subscriber, seen } = await subscribe({ transport: "ws" });
@@ -194,8 +104,8 @@ test("section 11: after 2 heartbeats of silence the connection is left", async (
 });
 
 test("section 11: full jitter between 0 and 0.5 s x 2^attempt, at most 30 s; one attempt at a time", async () => {
-  random = 0.999;
-  const { subscriber } = await subscribe({ transport: "sse" });
+  chance.is = 0.999;
+  const { subscriber } = await subscribe({ transport: "poll" });
   for (const cap of [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
     requests.at(-1).fail();
     await settle();
@@ -265,8 +175,13 @@ test("what is permanent stops it: close codes of section 6, bye, refusals", asyn
   const third = await subscribe({ transport: "poll" });
   requests.at(-1).answer(403, "<h1>a proxy</h1>");
   await settle();
-  assert.equal(third.subscriber.state.name, "waiting");
-  assert.equal(third.subscriber.state.code, "http_403");
+  assert.deepEqual([third.subscriber.state.name, third.subscriber.state.code], ["stopped", "http_403"]);
+  const fourth = await subscribe({ transport: "poll" });
+  requests.at(-1).answer(204, null, { "Longwire-Next": AT(1) });
+  await pass(2_000);
+  requests.at(-1).answer(403, "<h1>a proxy</h1>");
+  await settle();
+  assert.equal(fourth.subscriber.state.name, "waiting", "where it worked before it may work again");
 });
 
 test("a refused upgrade, which browsers hide, is explained by a poll", async () => {
@@ -277,63 +192,6 @@ test("a refused upgrade, which browsers hide, is explained by a poll", async () 
   await settle();
   assert.equal(subscriber.state.name, "stopped");
   assert.equal(subscriber.state.code, "unauthorized");
-});
-
-test("the ladder: a rung that does not open in 5 s is left, down to the poll", async () => {
-  const { subscriber } = await subscribe({});
-  const transports = [];
-  subscriber.addEventListener("state", ({ detail }) => detail.name === "connecting" && transports.push(detail.transport));
-  random = 0;
-  for (let rung = 0; rung < 4; rung++) {
-    await pass(5_000);
-    await pass(1);
-  }
-  assert.deepEqual(transports.slice(0, 4), ["sse", "longpoll", "poll", "ws"]);
-  assert.deepEqual(sockets.map((socket) => socket.closed), [true, false]);
-});
-
-test("the ladder: what worked is tried three times before it is left", async () => {
-  const { subscriber } = await subscribe({});
-  random = 0;
-  for (let time = 0; time < 3; time++) {
-    assert.equal(subscriber.state.transport, "ws");
-    sockets.at(-1).say(hello);
-    sockets.at(-1).end(1006);
-    await settle();
-    await pass(1);
-  }
-  assert.equal(subscriber.state.transport, "sse");
-});
-
-test("the ladder: what the server itself says does not blame the transport", async () => {
-  const { subscriber } = await subscribe({});
-  for (let time = 0; time < 5; time++) {
-    sockets.at(-1).say(hello, { type: "bye", code: "draining", permanent: false, message: "", retry_after: 10 });
-    await settle();
-    await pass(10);
-  }
-  assert.equal(subscriber.state.transport, "ws");
-});
-
-test("the ladder: a better rung is tried later beside the one that works, and taken if it opens", async () => {
-  const { subscriber, seen } = await subscribe({});
-  await pass(5_000); // the WebSocket stays silent
-  await pass(500);
-  const stream = requests[0].stream();
-  stream.say({ ...hello, heartbeat: 100_000 }, event(1));
-  await settle();
-  assert.equal(subscriber.state.transport, "sse");
-  await pass(60_000);
-  assert.equal(sockets.length, 2);
-  assert.equal(sockets[1].url.searchParams.get("since"), "now");
-  stream.say(event(2));
-  await settle();
-  sockets[1].say(hello, event(2));
-  await settle();
-  assert.equal(sockets[2].url.searchParams.get("since"), AT(2));
-  sockets[2].say(hello, event(3));
-  assert.equal(subscriber.state.transport, "ws");
-  assert.deepEqual(seen.map(([, data]) => data), [1, 2, 3]);
 });
 
 test("section 8.1: polls go on from `next`, and from Longwire-Next at 204; the state is asked for without `since`", async () => {
@@ -464,26 +322,6 @@ test("an SSE event has a bound", () => {
   assert.throws(() => [...parser.push(piece)], RangeError);
 });
 
-/** A publisher, and what became of its publications: n -> "taken" or the code of the refusal. */
-async function publisher(options) {
-  const publisher = new Publisher({ url: GATEWAY, ...options });
-  subscribers.push(publisher);
-  const fates = {};
-  let n = 0;
-  const put = (data, topic = "t", more = {}) => {
-    const own = ++n;
-    publisher.publish(topic, data, more).then(
-      () => (fates[own] = "taken"),
-      (error) => (fates[own] = error.code ?? error.name),
-    );
-  };
-  await settle();
-  return { publisher, put, fates };
-}
-
-const welcome = (more = {}) => ({ ...hello, limits: { max_inflight: 2 }, ...more });
-const numbers = (socket) => socket.sent.map(({ n }) => n);
-
 test("section 5.2: a publication is sent again until it is acknowledged, under the same number", async () => {
   const { publisher: own, put, fates } = await publisher();
   assert.equal(sockets.length, 0, "a connection that has nothing to say is not made");
@@ -534,7 +372,7 @@ test("section 5.2: what is refused for now is sent again, alone, and not before 
   await settle();
   assert.deepEqual([numbers(sockets[0]), fates], [[1, 2, 1, 3], { 1: "forbidden", 2: "taken" }]);
   // A refusal outlives the connection: `publisher_n` does not say that 3 was taken.
-  sockets[0].say({ type: "nack", n: 3, code: "over_quota", permanent: false, message: "" });
+  sockets[0].say({ type: "nack", n: 3, code: "over_quota", permanent: false, message: "", retry_after: 1_000 });
   sockets[0].end(1006);
   await pass(500);
   sockets[1].say(welcome({ publisher_n: 3 }));
@@ -581,34 +419,79 @@ test("an outbox that is full does what its policy says", async () => {
   assert.deepEqual(fates, { 1: "dropped", 2: "TypeError" });
 });
 
-test("section 11: where WebSocket cannot be opened a publisher posts, each under its key, and looks up again", async () => {
+test("section 11.2: where WebSocket cannot be opened a publisher posts, each under its key, and looks up again", async () => {
   const { publisher: own, put, fates } = await publisher();
   put("x", "a b/c", { key: "k" });
   put(2);
   await settle();
   sockets[0].end(1006);
-  await pass(500);
-  assert.equal(requests.length, 1, "one request after the other");
-  assert.equal(requests[0].url.pathname, "/v1/topics/a%20b/c");
-  assert.equal(requests[0].headers["Idempotency-Key"], `"${own.incarnation}-1"`);
-  requests[0].answer(200, { at: AT(1) });
   await settle();
-  assert.deepEqual(fates, { 1: "taken" });
-  requests[1].answer(429, { code: "over_quota", message: "", permanent: false, retry_after: 1_500 });
-  await pass(1_499);
-  assert.equal(requests.length, 2);
+  assert.equal(requests[0].url.pathname, "/v1/stream", "is it the transport or the way?");
+  requests[0].answer(400, { code: "bad_request", message: "no topic", permanent: true });
+  await settle();
+  assert.equal(requests.length, 2, "one request after the other");
+  assert.equal(requests[1].url.pathname, "/v1/topics/a%20b/c");
+  assert.equal(requests[1].headers["Idempotency-Key"], `"${own.incarnation}-1"`);
+  requests[1].answer(200, { at: AT(1), pressure: 300 });
+  await pass(299);
+  assert.deepEqual([fates, requests.length], [{ 1: "taken" }, 2]);
   await pass(1);
-  assert.equal(requests[2].headers["Idempotency-Key"], `"${own.incarnation}-2"`);
-  requests[2].fail();
-  await pass(1_000);
+  requests[2].answer(429, { code: "over_quota", message: "", permanent: false, retry_after: 1_500 });
+  await pass(1_499);
+  assert.equal(requests.length, 3);
+  await pass(1);
   assert.equal(requests[3].headers["Idempotency-Key"], `"${own.incarnation}-2"`);
-  requests[3].answer(200, { at: AT(2) });
+  requests[3].fail();
+  await pass(1_000);
+  assert.equal(requests[4].headers["Idempotency-Key"], `"${own.incarnation}-2"`);
+  requests[4].answer(503, { code: "draining", message: "", permanent: false, retry_after: 2_000 });
+  await pass(2_500);
+  requests[5].answer(200, { at: AT(2) });
   await settle();
   assert.deepEqual(fates, { 1: "taken", 2: "taken" });
-  await pass(60_000);
-  put(3);
-  await pass(30_000);
+  await pass(225_000);
   assert.equal(sockets.length, 2, "a better transport is tried again");
+  put(3);
+  await settle();
+  assert.equal(requests[6].headers["Idempotency-Key"], `"${own.incarnation}-3"`, "meanwhile the present one goes on");
+  sockets[1].say(welcome());
+  await settle();
+  assert.ok(requests[6].signal.aborted);
+  assert.deepEqual(numbers(sockets[1]), [3], "what was on its way is sent again under the same number");
+});
+
+test("section 5.2: what is refused without a time is given back, and holds up nothing", async () => {
+  const { put, fates } = await publisher();
+  put(1);
+  put(2);
+  await settle();
+  sockets[0].say(welcome());
+  await settle();
+  sockets[0].say({ type: "nack", n: 1, code: "topics_full", permanent: false, message: "" }, { type: "ack", n: 2, level: "ring" });
+  put(3);
+  await settle();
+  assert.deepEqual([numbers(sockets[0]), fates], [[1, 2, 3], { 1: "topics_full", 2: "taken" }]);
+  const posting = await publisher({ transport: "post" });
+  posting.put(1);
+  await settle();
+  requests[0].answer(507, { code: "topics_full", permanent: false, message: "" });
+  await settle();
+  assert.deepEqual(posting.fates, { 1: "topics_full" });
+});
+
+test("section 5.2: numbers stay within the gateway's window", async () => {
+  const { put } = await publisher({ maxWaiting: 5_000 });
+  for (let n = 1; n <= 1_100; n++) put(n);
+  await settle();
+  sockets[0].say(welcome({ limits: { max_inflight: 1_024 } }));
+  await settle();
+  // Of all that was sent only the first one's answer is missing.
+  for (let n = 2; n <= 1_024; n++) sockets[0].say({ type: "nack", n, code: "forbidden", permanent: true, message: "" });
+  await settle();
+  assert.equal(Math.max(...numbers(sockets[0])), 1_024);
+  sockets[0].say({ type: "ack", n: 1, level: "ring" });
+  await settle();
+  assert.equal(Math.max(...numbers(sockets[0])), 1_100);
 });
 
 test("a publisher that is refused for good gives everything back", async () => {
@@ -667,17 +550,60 @@ test("section 8.4: over SSE a grant is renewed beside the stream", async () => {
   assert.deepEqual([requests[1].method, requests[1].headers.Authorization], ["POST", "Bearer second"]);
 });
 
-test("section 11: what worked is remembered from one page to the next", async () => {
-  const stored = new Map();
-  const memory = { getItem: (name) => stored.get(name) ?? null, setItem: (name, value) => stored.set(name, value) };
-  const { subscriber } = await subscribe({ memory });
+test("section 11, step 6: what was told before is not told again, events and gaps", async () => {
+  const { subscriber, seen } = await subscribe({ transport: "ws", since: AT(9) });
+  const gap = { type: "gap", from: AT(10), to: AT(12), reason: "evicted" };
+  sockets[0].say(hello, event(8), event(9), event(10), event(10), gap, gap, { type: "gap", from: AT(2), to: AT(9), reason: "slow" });
+  sockets[0].say({ type: "tick", at: AT(3) });
+  assert.equal(subscriber.cursor, AT(10));
   sockets[0].end(1006);
-  await settle();
-  requests[0].fail();
   await pass(500);
-  requests[1].stream().say(hello);
+  sockets[1].say(hello, gap, event(13), { ...event(1), at: "0000000000000001-1" });
+  assert.deepEqual(seen.map(([, what]) => what), [10, "evicted", 13, 1]);
+});
+
+test("section 5: after a reset reading goes on from the state, also when the connection ends before it is whole", async () => {
+  const { subscriber, seen } = await subscribe({ transport: "ws", since: AT(9) });
+  sockets[0].say(hello, { type: "gap", from: AT(9), to: AT(3), reason: "reset" });
+  assert.equal(subscriber.cursor, null);
+  sockets[0].end(1006);
+  await pass(500);
+  assert.equal(sockets[1].url.searchParams.get("since"), "latest");
+  sockets[1].say(hello, { type: "caught_up", at: AT(3) });
+  assert.equal(subscriber.cursor, AT(3));
+  assert.deepEqual(seen, [["gap", "reset"], ["caughtup", undefined]]);
+});
+
+test("section 11.1: a server can make it wait for an hour at most", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  sockets[0].say(hello, { type: "bye", code: "draining", permanent: false, message: "", retry_after: 1e12, window: 1e12 });
   await settle();
-  subscriber.close();
-  await subscribe({ memory });
-  assert.equal(requests[2].headers.Accept, "text/event-stream");
+  assert.equal(subscriber.state.delay, 3_600_000 + 250);
+});
+
+test("section 11, step 5: a credential that is refused is renewed once, if there is somebody to ask", async () => {
+  const { subscriber } = await subscribe({ transport: "poll", token: async () => "t" });
+  const no = { code: "unauthorized", message: "no", permanent: true };
+  requests[0].answer(401, no);
+  await settle();
+  assert.equal(subscriber.state.name, "waiting");
+  await pass(500);
+  requests[1].answer(401, no);
+  await settle();
+  assert.deepEqual([subscriber.state.name, subscriber.state.code], ["stopped", "unauthorized"]);
+  const fixed = await subscribe({ transport: "poll", token: "t" });
+  requests.at(-1).answer(401, no);
+  await settle();
+  assert.equal(fixed.subscriber.state.name, "stopped");
+});
+
+test("section 8.4: a ticket, of the gateway whatever the log", async () => {
+  const got = ticket({ url: "http://gateway.test/below/v1/logs/telemetry", token: "t", subscribe: ["a/**"] });
+  assert.equal(requests[0].url.href, "http://gateway.test/below/v1/ticket");
+  assert.deepEqual([requests[0].method, requests[0].headers.Authorization, requests[0].body], ["POST", "Bearer t", '{"subscribe":["a/**"]}']);
+  requests[0].answer(200, { ticket: "x", expires_in: 10_000 });
+  assert.deepEqual(await got, { ticket: "x", expires_in: 10_000 });
+  const refused = ticket({ url: GATEWAY });
+  requests[1].answer(401, { code: "unauthorized", message: "no", permanent: true });
+  await assert.rejects(refused, { name: "Refusal", code: "unauthorized" });
 });

@@ -4,7 +4,7 @@ use core::hint::black_box;
 use core::time::Duration;
 
 use longwire_core::log::{
-    Account, Bounds, Bucket, Cursor, Distance, Key, Lag, LogName, Pattern, PatternName, Policy, Quota,
+    Bounds, Bucket, Cursor, Distance, Key, Lag, LogName, Pattern, PatternName, Policy, Quota,
     QuotaConfig, Rate, Since, Skip, Topic, TopicName,
 };
 use longwire_core::time::Instant;
@@ -90,9 +90,9 @@ fn rates() {
 
 fn readers() {
     let distance = || Distance { events: any(), bytes: any(), age: Duration::from_millis(any()) };
-    let (mut lag, mut account) = (Lag::default(), Account::new(any()));
+    let mut lag = Lag::default();
     while any() {
-        let (lag, account) = (forget(&mut lag), forget(&mut account));
+        let lag = forget(&mut lag);
         let (bounds, behind) = (Bounds { max: distance(), sure: distance() }, distance());
         black_box((behind.min(bounds.max).half(), Bounds::new(behind)));
         let policies = [Policy::DropOldest, Policy::Conflate, Policy::Disconnect, Policy::DropNewest];
@@ -106,16 +106,5 @@ fn readers() {
         black_box((lag.open(), lag.settle(), lag.skipped().total()));
         lag.told();
         lag.near();
-        black_box((account.gap(any()), account.deliver(any())));
-        account.tell(any());
-        account.pass(any(), skip, any::<bool>().then(any));
-        black_box((
-            account.skipped(skip),
-            account.delivered(),
-            account.uncounted(),
-            account.position(),
-            account.told(),
-        ));
-        black_box(account.balances(any(), any()));
     }
 }

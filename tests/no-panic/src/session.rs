@@ -1,16 +1,19 @@
-//! The messages of `longwire.v1`, in both forms, publishing once, backoff, and the lease.
+//! The messages of `longwire.v1`, in both forms, publishing once, backoff, the lease, and a reader that stays.
 
 use core::hint::black_box;
 use core::time::Duration;
 
 use longwire_core::buf::{TxBuf, TxCursor};
-use longwire_core::log::{Cursor, MAX_TOPIC};
+use longwire_core::log::{Cursor, MAX_TOPIC, Since};
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
+use longwire_core::session::connector::{self, Connector, ConnectorConfig};
+use longwire_core::session::ladder::{Ending, LadderConfig, Memory, Rung, Rungs};
 use longwire_core::session::lease::{Lease, LeaseStep};
 use longwire_core::session::publisher::{InFlight, Incarnation, Number, PublicationId, Taken};
+use longwire_core::session::subscriber::{Mark, Subscriber};
 use longwire_core::session::{
-    Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, Kind, Length, Refusal, ServerMessage,
-    Sink, SliceSink, Text, Topics, WriteError, cbor, json,
+    Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, Gap, GapReason, Kind, Length,
+    Position, Refusal, ServerMessage, Sink, SliceSink, Text, Topics, WriteError, cbor, json,
 };
 use longwire_core::time::Instant;
 use longwire_core::ws::CloseCode;
@@ -41,6 +44,7 @@ pub fn device() {
     written(cbor::encode_client(&message, &mut SliceSink::new(any_bytes(&mut room))));
     in_flight();
     backoff();
+    subscriber();
     lease();
 }
 
@@ -214,6 +218,70 @@ fn taken() {
     }
 }
 
+/// A reader that stays, and the connector beneath it.
+fn subscriber() {
+    let time = || Duration::from_millis(any());
+    let rungs = match any::<u8>() {
+        0 => Rungs::PUBLISH,
+        1 => Rungs::only(Rung::Sse),
+        _ => Rungs::ALL,
+    };
+    let ladder = LadderConfig {
+        rungs,
+        first_word: time(),
+        open: time(),
+        strikes: any(),
+        look_up: time(),
+        look_up_cap: time(),
+        wait: time(),
+    };
+    let config = ConnectorConfig { ladder, backoff: BackoffConfig::new(), renewable: any() };
+    let memory = any::<bool>().then(|| Memory::from_bits(any()));
+    let mut subscriber = Subscriber::new(config, Since::Latest, memory);
+    black_box(subscriber.start(Instant::from_millis(any())));
+    while any() {
+        let subscriber = forget(&mut subscriber);
+        let now = Instant::from_millis(any());
+        let at = Cursor { epoch: any(), seq: any() };
+        let mark = match any::<u8>() {
+            0 => Mark::Event(Position::At(at)),
+            1 => Mark::Event(Position::Past(at)),
+            2 => Mark::At(at),
+            _ => Mark::Gap(Gap { from: at, to: at, reason: GapReason::Reset, skipped: None }),
+        };
+        black_box(subscriber.is_new(mark));
+        subscriber.passed(mark);
+        let ending = match any::<u8>() {
+            0 => Ending::Unreachable,
+            1 => Ending::Cut,
+            2 => Ending::Silent,
+            3 => Ending::Garbled,
+            4 => CloseCode::new(any()).map_or(Ending::Mangled, Ending::from_close),
+            5 => Ending::from_refusal(&Refusal::new(Code::Draining, ""), any::<bool>().then(time)),
+            _ => Ending::from_status(any(), any::<bool>().then(time)),
+        };
+        let event = match any::<u8>() {
+            0 => connector::Event::Reached,
+            1 => connector::Event::Heard,
+            2 => connector::Event::Opened {
+                heartbeat: any::<bool>().then(time),
+                window: any::<bool>().then(time),
+            },
+            _ => connector::Event::Ended(ending),
+        };
+        black_box((ending.failure(), rungs.has(Rung::LongPoll)));
+        black_box(subscriber.handle(event, now, &mut Unknown));
+        black_box(subscriber.handle_timeout(now, &mut Unknown));
+        black_box((subscriber.switch(ladder, now), subscriber.reopen(now)));
+        let connector = subscriber.connector();
+        black_box((subscriber.poll_timeout(), subscriber.since(), subscriber.cursor()));
+        black_box((connector.rung(), connector.wait(), connector.silence(), connector.patience()));
+        forget(&mut Connector::new(config, connector.memory())).allow_look_up(any());
+        black_box((connector.wants_credential(), connector.memory().map(Memory::to_bits)));
+    }
+}
+
+#[inline(never)]
 fn lease() {
     let time = || Duration::from_millis(any());
     let now = || Instant::from_millis(any());

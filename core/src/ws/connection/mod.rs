@@ -8,7 +8,6 @@ mod send;
 mod tests;
 
 use super::deflate::Agreed;
-use super::event::Finding;
 use super::{
     Client, CloseCause, CloseCode, Config, Heartbeat, Kind, OpCode, ProtocolError, Role, SendError, Server,
     Step,
@@ -111,13 +110,27 @@ pub struct Connection<R, C = &'static Config> {
     /// A message of ours that goes out in pieces: the next frame's opcode, and its RSV1.
     sending: Option<(OpCode, bool)>,
     phase: Phase,
-    finding: Option<Finding>,
+    handed_out: HandedOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Receiving {
     Header,
     Payload { fin: bool },
+}
+
+/// What the last poll found, which the next one drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HandedOut {
+    Nothing,
+    /// All that is kept.
+    Message,
+    /// All that is kept, but for the tail.
+    Chunk {
+        last: bool,
+    },
+    /// A control frame of so many bytes, which are unread.
+    Control(u8),
 }
 
 /// How the current message is encoded.
@@ -189,7 +202,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             inflating: Inflating::No,
             sending: None,
             phase: Phase::Open,
-            finding: None,
+            handed_out: HandedOut::Nothing,
         }
     }
 
@@ -219,7 +232,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// The peer broke a rule: the Close frame is in `tx`. Flush it and end the stream; a further poll says
     /// [`Step::Closed`].
     pub fn poll(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
-        if io.rx.unread().len() > self.seen as usize {
+        if io.rx.unread_len() > self.seen as usize {
             self.heard = now;
             if self.phase == Phase::Open {
                 self.deadline = Deadline::NEVER;
@@ -228,8 +241,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         self.drop_event(&mut io.rx);
         io.rx.set_expands(self.deflate.is_some());
         let step = self.advance(now, io);
-        self.seen = u32::try_from(io.rx.unread().len()).unwrap_or(u32::MAX);
-        step.map_err(|error| self.fail(error, &mut io.tx))
+        self.seen = u32::try_from(io.rx.unread_len()).unwrap_or(u32::MAX);
+        if let Err(error) = step {
+            self.fail(error, &mut io.tx);
+        }
+        step
     }
 
     /// The stream ended: nothing more will come.
@@ -347,32 +363,30 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     }
 
     /// Fails the connection (RFC 6455 section 7.1.7).
-    fn fail(&mut self, error: ProtocolError, tx: &mut TxBuf<'_>) -> ProtocolError {
+    #[cold]
+    fn fail(&mut self, error: ProtocolError, tx: &mut TxBuf<'_>) {
         if self.phase == Phase::Open {
             self.put_close(tx, Some(error.code()), error.as_str());
         }
         self.phase = Phase::Over(CloseCause::Failed(error.code()));
-        error
     }
 
     /// Drops what the last poll handed out.
     fn drop_event(&mut self, rx: &mut RxBuf<'_>) {
-        match self.finding.take() {
-            None => {}
-            Some(Finding::Message(_)) => {
-                rx.release(usize::MAX);
+        match core::mem::replace(&mut self.handed_out, HandedOut::Nothing) {
+            HandedOut::Nothing => {}
+            HandedOut::Message => {
+                rx.release_all();
                 self.end_message();
             }
-            Some(Finding::Chunk { last, tail, .. }) => {
-                rx.release(rx.kept().len().saturating_sub(usize::from(tail)));
+            HandedOut::Chunk { last } => {
+                rx.release(rx.kept_len().saturating_sub(usize::from(self.tail)));
                 self.begun = true;
                 if last {
                     self.end_message();
                 }
             }
-            Some(Finding::Ping(place) | Finding::Pong(place) | Finding::Close(place)) => {
-                rx.skip(place.size())
-            }
+            HandedOut::Control(size) => rx.skip(usize::from(size)),
         }
     }
 

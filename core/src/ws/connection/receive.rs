@@ -5,37 +5,45 @@ use super::super::{
     CloseCause, CloseReason, Config, Delivery, Found, FrameHeader, Kind, OpCode, ProtocolError, Role, Step,
     unmask, utf8,
 };
-use super::{CLOSE_ROOM, Connection, Deadline, Inflating, MIN_RX, MIN_TX, Phase, Receiving};
+use super::{CLOSE_ROOM, Connection, Deadline, HandedOut, Inflating, MIN_RX, MIN_TX, Phase, Receiving};
 use crate::buf::{Io, RxBuf, TxBuf};
 use crate::time::Instant;
 use core::ops::Deref;
+
+/// How much of a payload is unmasked before it is checked: half of what the first cache of a host's processor holds.
+const PIECE: usize = 16 * 1024;
 
 impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// Parses until there is something to say. Each round consumes at least a header or all of the input, so the
     /// work of one call is bounded by what the buffer holds.
     pub(super) fn advance(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
-        loop {
-            match self.phase {
-                Phase::Over(cause) => {
-                    discard(&mut io.rx);
-                    return Ok(Step::Closed(cause));
-                }
-                Phase::Draining => {
-                    discard(&mut io.rx);
-                    return Ok(Step::NeedInput);
-                }
-                Phase::Open | Phase::CloseSent => {}
+        // It changes with a control frame, which is a step.
+        match self.phase {
+            Phase::Over(cause) => {
+                discard(&mut io.rx);
+                return Ok(Step::Closed(cause));
             }
-            let step = match self.receiving {
-                Receiving::Header => self.header(now, io)?,
-                Receiving::Payload { fin } => self.payload(fin, io)?,
-            };
-            if let Some(step) = step {
+            Phase::Draining => {
+                discard(&mut io.rx);
+                return Ok(Step::NeedInput);
+            }
+            Phase::Open | Phase::CloseSent => {}
+        }
+        loop {
+            if self.receiving == Receiving::Header
+                && let Some(step) = self.header(now, io)?
+            {
+                return Ok(step);
+            }
+            if let Receiving::Payload { fin } = self.receiving
+                && let Some(step) = self.payload(fin, io)?
+            {
                 return Ok(step);
             }
         }
     }
 
+    #[inline]
     fn header(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Option<Step>, ProtocolError> {
         let Some((header, size)) = FrameHeader::parse(io.rx.unread())? else {
             return Ok(Some(self.need_input(io)));
@@ -99,6 +107,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         Ok(())
     }
 
+    #[inline]
     fn payload(&mut self, fin: bool, io: &mut Io<'_>) -> Result<Option<Step>, ProtocolError> {
         if self.inflating == Inflating::No {
             self.take_payload(&mut io.rx)?;
@@ -124,15 +133,23 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         Ok(Some(self.hand_out(finding, &io.tx)))
     }
 
-    /// Unmasks, checks and keeps what arrived of the current frame: each byte once.
+    /// Keeps, unmasks and checks what arrived of the current frame: each byte once, and piece by piece, so that what is
+    /// unmasked lies in the processor's cache when it is checked.
     fn take_payload(&mut self, rx: &mut RxBuf<'_>) -> Result<(), ProtocolError> {
-        let n = self.unmask_payload(rx, 0);
-        if n == 0 {
-            return Ok(());
+        while self.remaining > 0 {
+            let piece = rx.keep(usize::try_from(self.remaining).unwrap_or(usize::MAX).min(PIECE));
+            if piece.is_empty() {
+                break;
+            }
+            if !R::IS_CLIENT {
+                self.mask = unmask(piece, self.mask);
+            }
+            let n = piece.len();
+            self.remaining -= n as u64;
+            self.message_len += n as u64;
+            self.check_text(rx, n)?;
         }
-        rx.keep(n);
-        self.message_len += n as u64;
-        self.check_text(rx, n)
+        Ok(())
     }
 
     /// Unmasks what arrived of the current frame behind `from` bytes of it that are unmasked already, and says
@@ -170,7 +187,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     ) -> Result<Step, ProtocolError> {
         // At most 125 and 6: checked by the parser.
         let place = Place { header: narrow(size), len: narrow(header.len) };
-        if io.rx.unread().len() < place.size() {
+        if io.rx.unread_len() < place.size() {
             return Ok(self.need_input(io));
         }
         let answer = match header.opcode {
@@ -224,7 +241,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// Under `Delivery::Chunks`: what is there of a message, unless that is nothing.
     fn hand_out_piece(&mut self, io: &mut Io<'_>) -> Option<Step> {
-        let whole = io.rx.kept().len().saturating_sub(usize::from(self.tail));
+        let whole = io.rx.kept_len().saturating_sub(usize::from(self.tail));
         let (Delivery::Chunks, Some(kind), 1..) = (self.config.delivery, self.message, whole) else {
             return None;
         };
@@ -252,9 +269,9 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         // What is compressed stays beside what comes of it.
         let compressed = match self.inflating {
             Inflating::No | Inflating::Gathering => 0,
-            Inflating::Yes { .. } | Inflating::Done => rx.unread().len(),
+            Inflating::Yes { .. } | Inflating::Done => rx.unread_len(),
         };
-        let most = rx.kept().len().saturating_add(compressed).saturating_add(rest);
+        let most = rx.kept_len().saturating_add(compressed).saturating_add(rest);
         most.min(rx.held().saturating_mul(2)).saturating_add(MIN_RX)
     }
 
@@ -278,15 +295,21 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// Whether the answer to a message would have no room.
     pub(super) fn must_flush(&self, tx: &TxBuf<'_>) -> bool {
         let most = tx.capacity().saturating_sub(MIN_TX);
-        let wanted = match self.config.reply_room {
-            0 => 0,
-            room => MIN_TX + room.min(most),
-        };
-        tx.room() < wanted && !tx.pending().is_empty()
+        match self.config.reply_room {
+            0 => false,
+            room => tx.room() < MIN_TX + room.min(most) && !tx.pending().is_empty(),
+        }
     }
 
     fn found(&mut self, finding: Finding) -> Step {
-        self.finding = Some(finding);
+        self.handed_out = match finding {
+            Finding::Message(_) => HandedOut::Message,
+            Finding::Chunk { last, .. } => HandedOut::Chunk { last },
+            // At most 131: a control frame is short.
+            Finding::Ping(place) | Finding::Pong(place) | Finding::Close(place) => {
+                HandedOut::Control(narrow(place.size()))
+            }
+        };
         Step::Event(Found(finding))
     }
 }

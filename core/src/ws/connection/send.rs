@@ -260,10 +260,8 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         let Some(space) = tx.append(size) else { return false };
         // RFC 6455 5.3: a fresh key for each frame, derived from a strong source of entropy.
         let mask = self.role.next_mask();
-        let header = FrameHeader { mask, len: len as u64, ..header }.encode();
-        let header = header.as_ref();
-        let Some((head, payload)) = space.split_at_mut_checked(header.len()) else { return false };
-        copy_parts(head, &[header]);
+        let Some((head, payload)) = space.split_at_mut_checked(size - len) else { return false };
+        FrameHeader { mask, len: len as u64, ..header }.write(head);
         fill(payload);
         if let Some(mask) = mask {
             unmask(payload, mask);

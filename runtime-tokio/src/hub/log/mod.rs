@@ -30,19 +30,22 @@ mod topics;
 mod tree;
 
 pub use config::{AppendError, LogConfig, TopicsFull};
-pub use page::{Gap, LogStats, Page, PageSize};
+pub use page::{Gap, LogStats, Page, PageSize, Told};
 
 use super::event::{Budget, Forms};
 use super::{Data, Event, Filter, Record};
 use longwire_core::log::{Bounds, Cursor, Distance, Key, Topic};
-use read::MAX_SCAN;
 use state::State;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
+use topics::Stretch;
 
-/// Positions that a topic remembers of the events that it lost, so that a gap can say how many they are: 8 bytes each.
+/// Positions that a topic remembers of the events that it lost, so that a gap can say how many they are: 16 bytes each.
 pub const REMEMBERED: usize = 128;
+/// Steps in the log that a reader takes in one turn, about two milliseconds; then others have theirs. One page may take it
+/// a little further.
+pub(super) const TURN: usize = 16_384;
 /// Events that are too old and leave at an append.
 const EXPIRE_APPEND: usize = 16;
 /// Events that are too old and leave while the log is locked for something else.
@@ -123,24 +126,26 @@ impl Log {
         Ok(seq)
     }
 
-    /// What comes after `after` and not after `until`, as far as one page takes. `told` is the end of the last gap
-    /// that this reader was told of.
+    /// What comes after `after` and not after `until`, as far as one page takes. `told` is what this reader was told of
+    /// by the pages before, which must not have gone further than this `until`.
     ///
     /// Costs by the topics that match or by what is returned, whichever is less, and at most a bounded number of steps:
     /// a page may end early, and `next` says where.
-    pub fn read(&self, filter: &Filter, after: u64, until: u64, told: u64, size: PageSize) -> Page {
+    pub fn read(&self, filter: &Filter, after: u64, until: u64, told: Told, size: PageSize) -> Page {
         let mut state = self.lock();
         state.expire(&self.config, Instant::now(), EXPIRE);
         let until = until.min(self.head());
         let mut page = state.held(filter, after, until, size);
         // What the tail holds is not lost, whatever its topic has become.
         let until = until.min(state.tail.start().saturating_sub(1));
-        page.gap = state.topics.last_loss(filter, after.max(told), until).map(|to| {
-            let countable = told <= after;
-            let skipped = countable.then(|| state.topics.losses(filter, after, to, MAX_SCAN)).flatten();
-            Gap { from: after, to, skipped }
+        let lost = state.topics.last_loss(filter, &Stretch { after, until, told });
+        page.gap = lost.map(|(to, sure)| {
+            let counted = sure.then(|| state.topics.losses(filter, &Stretch { after, until: to, told }));
+            Gap { from: after, to, skipped: counted.flatten() }
         });
+        page.told = page.gap.map_or(told, |gap| Told { as_of: state.topics.lost, ..told.and(gap.to) });
         page.behind = state.distance(self.head(), page.next);
+        page.steps = state.topics.take_steps();
         page
     }
 
@@ -151,6 +156,7 @@ impl Log {
         state.expire(&self.config, Instant::now(), EXPIRE);
         let mut page = state.newest(filter, after, until, size);
         page.behind = state.distance(self.head(), page.next);
+        page.steps = state.topics.take_steps();
         page
     }
 
@@ -164,25 +170,27 @@ impl Log {
         let to = lost.min(until);
         page.gap = (to > after.max(told)).then_some(Gap { from: after, to, skipped: None });
         page.behind = state.distance(self.head(), page.next);
+        page.steps = state.topics.take_steps();
         page
     }
 
-    /// How many events that match were appended after `after` and not after `until`, if that is known: a reader that
-    /// jumps over them is told. It is not when more than [`REMEMBERED`] of a topic were lost, when topics were
-    /// forgotten, or when it would take too long to count.
-    pub fn count(&self, filter: &Filter, after: u64, until: u64) -> Option<u64> {
+    /// How many events that match were appended after `after` and not after `until`, but for those that a gap `told`, if
+    /// that is known: a reader that jumps over them is told. It is not when more than [`REMEMBERED`] of a topic were
+    /// lost, when topics were forgotten, or when it would take too long to count.
+    pub fn count(&self, filter: &Filter, after: u64, until: u64, told: Told) -> Option<u64> {
         let until = until.min(self.head());
         if after >= until {
             return Some(0);
         }
-        if filter.is_everything() {
+        if filter.is_everything() && told.to <= after {
             // The positions of this log have no holes.
             return Some(until - after);
         }
         let state = self.lock();
-        let lost =
-            state.topics.losses(filter, after, until.min(state.tail.start().saturating_sub(1)), MAX_SCAN)?;
-        Some(lost + state.count_held(filter, after, until)?)
+        let stretch = Stretch { after, until: until.min(state.tail.start().saturating_sub(1)), told };
+        let count = state.topics.losses(filter, &stretch).zip(state.count_held(filter, after, until));
+        state.topics.take_steps();
+        count.map(|(lost, held)| lost + held)
     }
 
     /// How far a position is from the head. Costs nothing that grows with either.

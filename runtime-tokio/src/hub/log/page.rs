@@ -10,9 +10,25 @@ pub struct Gap {
     pub from: u64,
     /// The last position in it.
     pub to: u64,
-    /// How many events are missing, if that is known: if the gap overlaps none that was told before, no topic lost more
-    /// than the [`REMEMBERED`](super::REMEMBERED) newest that it lost, and none that may have matched was forgotten.
+    /// How many events are missing that no gap before told, if that is known: if no topic lost more than the
+    /// [`REMEMBERED`](super::REMEMBERED) newest that it lost, and none that may have matched was forgotten.
     pub skipped: Option<u64>,
+}
+
+/// What a reader was told to be missing: nothing, to begin with, and then what the page said that it was given last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The end of the last gap.
+    pub(in crate::hub) to: u64,
+    /// How many events the log had lost by then. What it loses later is told, also where a gap was told already.
+    pub(in crate::hub) as_of: u64,
+}
+
+impl Told {
+    /// A gap up to `to` was told as well, of nothing that the log had lost since.
+    pub(in crate::hub) fn and(self, to: u64) -> Self {
+        Self { to: self.to.max(to), ..self }
+    }
 }
 
 /// A piece of a log, as one reader sees it.
@@ -24,6 +40,11 @@ pub struct Page {
     pub records: Vec<Record>,
     /// The reader has everything up to here that matches and is still held.
     pub next: u64,
+    /// What the reader was told once it was given this, in pages of [`Log::read`](super::Log::read).
+    pub told: Told,
+    /// What it cost, in events, topics and branches that were looked at while the log was locked. Its bound is some
+    /// tens of thousands, whatever the log holds.
+    pub steps: usize,
     /// How far `next` is from the head.
     pub behind: Distance,
 }

@@ -35,8 +35,8 @@ impl Effort {
     }
 }
 
-/// Positions, or places in the table of topics, that are looked at while the log is locked.
-pub(super) const MAX_SCAN: usize = 8192;
+/// Positions that are looked at while the log is locked.
+const MAX_SCAN: usize = 8192;
 /// Positions that are looked at to count what a reader jumps over.
 const MAX_COUNT: usize = 32_768;
 
@@ -76,7 +76,7 @@ impl Source for Held<'_> {
         let start = self.0.tail.start();
         let found = topics.iter().filter_map(|id| self.0.topics.get(*id));
         // What left a history while it is in the tail is found there only, also if its topic was forgotten.
-        let mut gone = found.map(|topic| topic.evicted).chain([self.0.topics.forgotten_upto]);
+        let mut gone = found.map(|topic| topic.evicted).chain([self.0.topics.forgotten_upto.seq]);
         if gone.any(|seq| seq > after && seq >= start) { until.min(start.saturating_sub(1)) } else { until }
     }
 
@@ -182,11 +182,11 @@ fn read(
     taking.page.next = after;
     let (topics, effort) = (&state.topics, state.effort);
     if !merge(source, topics, filter, until, effort.few, &mut taking) {
-        along(source, filter, until, effort.skim, &mut taking);
+        along(source, topics, filter, until, effort.skim, &mut taking);
         // It led nowhere, because hardly anything here matches.
         let stuck = !taking.full && taking.page.next < until;
         if stuck && !merge(source, topics, filter, until, effort.many, &mut taking) {
-            along(source, filter, until, effort.scan, &mut taking);
+            along(source, topics, filter, until, effort.scan, &mut taking);
         }
     }
     taking.page
@@ -209,6 +209,7 @@ fn merge(
     }
     let mut heads = BinaryHeap::with_capacity(found.len());
     let mut rests = Vec::with_capacity(found.len());
+    topics.took(found.len());
     for id in found {
         let mut rest = source.of(id, after);
         if let Some(event) = rest.next().filter(|event| event.seq <= end) {
@@ -219,6 +220,7 @@ fn merge(
     while let Some(mut head) = heads.peek_mut() {
         let Reverse((_, at)) = *head;
         let Some((event, rest)) = rests.get_mut(at) else { break };
+        topics.took(1);
         if !taking.take(source, event) {
             return true;
         }
@@ -237,14 +239,23 @@ fn merge(
 }
 
 /// Goes along all positions, so many steps at most.
-fn along(source: &impl Source, filter: &Filter, until: u64, steps: usize, taking: &mut Taking) {
+fn along(
+    source: &impl Source,
+    topics: &Topics,
+    filter: &Filter,
+    until: u64,
+    steps: usize,
+    taking: &mut Taking,
+) {
     // Each pattern that has to be compared counts.
-    let steps = (steps / filter.len().max(1)).max(1);
+    let each = filter.len().max(1);
+    let steps = (steps / each).max(1);
     let after = taking.page.next;
     for (step, event) in source.all(after, until).enumerate() {
         if step == steps {
             return;
         }
+        topics.took(each);
         if !filter.matches_topic(event.topic.topic()) {
             taking.page.next = event.seq;
         } else if !taking.take(source, event) {

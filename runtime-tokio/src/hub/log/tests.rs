@@ -17,17 +17,17 @@ fn filter(patterns: &[&str]) -> Filter {
 
 /// Reads to the head, page by page, as a reader does.
 fn read_all(log: &Log, filter: &Filter, after: u64) -> (Vec<u64>, Option<u64>) {
-    let (mut got, mut position, mut told) = (Vec::new(), after, 0);
+    let (mut got, mut position, mut told) = (Vec::new(), after, Told::default());
     loop {
         let page = log.read(filter, position, u64::MAX, told, SIZE);
         if let Some(gap) = page.gap {
             assert_eq!(gap.from, position);
-            assert!(gap.to > told, "a gap is told once");
-            told = gap.to;
+            assert!(gap.to > told.to, "a gap is told once");
         }
+        told = page.told;
         got.extend(page.records.iter().map(|record| record.event.seq));
         if page.next >= log.head() {
-            return (got, (told > 0).then_some(told));
+            return (got, (told.to > 0).then_some(told.to));
         }
         assert!(page.next > position || !page.records.is_empty() || page.gap.is_some(), "no progress");
         position = page.next;
@@ -129,12 +129,12 @@ fn a_gap_ends_where_the_reading_does() {
     for _ in 0..10 {
         publish(&log, "a", None, 1).unwrap();
     }
-    let page = log.read(&filter(&["a"]), 2, 5, 0, SIZE);
+    let page = log.read(&filter(&["a"]), 2, 5, Told::default(), SIZE);
     assert_eq!((page.gap, page.next), (Some(Gap { from: 2, to: 5, skipped: Some(3) }), 5));
-    let page = log.read(&filter(&["a"]), 5, u64::MAX, 0, SIZE);
+    let page = log.read(&filter(&["a"]), 5, u64::MAX, Told::default(), SIZE);
     assert_eq!((page.gap, page.next), (Some(Gap { from: 5, to: 8, skipped: Some(3) }), 10));
     assert_eq!(page.records.iter().map(|record| record.event.seq).collect::<Vec<_>>(), [9, 10]);
-    assert_eq!(log.read(&filter(&["a"]), u64::MAX, u64::MAX, 0, SIZE).next, u64::MAX);
+    assert_eq!(log.read(&filter(&["a"]), u64::MAX, u64::MAX, Told::default(), SIZE).next, u64::MAX);
 }
 
 #[test]
@@ -211,14 +211,17 @@ fn a_loss_that_is_no_longer_remembered_is_told_without_a_number() {
         publish(&log, "a", None, 1).unwrap();
     }
     // 8 of them are lost beyond those remembered.
-    let gap = |after, until| log.read(&filter, after, until, 0, SIZE).gap.map(|gap| (gap.to, gap.skipped));
+    let gap = |after, until| {
+        log.read(&filter, after, until, Told::default(), SIZE).gap.map(|gap| (gap.to, gap.skipped))
+    };
     let lost = REMEMBERED as u64 + 8;
+    let count = |filter, after| log.count(filter, after, lost, Told::default());
     assert_eq!(gap(8, u64::MAX), Some((lost, Some(lost - 8))));
     assert_eq!(gap(7, u64::MAX), Some((lost, None)));
-    assert_eq!((log.count(&filter, 8, lost), log.count(&filter, 7, lost)), (Some(lost - 8), None));
+    assert_eq!((count(&filter, 8), count(&filter, 7)), (Some(lost - 8), None));
     // A stretch that ends before what is remembered: there may have been one anywhere, and there was.
     assert_eq!((gap(0, 5), gap(0, 20), gap(lost, u64::MAX)), (Some((5, None)), Some((20, None)), None));
-    assert_eq!(log.count(&everything, 0, lost), Some(lost));
+    assert_eq!(count(&everything, 0), Some(lost));
 }
 
 #[test]
@@ -271,4 +274,82 @@ fn an_event_that_fits_nowhere_is_refused_even_if_everything_may_be_forgotten() {
     assert_eq!((log.stats().topics, log.stats().keys), (2, 1), "the state of a made room, its past is there");
     assert!(log.lock().topics.get(0).is_some_and(|a| a.keys.is_empty()), "its key is left behind");
     assert_eq!(read_all(&log, &filter(&["a"]), 0), (vec![1], None));
+}
+
+/// What a page may cost: see [`Page::steps`].
+const MAX_STEPS: usize = 70_000;
+
+/// Nothing of it ever matches, and every level has to be looked into.
+fn nowhere() -> Filter {
+    let texts: Vec<_> = (0..64).map(|n| format!("*/q{n}")).collect();
+    filter(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn what_a_page_costs_does_not_grow_with_topics_patterns_and_losses() {
+    let log = Log::new(LogConfig { tail_events: 1, history_events: 1, ..LogConfig::default() }, 1);
+    for topic in 0..9_900 {
+        publish(&log, &format!("t{topic}/x"), None, 1).unwrap();
+    }
+    for _ in 0..100 {
+        publish(&log, "noisy/x", None, 1).unwrap();
+    }
+    let cost = |filter: &Filter, exact: bool| {
+        let (mut at, mut told, mut gaps) = (1, Told::default(), 0);
+        while at < log.head() {
+            let page = log.read(filter, at, u64::MAX, told, SIZE);
+            assert!(page.steps > 0 && page.steps <= MAX_STEPS, "{} steps", page.steps);
+            gaps += usize::from(page.gap.is_some());
+            (at, told) = (page.next.max(at + 400), page.told);
+        }
+        assert!(gaps <= usize::from(!exact), "{gaps} gaps of what lost nothing");
+    };
+    // One topic has lost something, and it is known that it matches nothing.
+    cost(&nowhere(), true);
+    cost(&filter(&["*/q"]), true);
+    // All have: nobody is kept waiting to find out which.
+    for topic in 0..9_900 {
+        publish(&log, &format!("t{topic}/x"), None, 1).unwrap();
+    }
+    cost(&nowhere(), false);
+    // One pattern can always be followed; what is found at once is never in doubt.
+    cost(&filter(&["t7/q"]), true);
+    let page = log.read(&filter(&["*/x"]), 1, u64::MAX, Told::default(), SIZE);
+    assert_eq!((page.gap.map(|gap| (gap.from, gap.to)), page.steps <= MAX_STEPS), (Some((1, 9_999)), true));
+}
+
+#[test]
+fn what_is_lost_in_a_gap_that_was_told_is_told_as_well() {
+    let log = Log::new(LogConfig { tail_events: 1, history_events: 30, ..LogConfig::default() }, 1);
+    let both = filter(&["slow", "fast"]);
+    let publish_both = |slow, fast| {
+        for _ in 0..slow {
+            publish(&log, "slow", None, 1).unwrap();
+        }
+        for _ in 0..fast {
+            publish(&log, "fast", None, 1).unwrap();
+        }
+    };
+    publish_both(30, 90);
+    let all = PageSize { events: 10, bytes: 1 << 20 };
+    let first = log.read(&both, 0, u64::MAX, Told::default(), all);
+    assert_eq!((first.gap, first.next), (Some(Gap { from: 0, to: 90, skipped: Some(60) }), 10));
+    // The slow one now loses all that the reader has not come to.
+    publish_both(30, 1);
+    let second = log.read(&both, first.next, u64::MAX, first.told, all);
+    // 20 of the slow one, and one of the fast one, which is the last.
+    assert_eq!(second.gap, Some(Gap { from: 10, to: 91, skipped: Some(21) }));
+    assert_eq!(
+        log.count(&both, second.next, 151, second.told),
+        Some(50),
+        "what was told is not counted again"
+    );
+    let (mut position, mut told, mut sum) = (second.next, second.told, 60 + 21 + 20);
+    for more in [1, 2, 0, 0, 0, 0] {
+        publish_both(more, 0);
+        let page = log.read(&both, position, u64::MAX, told, all);
+        sum += page.gap.map_or(0, |gap| gap.skipped.unwrap()) + page.records.len() as u64;
+        (position, told) = (page.next, page.told);
+    }
+    assert_eq!((sum, position), (log.head(), log.head()), "all of it came or was told, and nothing twice");
 }

@@ -3,6 +3,7 @@
 //! Each node knows the newest position and the newest loss in all that is below it, so that a walk leaves out whole
 //! branches in which nothing happened since.
 
+use super::topics::Loss;
 use longwire_core::log::{Level, Pattern, Topic};
 use slab::Slab;
 use std::collections::HashMap;
@@ -24,10 +25,11 @@ pub(super) struct Node {
     topic: Option<usize>,
     /// The last event of all topics at and below this node was not after this.
     pub(super) last: u64,
-    /// The last position that a topic at or below this node lost, or was forgotten at.
-    pub(super) lost: u64,
+    /// The last position that a topic at or below this node lost, or was forgotten at, and the number of the newest
+    /// such loss, which may be another.
+    pub(super) lost: Loss,
     /// Topics at or below this node that have no node any more were forgotten up to here.
-    forgotten: u64,
+    forgotten: Loss,
 }
 
 /// Where a pattern leads.
@@ -35,13 +37,22 @@ pub(super) enum Found {
     /// To a topic, by its place.
     Topic(usize),
     /// To where topics were forgotten that it may have matched, up to this position.
-    Forgotten(u64),
+    Forgotten(Loss),
+}
+
+/// Why a walk ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// There is nothing left to find out.
+    Enough,
+    /// It would be more than there may be.
+    TooMuch,
 }
 
 /// What a walk is for.
 pub(super) trait Visit {
     /// Whether to look into a node: `all` of its topics match, or some may.
-    fn enter(&mut self, node: &Node, all: bool) -> ControlFlow<(), bool>;
+    fn enter(&mut self, node: &Node, all: bool) -> ControlFlow<Stop, bool>;
     fn found(&mut self, found: Found);
 }
 
@@ -55,7 +66,7 @@ impl Default for Tree {
 
 impl Tree {
     /// Adds a topic; the node that it has now, and the position up to which a topic of that name may have been forgotten.
-    pub(super) fn insert(&mut self, name: Topic<'_>, topic: usize) -> (usize, u64) {
+    pub(super) fn insert(&mut self, name: Topic<'_>, topic: usize) -> (usize, Loss) {
         let mut at = self.root;
         for level in name.levels() {
             at = match self.nodes.get(at).and_then(|node| node.children.get(level)) {
@@ -63,14 +74,14 @@ impl Tree {
                 None => self.add(at, level.into()),
             };
         }
-        let Some(node) = self.nodes.get_mut(at) else { return (at, 0) };
+        let Some(node) = self.nodes.get_mut(at) else { return (at, Loss::default()) };
         node.topic = Some(topic);
         (at, node.forgotten)
     }
 
     fn add(&mut self, parent: usize, level: Arc<str>) -> usize {
         // What was forgotten above may have been here.
-        let forgotten = self.nodes.get(parent).map_or(0, |node| node.forgotten);
+        let forgotten = self.nodes.get(parent).map_or(Loss::default(), |node| node.forgotten);
         let node = Node {
             level: Arc::clone(&level),
             parent: Some(parent),
@@ -85,8 +96,8 @@ impl Tree {
         child
     }
 
-    /// Forgets a topic, whose last event was at `last`, with the branch that only led to it.
-    pub(super) fn remove(&mut self, node: usize, last: u64) {
+    /// Forgets a topic, up to its last event, with the branch that only led to it.
+    pub(super) fn remove(&mut self, node: usize, last: Loss) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.topic = None;
         }
@@ -116,17 +127,22 @@ impl Tree {
         }
     }
 
-    /// The topic of this node lost its event at `seq`.
-    pub(super) fn lost(&mut self, mut at: usize, seq: u64) {
-        while let Some(node) = self.nodes.get_mut(at).filter(|node| node.lost < seq) {
-            node.lost = seq;
+    /// The last position that was lost anywhere, and the number of the newest loss.
+    pub(super) fn newest_loss(&self) -> Loss {
+        self.nodes.get(self.root).map_or(Loss::default(), |root| root.lost)
+    }
+
+    /// The topic of this node lost an event.
+    pub(super) fn lost(&mut self, mut at: usize, loss: Loss) {
+        while let Some(node) = self.nodes.get_mut(at).filter(|node| node.lost.max(loss) != node.lost) {
+            node.lost = node.lost.max(loss);
             let Some(parent) = node.parent else { return };
             at = parent;
         }
     }
 
     /// Goes wherever a pattern leads; stops when the visit says so.
-    pub(super) fn walk(&self, pattern: Pattern<'_>, visit: &mut impl Visit) -> ControlFlow<()> {
+    pub(super) fn walk(&self, pattern: Pattern<'_>, visit: &mut impl Visit) -> ControlFlow<Stop> {
         self.some(self.root, pattern.levels(), visit)
     }
 
@@ -135,7 +151,7 @@ impl Tree {
         at: usize,
         mut levels: impl Iterator<Item = Level<'p>> + Clone,
         visit: &mut impl Visit,
-    ) -> ControlFlow<()> {
+    ) -> ControlFlow<Stop> {
         let Some(node) = self.nodes.get(at) else { return ControlFlow::Continue(()) };
         let level = levels.next();
         if level == Some(Level::Rest) {
@@ -161,7 +177,7 @@ impl Tree {
     }
 
     /// Everything at and below a node.
-    fn all(&self, at: usize, visit: &mut impl Visit) -> ControlFlow<()> {
+    fn all(&self, at: usize, visit: &mut impl Visit) -> ControlFlow<Stop> {
         let Some(node) = self.nodes.get(at) else { return ControlFlow::Continue(()) };
         if !visit.enter(node, true)? {
             return ControlFlow::Continue(());
@@ -183,16 +199,20 @@ mod tests {
     struct All(Vec<usize>, u64);
 
     impl Visit for All {
-        fn enter(&mut self, _: &Node, _: bool) -> ControlFlow<(), bool> {
+        fn enter(&mut self, _: &Node, _: bool) -> ControlFlow<Stop, bool> {
             ControlFlow::Continue(true)
         }
 
         fn found(&mut self, found: Found) {
             match found {
                 Found::Topic(topic) => self.0.push(topic),
-                Found::Forgotten(seq) => self.1 = self.1.max(seq),
+                Found::Forgotten(loss) => self.1 = self.1.max(loss.seq),
             }
         }
+    }
+
+    fn at(seq: u64) -> Loss {
+        Loss { seq, number: seq }
     }
 
     fn all(tree: &Tree, pattern: &str) -> (Vec<usize>, u64) {
@@ -227,7 +247,7 @@ mod tests {
         for (id, topic) in TOPICS.iter().enumerate() {
             nodes.push(tree.insert(Topic::parse(topic).unwrap(), id).0);
         }
-        tree.remove(nodes[3], 7); // a/b/c
+        tree.remove(nodes[3], at(7)); // a/b/c
         for (pattern, forgotten) in [
             ("a/b/c", 7),
             ("a/b/*", 7),
@@ -240,14 +260,14 @@ mod tests {
         ] {
             assert_eq!(all(&tree, pattern).1, forgotten, "{pattern}");
         }
-        tree.remove(nodes[2], 5); // a/b, and its node goes
+        tree.remove(nodes[2], at(5)); // a/b, and its node goes
         assert_eq!(
             (all(&tree, "a/b").1, all(&tree, "a/q").1, all(&tree, "a/c").1, all(&tree, "a").1),
             (7, 7, 0, 0)
         );
         // Who comes anew may have been there before.
-        assert_eq!(tree.insert(Topic::parse("a/b/d").unwrap(), 9).1, 7);
-        assert_eq!(tree.insert(Topic::parse("x/q").unwrap(), 10).1, 0);
+        assert_eq!(tree.insert(Topic::parse("a/b/d").unwrap(), 9).1, at(7));
+        assert_eq!(tree.insert(Topic::parse("x/q").unwrap(), 10).1, at(0));
         assert_eq!(all(&tree, "a/b").1, 7);
     }
 
@@ -256,14 +276,15 @@ mod tests {
         let mut tree = Tree::default();
         let node = tree.insert(Topic::parse("a/b/c").unwrap(), 1).0;
         tree.appended(node, 5);
-        tree.lost(node, 3);
-        assert!(tree.nodes.iter().all(|(_, node)| (node.last, node.lost) == (5, 3)));
-        tree.lost(node, 2);
-        assert_eq!(tree.nodes[tree.root].lost, 3);
-        tree.remove(node, 5);
+        tree.lost(node, at(3));
+        assert!(tree.nodes.iter().all(|(_, node)| (node.last, node.lost) == (5, at(3))));
+        // Positions are lost in any order, numbers are not.
+        tree.lost(node, Loss { seq: 2, number: 4 });
+        assert_eq!(tree.newest_loss(), Loss { seq: 3, number: 4 });
+        tree.remove(node, at(5));
         assert_eq!(
             (tree.nodes.len(), tree.nodes[tree.root].lost, tree.nodes[tree.root].forgotten),
-            (1, 5, 5)
+            (1, at(5), at(5))
         );
     }
 }

@@ -7,21 +7,28 @@
 //! 3. what came in is read and worked off, unless an answer to what came before has to go out first;
 //! 4. what is due (heartbeat, tick, renewal of the grant) is done.
 
+mod ending;
+mod timing;
+
+use self::ending::LINGER;
 use super::access::Access;
 use super::event::Form;
 use super::input::{Outcome, Received, WebSocket, receive};
+use super::log::TURN;
 use super::outlet::{Image, NoRoom, Rest};
 use super::pulse::Pulse;
-use super::session::{Session, close_code};
+use super::reads::TooSlow;
+use super::session::Session;
 use super::sessions::RenewError;
-use super::shard::{READ_SIZE, REPLY_SIZE, Scratch, Shard};
+use super::shard::{REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
 use super::{Adoption, Grant, Protocol, count, encode};
 use crate::websocket::deflate::Codec;
 use bytes::{Bytes, BytesMut};
-use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
-use longwire_core::session::{Code, Refusal, ServerMessage};
-use longwire_core::ws::{self, CloseCause, CloseCode, Step};
+use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::session::ServerMessage;
+use longwire_core::ws::deflate::Agreed;
+use longwire_core::ws::{self, CloseCause};
 use std::any::Any;
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -30,26 +37,15 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// Pages that a lagging reader is served in one turn.
-const PAGES: usize = 8;
-/// Time after which it gets no further page: of one with little that matches the search costs more than the rest.
-const SLICE: Duration = Duration::from_millis(1);
+/// Pages that a lagging reader is served in one turn, unless they take [`TURN`] steps.
+pub(super) const PAGES: usize = 8;
 /// Bytes held of the input that are moved into the thread's buffer for a read: the beginning of a message, as a burst
 /// leaves it behind.
 const MAX_MOVED: usize = 1024;
 /// Reads in one turn.
 const READS: usize = 4;
-/// How long our last words may take to go out, and the peer to end the stream after them. What it sends meanwhile is
-/// thrown away: a socket that is closed with input unread takes our last words with it (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(1);
-
-/// How often a reader that is to be disconnected when it is too far behind is looked at while nothing else happens to it.
-/// Nothing is lost in between but time: it holds no memory of the log.
-const LAG_CHECK: Duration = Duration::from_millis(250);
-
 /// A connection.
 pub(super) struct Conn {
     session: Session,
@@ -114,21 +110,7 @@ impl Conn {
             Protocol::WebSocketCbor => Form::WsCbor,
             Protocol::Sse => Form::Sse,
         };
-        let ws = (form != Form::Sse).then(|| {
-            let config = Arc::clone(&shard.shared.websocket);
-            let connection = ws::Connection::new(ws::Server, config, shard.clock.now());
-            let mut ws = WebSocket {
-                connection: match deflate {
-                    Some(agreed) => connection.with_deflate(agreed),
-                    None => connection,
-                },
-                codec: Codec::new(deflate),
-                rx: vec![0; early.len()],
-                rx_at: RxCursor::default(),
-            };
-            RxBuf::new(&mut ws.rx, &mut ws.rx_at).fill(&early);
-            ws
-        });
+        let ws = (form != Form::Sse).then(|| web_socket(deflate, &early, shard));
         let mut rest = Rest::default();
         rest.set(head.into());
         let gauge: fn(&super::Counters) -> &AtomicU64 =
@@ -336,22 +318,6 @@ impl Conn {
         }
     }
 
-    /// Step 0 of a turn: true when the connection is over.
-    fn end_with_grant(&mut self, shard: &Shard) -> bool {
-        if self.session.access.holds(shard) {
-            return false;
-        }
-        let refusal = self.session.access.ended(shard);
-        if !self.rest.is_empty() && !self.greeting {
-            // The rest of an event must not leave, and without it nothing else can: it is thrown away.
-            return true;
-        }
-        if self.phase == Phase::Open {
-            self.bye(shard, refusal, None);
-        }
-        false
-    }
-
     /// Steps 1 to 3 of a turn.
     fn work(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
         let flushed = self.flush(cx, shard)?.is_ready();
@@ -420,18 +386,21 @@ impl Conn {
 
     /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
     fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
-        let (mut image, begun) = (Image::default(), Instant::now());
-        for page in 0..PAGES {
+        let (mut image, mut steps) = (Image::default(), 0);
+        for _ in 0..PAGES {
+            if steps >= TURN {
+                break;
+            }
             if !self.session.reads.lags() || !self.may_send(shard) {
                 return Ok(Progress::Waiting);
             }
-            if page > 0 && begun.elapsed() >= SLICE {
-                break;
-            }
             image.clear();
-            if self.session.compose(shard, &mut image).is_err() {
-                self.cast_off(shard);
-                return Ok(Progress::Waiting);
+            match self.session.compose(shard, &mut image) {
+                Ok(taken) => steps += taken,
+                Err(TooSlow) => {
+                    self.cast_off(shard);
+                    return Ok(Progress::Waiting);
+                }
             }
             let mut written = 0;
             while written < image.bytes().len() {
@@ -524,140 +493,6 @@ impl Conn {
         }
     }
 
-    /// What is pending has gone out: end our direction, then wait a little for the peer's end.
-    fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Poll<()> {
-        if self.phase == Phase::Cut {
-            return Poll::Ready(());
-        }
-        if let Phase::Ending(until) = self.phase {
-            match self.flush(cx, shard) {
-                Ok(Poll::Ready(())) => {}
-                Ok(Poll::Pending) => return Poll::Pending,
-                Err(_) => return Poll::Ready(()),
-            }
-            if ready!(self.stream.poll_shutdown(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            self.phase = Phase::Lingering(until);
-        }
-        let mut ignored = [0; 4096];
-        for _ in 0..READ_SIZE / ignored.len() {
-            match ready!(self.stream.poll_read(cx, &mut ignored)) {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return Poll::Ready(()),
-            }
-        }
-        // It goes on sending; a round with others in between, until LINGER is over.
-        give_way(cx);
-        Poll::Pending
-    }
-
-    /// Whether the peer can be asked for a Pong, and heard. Where something has to go out first a Ping would only wait
-    /// behind it, and where nothing is read, its answer.
-    fn is_listening(&self) -> bool {
-        !self.deaf && self.rest.is_empty() && self.tx_at.is_idle()
-    }
-
-    /// When `due` has something to do.
-    fn deadline(&self, shard: &Shard) -> Instant {
-        let access = &self.session.access;
-        if let Phase::Ending(until) | Phase::Lingering(until) = self.phase {
-            let end = access.end(shard).filter(|_| !self.rest.is_empty() && !self.greeting);
-            return end.map_or(until, |end| end.min(until));
-        }
-        let config = &shard.shared.config;
-        let tick = self.told + config.heartbeat;
-        let stuck = self.sent + config.patience();
-        // While something waits to go out there is nothing to tick for, only somebody to give up.
-        let own = if self.is_busy() { stuck } else { tick };
-        let life = match &self.ws {
-            Some(ws) if self.is_listening() => ws.connection.poll_timeout().map(|at| shard.clock.at(at)),
-            _ => self.pulse.deadline(config.patience()),
-        };
-        let lag = self.session.watches_its_lag().then(|| Instant::now() + LAG_CHECK);
-        access.deadline(shard).into_iter().chain(life).chain(lag).chain([own]).min().unwrap_or(own)
-    }
-
-    /// Step 4 of a turn; true when the connection is over.
-    fn due(&mut self, shard: &Shard) -> bool {
-        let now = Instant::now();
-        let config = &shard.shared.config;
-        if let Phase::Ending(until) | Phase::Lingering(until) = self.phase {
-            return now >= until;
-        }
-        let busy = self.is_busy();
-        let listening = self.is_listening();
-        // Nothing could be written for as long as a silent client would be given; or it acknowledges nothing.
-        let stuck = busy && now >= self.sent + config.patience();
-        let asks = self.ws.is_some() && listening;
-        if stuck || (!asks && !self.pulse.lives(&self.stream, now, config.patience())) {
-            count(&shard.shared.counters.timeouts, 1);
-            return true;
-        }
-        if let Some(renew) = self.session.access.due(shard) {
-            self.say(&renew);
-        }
-        if let Some(ws) = &mut self.ws
-            && listening
-        {
-            let (mut rx, mut tx_at) = ([], self.tx_at);
-            let mut none = RxCursor::default();
-            if self.tx.is_empty() {
-                self.tx = vec![0; REPLY_SIZE];
-            }
-            let mut io = Io::new(RxBuf::new(&mut rx, &mut none), TxBuf::new(&mut self.tx, &mut tx_at));
-            let step = ws.connection.handle_timeout(shard.clock.now(), &mut io);
-            self.tx_at = tx_at;
-            if let Step::Closed(cause) = step {
-                let silent = cause == CloseCause::Timeout;
-                count(&shard.shared.counters.timeouts, u64::from(silent));
-                // Whoever is silent is told, if that can be done at once, and not waited for.
-                self.phase = Phase::Ending(if silent { now } else { now + LINGER });
-                return false;
-            }
-        }
-        if !busy && now >= self.told + config.heartbeat {
-            self.told = now;
-            if self.ws.is_none()
-                && let Some(state) = self.stream.tcp_state()
-            {
-                shard.shared.counters.sse_rtt.record(state.rtt);
-            }
-            if let Some(tick) = self.session.tick(shard) {
-                self.say(&tick);
-            }
-        }
-        false
-    }
-
-    fn say_goodbye(&mut self, shard: &Shard, retry_after: Duration, window: Duration) {
-        if self.phase == Phase::Open {
-            let refusal =
-                Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
-            self.bye(shard, refusal, Some(window));
-        }
-    }
-
-    /// The reader is too far behind, and its policy is to be disconnected. If its socket is full, what is half-sent and
-    /// the `bye` have [`LINGER`] to go out.
-    fn cast_off(&mut self, shard: &Shard) {
-        count(&shard.shared.counters.too_slow, 1);
-        self.bye(shard, Refusal::new(Code::TooSlow, "this reader was too far behind"), None);
-    }
-
-    /// Tells the peer to go.
-    fn bye(&mut self, shard: &Shard, refusal: Refusal<'_>, window: Option<Duration>) {
-        self.session.leave(shard);
-        let code = refusal.code().map_or(CloseCode::INTERNAL, close_code);
-        self.say(&ServerMessage::Bye { refusal, window });
-        if let Some(ws) = &mut self.ws {
-            let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
-            // Closing already: then the peer knows.
-            let _ = ws.connection.close(shard.clock.now(), &mut tx, code, "");
-        }
-        self.phase = Phase::Ending(Instant::now() + LINGER);
-    }
-
     /// Writes a control message behind what is pending.
     fn say(&mut self, message: &ServerMessage<'_>) {
         if self.tx.is_empty() {
@@ -686,6 +521,23 @@ impl Conn {
     fn may_send(&self, shard: &Shard) -> bool {
         self.ws.as_ref().is_none_or(|ws| ws.connection.is_open()) && self.session.access.holds(shard)
     }
+}
+
+/// A WebSocket that was opened, with what was read behind its handshake.
+fn web_socket(deflate: Option<Agreed>, early: &[u8], shard: &Shard) -> WebSocket {
+    let config = Arc::clone(&shard.shared.websocket);
+    let connection = ws::Connection::new(ws::Server, config, shard.clock.now());
+    let mut ws = WebSocket {
+        connection: match deflate {
+            Some(agreed) => connection.with_deflate(agreed),
+            None => connection,
+        },
+        codec: Codec::new(deflate),
+        rx: vec![0; early.len()],
+        rx_at: RxCursor::default(),
+    };
+    RxBuf::new(&mut ws.rx, &mut ws.rx_at).fill(early);
+    ws
 }
 
 /// What a turn's work came to.

@@ -1,0 +1,80 @@
+//! What a subscriber asks for.
+
+use super::{Error, Form, Memory, Policy, Since, Transport};
+use longwire_core::log::Pattern;
+use longwire_core::session::backoff::BackoffConfig;
+
+/// What to read, from where on, and how.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Subscription {
+    /// Patterns of topics.
+    pub topics: Vec<String>,
+    /// Where to begin. Default: the state, then what is published from now on.
+    pub since: Since,
+    /// How.
+    pub transport: Transport,
+    /// In which form messages come over WebSocket; the other transports have JSON only. Default: JSON.
+    pub form: Form,
+    /// What the gateway does when this reader is too slow (`PROTOCOL.md` section 5.1). Default: the gateway's.
+    pub policy: Option<Policy>,
+    /// What an earlier subscriber has [learned](super::Subscriber::memory) about the way to the gateway.
+    pub memory: Option<Memory>,
+    /// When to try again.
+    pub backoff: BackoffConfig,
+}
+
+impl Subscription {
+    /// To the topics that match any of `topics`.
+    pub fn new(topics: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            topics: topics.into_iter().map(Into::into).collect(),
+            since: Since::Latest,
+            transport: Transport::Auto,
+            form: Form::Json,
+            policy: None,
+            memory: None,
+            backoff: BackoffConfig::default(),
+        }
+    }
+
+    /// Sets where to begin.
+    #[must_use]
+    pub fn since(self, since: Since) -> Self {
+        Self { since, ..self }
+    }
+
+    /// Sets how.
+    #[must_use]
+    pub fn transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
+    /// Messages come in CBOR, over WebSocket: their data is [`Data::Cbor`](super::Data::Cbor) then.
+    #[must_use]
+    pub fn cbor(self) -> Self {
+        Self { form: Form::Cbor, ..self }
+    }
+
+    /// Sets what happens when this reader is too slow. An operator may forbid some of the policies.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// Sets what an earlier subscriber has learned.
+    #[must_use]
+    pub fn memory(self, memory: Memory) -> Self {
+        Self { memory: Some(memory), ..self }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.topics.is_empty() {
+            return Err(Error::NoPattern);
+        }
+        for topic in &self.topics {
+            Pattern::parse(topic).map_err(|error| Error::Name(topic.clone(), error))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! How a connection ends: the reasons that are the server's, the last words, and the wait for the peer's end.
+
+use super::{Conn, Phase, give_way};
+use crate::hub::count;
+use crate::hub::session::close_code;
+use crate::hub::shard::{READ_SIZE, Shard};
+use longwire_core::buf::TxBuf;
+use longwire_core::session::{Code, Refusal, ServerMessage};
+use longwire_core::ws::CloseCode;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long our last words may take to go out, and the peer to end the stream after them. What it sends meanwhile is
+/// thrown away: a socket that is closed with input unread takes our last words with it (RFC 9112 section 9.6).
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+impl Conn {
+    /// Step 0 of a turn: true when the connection is over.
+    pub(super) fn end_with_grant(&mut self, shard: &Shard) -> bool {
+        if self.session.access.holds(shard) {
+            return false;
+        }
+        let refusal = self.session.access.ended(shard);
+        if !self.rest.is_empty() && !self.greeting {
+            // The rest of an event must not leave, and without it nothing else can: it is thrown away.
+            return true;
+        }
+        if self.phase == Phase::Open {
+            self.bye(shard, refusal, None);
+        }
+        false
+    }
+
+    pub(super) fn say_goodbye(&mut self, shard: &Shard, retry_after: Duration, window: Duration) {
+        if self.phase == Phase::Open {
+            let refusal =
+                Refusal::new(Code::Draining, "the gateway is about to stop").retry_after(retry_after);
+            self.bye(shard, refusal, Some(window));
+        }
+    }
+
+    /// The reader is too far behind, and its policy is to be disconnected. If its socket is full, what is half-sent and
+    /// the `bye` have [`LINGER`] to go out.
+    pub(super) fn cast_off(&mut self, shard: &Shard) {
+        count(&shard.shared.counters.too_slow, 1);
+        self.bye(shard, Refusal::new(Code::TooSlow, "this reader was too far behind"), None);
+    }
+
+    /// Tells the peer to go.
+    pub(super) fn bye(&mut self, shard: &Shard, refusal: Refusal<'_>, window: Option<Duration>) {
+        self.session.leave(shard);
+        let code = refusal.code().map_or(CloseCode::INTERNAL, close_code);
+        self.say(&ServerMessage::Bye { refusal, window });
+        if let Some(ws) = &mut self.ws {
+            let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
+            // Closing already: then the peer knows.
+            let _ = ws.connection.close(shard.clock.now(), &mut tx, code, "");
+        }
+        self.phase = Phase::Ending(Instant::now() + LINGER);
+    }
+
+    /// What is pending has gone out: end our direction, then wait a little for the peer's end.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Poll<()> {
+        if self.phase == Phase::Cut {
+            return Poll::Ready(());
+        }
+        if let Phase::Ending(until) = self.phase {
+            match self.flush(cx, shard) {
+                Ok(Poll::Ready(())) => {}
+                Ok(Poll::Pending) => return Poll::Pending,
+                Err(_) => return Poll::Ready(()),
+            }
+            if ready!(self.stream.poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            self.phase = Phase::Lingering(until);
+        }
+        let mut ignored = [0; 4096];
+        for _ in 0..READ_SIZE / ignored.len() {
+            match ready!(self.stream.poll_read(cx, &mut ignored)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        // It goes on sending; a round with others in between, until LINGER is over.
+        give_way(cx);
+        Poll::Pending
+    }
+}

@@ -1,0 +1,114 @@
+//! What other threads tell a shard, and what they know of it.
+
+use super::handover::Flag;
+use super::reader::Watch;
+use super::sessions::Renewal;
+use super::{Adoption, Filter};
+use std::collections::{HashSet, VecDeque};
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What other threads know of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct ShardHandle {
+    pub(super) flag: Flag,
+    mail: Mutex<Mailbox>,
+    /// Everything up to here was handed to all live readers.
+    position: AtomicU64,
+}
+
+/// Bounded by what there is of readers, connections and requests, which have bounds of their own: each has at most
+/// one letter that adds it and one that removes it.
+#[derive(Debug, Default)]
+struct Mailbox {
+    letters: VecDeque<Mail>,
+    /// The shard has ended, and takes nothing any more.
+    closed: bool,
+}
+
+/// What a shard is told.
+pub(super) enum Mail {
+    Adopt(Box<Adoption>),
+    Watch {
+        watch: Arc<Watch>,
+        filter: Filter,
+        position: u64,
+    },
+    Unwatch(u64),
+    /// These subjects and credentials are cut off. As many as whoever revokes has posted.
+    Revoke(Arc<HashSet<Box<str>>>),
+    /// Another grant for a session. As many as there are requests that say so.
+    Renew(Box<Renewal>),
+    Close {
+        retry_after: Duration,
+        window: Duration,
+    },
+}
+
+impl std::fmt::Debug for Mail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mail")
+    }
+}
+
+impl Mail {
+    /// The shard is ending: a connection is dropped, a reader looks for itself.
+    pub(super) fn turn_away(self) {
+        if let Self::Watch { watch, .. } = self {
+            watch.hit();
+        }
+    }
+}
+
+impl ShardHandle {
+    /// There is something new. Cheap when the shard knows already.
+    pub(super) fn flag(&self) {
+        self.flag.raise();
+    }
+
+    pub(super) fn post(&self, letter: Mail) {
+        let mut mail = self.mailbox();
+        if mail.closed {
+            drop(mail);
+            return letter.turn_away();
+        }
+        mail.letters.push_back(letter);
+        drop(mail);
+        self.flag();
+    }
+
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody waits for this shard any more.
+    pub(super) fn retire(&self) {
+        self.position.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// The shard has ended.
+    pub(super) fn close(&self) {
+        self.retire();
+        let mut mail = self.mailbox();
+        mail.closed = true;
+        let letters = mem::take(&mut mail.letters);
+        drop(mail);
+        letters.into_iter().for_each(Mail::turn_away);
+    }
+
+    /// What came in since the last time.
+    pub(super) fn letters(&self) -> VecDeque<Mail> {
+        mem::take(&mut self.mailbox().letters)
+    }
+
+    /// Everything up to here was handed to all live readers.
+    pub(super) fn reached(&self, position: u64) {
+        self.position.store(position, Ordering::SeqCst);
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position.load(Ordering::SeqCst)
+    }
+}
