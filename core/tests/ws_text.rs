@@ -130,3 +130,28 @@ fn only_text_is_checked_and_each_text_by_itself() {
         [Heard::Text("é".into()), Heard::Binary(b"\xc3\x28".into()), Heard::Text("é".into())]
     );
 }
+
+#[test]
+fn a_long_text_is_checked_over_the_edges_of_what_is_unmasked_at_once() {
+    // Characters of three bytes lie across any edge at two of three offsets, wherever the edges are.
+    let whole = "世".repeat(24 * 1024);
+    for delivery in [Delivery::Whole, Delivery::Chunks] {
+        for ahead in ["", "a", "ab"] {
+            let text = format!("{ahead}{whole}");
+            let hears = |payload: &[u8], want: Heard| {
+                let config = Config { delivery, ..Config::new() };
+                let wire = Wire::to::<Server>().frame(0x81, payload);
+                let got = transcript(Endpoint::<Server>::with(config, 80 * 1024, 200), &[wire.bytes()]);
+                assert!(got.heard == [want], "{delivery:?}, {ahead}");
+            };
+            hears(text.as_bytes(), Heard::Text(text.clone()));
+            // One bad byte, near where edges may be, and a cut at the end.
+            for at in [4096, 16 * 1024, 32 * 1024, 64 * 1024].into_iter().flat_map(|at| at - 3..at + 3) {
+                let mut bad = text.clone().into_bytes();
+                bad[at] = 0xff;
+                hears(&bad, Heard::Failed(ProtocolError::NotUtf8));
+            }
+            hears(&text.as_bytes()[..text.len() - 1], Heard::Failed(ProtocolError::NotUtf8));
+        }
+    }
+}

@@ -85,7 +85,7 @@ mod tests {
     fn equals_the_rule_of_rfc6455_5_3_at_every_length_offset_and_split() {
         let mask = [0x12, 0x34, 0x56, 0xf8];
         // Both sides of LONG, and of the widest vectors beyond it.
-        for len in (0..40).chain(LONG - 2..LONG + 10).chain([255, 256, 257, 1000]) {
+        for len in (0..40).chain(LONG - 2..LONG + 10).chain([255, 256, 257, 1023, 1024, 1025, 1100]) {
             for start in 0..4 {
                 let plain: Vec<u8> = (0..=250).cycle().step_by(31).take(len + start).collect();
                 let want: Vec<u8> = plain[start..].iter().enumerate().map(|(i, b)| b ^ mask[i % 4]).collect();

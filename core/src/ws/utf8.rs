@@ -104,6 +104,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn at_every_length_it_agrees_with_the_standard_library() {
+        // Both sides of every width that a vector may have.
+        let text = "aé世𝄞 plain ASCII behind it, ".repeat(6);
+        for len in 0..=text.len() {
+            for (at, byte) in
+                [(0, None), (len / 2, Some(0x80)), (len.saturating_sub(1), Some(0xf5)), (len / 3, Some(b'x'))]
+            {
+                let mut bytes = text.as_bytes()[..len].to_vec();
+                if let (Some(to), Some(byte)) = (bytes.get_mut(at), byte) {
+                    *to = byte;
+                }
+                let want = match core::str::from_utf8(&bytes) {
+                    Ok(_) => Ok(0),
+                    Err(e) if e.error_len().is_none() => Ok(u8::try_from(len - e.valid_up_to()).unwrap()),
+                    Err(_) => Err(ProtocolError::NotUtf8),
+                };
+                assert_eq!(check(&bytes), want, "{len} bytes, {byte:x?} at {at}");
+            }
+        }
+    }
+
     /// As the connection does it: the tail is looked at again with the next piece.
     fn in_pieces(pieces: &[&[u8]]) -> bool {
         let (mut kept, mut tail) = (Vec::new(), 0u8);

@@ -13,7 +13,7 @@ fn count(size: usize) -> usize {
 
 /// The masks that libraries export, and a loop over words, as the compiler vectorises it: for what the target promises, and
 /// with AVX2.
-pub fn mask(rounds: usize) {
+pub(crate) fn mask(rounds: usize) {
     type Mask = fn(&mut [u8], [u8; 4]);
     let masks: [(&str, Mask); 5] = [
         ("longwire-core, `unmask`", |bytes, mask| {
@@ -74,7 +74,7 @@ fn wide(bytes: &mut [u8], mask: [u8; 4]) {
 
 /// The checks of libraries export nothing, so ours is measured as a client receives it, without a mask: header,
 /// check, event. Below it the checks alone.
-pub fn utf8(rounds: usize) {
+pub(crate) fn utf8(rounds: usize) {
     let names = ["longwire-core, client receives", "simdutf8, basic", "core::str"];
     type Check = fn(&[u8], usize) -> Duration;
     let functions: [Check; 3] = [

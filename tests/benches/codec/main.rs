@@ -1,6 +1,6 @@
 //! What one message costs in memory, beside other libraries: nanoseconds, and the ratio to this one.
 //!
-//! `cargo bench -p longwire-tests --bench codec`; `README.md` holds what it printed.
+//! `cargo bench --manifest-path tests/benches/codec/Cargo.toml`; `README.md` holds what it printed.
 //!
 //! Libraries take turns within a cell, and of many rounds the quickest counts: on a machine that others use, too, that
 //! is the round in which they disturbed least. That is why it brings its own loop instead of a harness, which would
@@ -35,7 +35,7 @@ fn main() {
     ];
     println!("| library | version | driven over |\n|---|---|---|");
     for peer in &PEERS {
-        println!("| {} | {} | {} |", peer.name, peer.version, peer.over);
+        println!("| {} | {} | {} |", peer.name, peers::version(peer.name), peer.over);
     }
     let names = PEERS.map(|peer| peer.name);
     for (what, functions) in [

@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const READ: usize = 128 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Binary,
     Text,
 }
 
 /// One size of message.
-pub struct Case {
+pub(crate) struct Case {
     pub name: &'static str,
     pub kind: Kind,
     pub payload: Vec<u8>,
@@ -32,7 +32,7 @@ pub struct Case {
 }
 
 impl Case {
-    pub fn new(name: &'static str, kind: Kind, size: usize) -> Self {
+    pub(crate) fn new(name: &'static str, kind: Kind, size: usize) -> Self {
         let payload = payload(kind, size);
         let frame = frame(kind, &payload);
         let wire = frame.repeat((256 * 1024 / frame.len()).max(2));
@@ -49,7 +49,7 @@ impl Case {
 
     /// A stream of the batch, over and over. Each lies elsewhere in its pages: a copy takes twice as long if source and
     /// destination lie alike in theirs, and no library should be lucky in that.
-    pub fn stream(&self) -> Memory {
+    pub(crate) fn stream(&self) -> Memory {
         let start = self.place.get();
         self.place.set((start + 272) % 4096);
         Memory { bytes: [vec![0; start], self.wire.clone()].concat(), start, at: start }
@@ -102,7 +102,7 @@ fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A stream that always has more of the batch, copies it out as a kernel would, and drops what is written.
-pub struct Memory {
+pub(crate) struct Memory {
     bytes: Vec<u8>,
     start: usize,
     at: usize,

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 const MOST: usize = 64 << 20;
 
 /// How a library is driven.
-pub struct Peer {
+pub(crate) struct Peer {
     pub name: &'static str,
-    pub version: &'static str,
     /// Over which stream, or none.
     pub over: &'static str,
     pub receive: fn(&Case) -> Duration,
@@ -22,17 +21,24 @@ pub struct Peer {
 }
 
 #[rustfmt::skip]
-pub const PEERS: [Peer; 7] = [
-    Peer { name: "longwire-core", version: env!("CARGO_PKG_VERSION"), over: "lent buffers", receive: longwire::receive, send: longwire::send },
-    Peer { name: "tungstenite", version: "0.30", over: "`Read + Write`", receive: tungstenite::receive, send: tungstenite::send },
-    Peer { name: "fastwebsockets", version: "0.10", over: "`AsyncRead + AsyncWrite`", receive: fastwebsockets::receive, send: fastwebsockets::send },
-    Peer { name: "tokio-websockets", version: "0.13", over: "`AsyncRead + AsyncWrite`", receive: tokio_websockets::receive, send: tokio_websockets::send },
-    Peer { name: "sockudo-ws", version: "3.1", over: "`AsyncRead + AsyncWrite`", receive: sockudo::receive, send: sockudo::send },
-    Peer { name: "yawc", version: "0.5", over: "`AsyncRead + AsyncWrite`", receive: yawc::receive, send: yawc::send },
-    Peer { name: "soketto", version: "0.8", over: "`AsyncRead + AsyncWrite`", receive: soketto::receive, send: soketto::send },
+pub(crate) const PEERS: [Peer; 7] = [
+    Peer { name: "longwire-core", over: "lent buffers", receive: longwire::receive, send: longwire::send },
+    Peer { name: "tungstenite", over: "`Read + Write`", receive: tungstenite::receive, send: tungstenite::send },
+    Peer { name: "fastwebsockets", over: "`AsyncRead + AsyncWrite`", receive: fastwebsockets::receive, send: fastwebsockets::send },
+    Peer { name: "tokio-websockets", over: "`AsyncRead + AsyncWrite`", receive: tokio_websockets::receive, send: tokio_websockets::send },
+    Peer { name: "sockudo-ws", over: "`AsyncRead + AsyncWrite`", receive: sockudo::receive, send: sockudo::send },
+    Peer { name: "yawc", over: "`AsyncRead + AsyncWrite`", receive: yawc::receive, send: yawc::send },
+    Peer { name: "soketto", over: "`AsyncRead + AsyncWrite`", receive: soketto::receive, send: soketto::send },
 ];
 
-/// Times the second run of a loop over `$count` messages; the first, of one batch, is not counted.
+/// The version that is measured, as the lock file has it.
+pub(crate) fn version(name: &str) -> &'static str {
+    let lock = include_str!("../../../Cargo.lock");
+    let package = lock.split(&format!("name = \"{name}\"\nversion = \"")).nth(1);
+    package.and_then(|rest| rest.split('"').next()).expect("a package of the lock file")
+}
+
+/// Times a loop over the case's messages; a first one, over one batch, is not timed.
 macro_rules! time {
     ($case:ident, $i:ident => $body:expr) => {{
         for $i in 0..$case.batch.max(2) {
@@ -153,7 +159,8 @@ mod longwire {
                 let payload = black_box(&case.payload);
                 let header = connection.begin_shared(kind, payload.len() as u64).expect("an open connection");
                 let parts = [IoSlice::new(header.as_ref()), IoSlice::new(payload)];
-                stream.write_vectored(&parts).expect("memory");
+                let n = stream.write_vectored(&parts).expect("memory");
+                assert!(n > payload.len());
             });
         }
         time!(case, i => {
