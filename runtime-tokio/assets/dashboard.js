@@ -26,8 +26,11 @@ const count = new Intl.NumberFormat("en");
 
 // ---- What is known ----
 
-/** Totals over all devices. `told`: events missing by their `seq`, where the server had told of a gap. */
-const totals = { lost: 0, repeated: 0, gaps: 0, told: 0, events: 0, reconnects: 0 };
+/**
+ * Totals over all devices. `told`: events missing by their `seq`, where the server had told of a gap. `pressure`: how often
+ * it said that this page is too far behind.
+ */
+const totals = { lost: 0, repeated: 0, gaps: 0, told: 0, events: 0, reconnects: 0, pressure: 0 };
 /** @type {Map<string, Device>} by `fleet/{device}` or `device/{device}`; at most MAX_DEVICES */
 const devices = new Map();
 /** Devices whose tile is out of date; at most as many as there are devices. */
@@ -300,6 +303,11 @@ function onGap({ detail: { from, to, reason } }) {
   paintSoon();
 }
 
+function onPressure({ detail: { lag, limit } }) {
+  totals.pressure += 1;
+  journal(`this page is ${count.format(lag)} events behind; from ${count.format(limit)} on it may lose some`, "gap");
+}
+
 /** What comes next is no continuation of what came before: it proves nothing lost. */
 function forget() {
   for (const device of devices.values()) for (const counter of device.counters.values()) counter.forget();
@@ -379,6 +387,7 @@ function start({ typed, since = subscriber?.cursor ?? "latest" } = {}) {
   subscriber = new Subscriber({ topics: TOPICS, url: LOG, since, transport: chosen(), token, pollEvery: 1_000 });
   subscriber.addEventListener("event", onEvent);
   subscriber.addEventListener("gap", onGap);
+  subscriber.addEventListener("pressure", onPressure);
   subscriber.addEventListener("caughtup", onCaughtUp);
   subscriber.addEventListener("state", onState);
 }

@@ -258,7 +258,7 @@ class Ladder {
   #isIdleCut(quiet) {
     const known = this.idle > 0 && quiet >= (this.idle * 3) / 4;
     if (quiet < 1_000 || (known && this.rung === "ws")) return false;
-    if (this.rung === "longpoll") return this.wait > 1 && quiet < this.wait * 1_000;
+    if (this.rung === "longpoll") return quiet < this.wait * 1_000;
     return (this.rung === "ws" || this.rung === "sse") && Math.abs(quiet - this.#suspect) <= quiet / 8;
   }
 
@@ -335,6 +335,8 @@ class Connector {
   #link = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #lookUpTimer;
+  /** `performance.now()` when a better rung is tried, also when there are other connections until then. */
+  #lookUpAt = 0;
 
   /** @param {string[]} rungs @param {Options} options @param {Hooks} hooks */
   constructor(rungs, options, hooks) {
@@ -428,28 +430,33 @@ class Connector {
       this.hooks.began?.();
     }
     this.#become({ name: "open", transport: link.transport, from: link.from });
-    this.#scheduleLookUp(link, this.ladder.lookUpAfter);
+    this.#scheduleLookUp(link);
   }
 
-  /** @param {Link} link */
-  receive(link, envelope) {
-    if (link !== this.#link) return;
+  receive(envelope) {
     if (envelope.type === "hello" && envelope.window !== undefined) this.#spread = Math.min(MAX_TOLD, envelope.window);
     this.hooks.receive(envelope);
   }
 
-  #scheduleLookUp(link, after) {
+  /** @param {Link} link */
+  #scheduleLookUp(link) {
     clearTimeout(this.#lookUpTimer);
-    if (after !== undefined) this.#lookUpTimer = setTimeout(() => this.#lookUp(link), after);
+    const [after, now] = [this.ladder.lookUpAfter, performance.now()];
+    if (after === undefined) this.#lookUpAt = 0;
+    else if (this.#lookUpAt <= now) this.#lookUpAt = now + after;
+    if (after !== undefined) this.#lookUpTimer = setTimeout(() => this.#lookUp(link), this.#lookUpAt - now);
   }
 
   /** Tries a better rung beside the connection that works; if it opens, it is the connection from then on. */
   async #lookUp(link) {
-    if (!this.hooks.mayLookUp()) return this.#scheduleLookUp(link, 1_000);
+    if (!this.hooks.mayLookUp()) {
+      this.#lookUpTimer = setTimeout(() => this.#lookUp(link), 1_000);
+      return;
+    }
     const better = new Link(this.ladder.lookUp(), link.turn, this);
     link.ended.then(() => better !== this.#link && better.end({ code: "closed" }));
     await better.run();
-    if (link === this.#link && !link.signal.aborted) this.#scheduleLookUp(link, this.ladder.lookUpAfter);
+    if (link === this.#link && !link.signal.aborted) this.#scheduleLookUp(link);
   }
 
   /** @param {State} state */
@@ -890,7 +897,7 @@ class Link {
       this.open();
       this.heard();
     }
-    this.#owner.receive(this, envelope);
+    this.#owner.receive(envelope);
     if (isFirst) this.onopen();
   }
 
@@ -968,7 +975,10 @@ async function overWebSocket(link) {
   if (link.token) protocols.push(`longwire.token.${base64url(link.token)}`);
   const socket = new WebSocket(url, protocols);
   link.signal.addEventListener("abort", () => socket.close(), { once: true });
-  const send = (envelope) => socket.send(JSON.stringify(envelope));
+  const send = (envelope) => {
+    // What is closing already has no use for it.
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(envelope));
+  };
   link.renewWith = async (token) => send({ type: "auth", token });
   link.onopen = () => {
     keepAwake(link, send);

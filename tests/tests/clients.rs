@@ -9,7 +9,7 @@ use longwire_tests::http::Response;
 use longwire_tests::process::Program;
 use longwire_tests::reader::{Item, Reader, Transport};
 use longwire_tests::ws::Socket;
-use longwire_tests::{PATIENCE, firmware, http, node, python};
+use longwire_tests::{PATIENCE, firmware, http, node, python, workspace};
 use serde_json::{Value, json};
 
 /// What each client has to see of an event: topic, position, and data (or bytes in base64).
@@ -83,6 +83,56 @@ fn all_clients_see_the_same_events_in_the_same_order() {
 
 /// Events published while the browser is connected, the last one included.
 const LIVE: usize = 20;
+
+#[test]
+fn longwire_js_publishes_once_and_reads_on_over_a_switch_of_transports() {
+    const COUNT: usize = 150;
+    let gateway = Gateway::start_with(&[
+        "--reconnect-window=500ms",
+        "--log=other",
+        "--log=small",
+        "--max-lag-events=200",
+    ]);
+    let start = gateway.get("/v1/logs/other/stream?topic=**&since=now");
+    let start = start.header("longwire-next").expect("section 8.1");
+    let mut module = node("browser/module.mjs");
+    let module = Program::run(module.args([&gateway.url(), &COUNT.to_string()]));
+    assert!(module.status.success(), "{module:#?}");
+    let seen: Value = serde_json::from_str(module.stdout.last().expect("a line")).expect("JSON");
+
+    let numbers: Vec<Value> = (0..COUNT).map(Value::from).collect();
+    let stored = gateway.get(&format!("/v1/logs/other/stream?topic=**&since={start}")).json();
+    let stored: Vec<&Value> =
+        stored["events"].as_array().expect("events").iter().map(|event| &event["data"]).collect();
+    assert_eq!(stored, numbers.iter().collect::<Vec<_>>(), "each is stored once, in its order");
+    assert_eq!(seen["numbers"], json!(numbers), "{seen}");
+    // Cut once: WebSocket again; not let through any more: what is below.
+    assert_eq!(seen["over"], json!(["ws", "ws", "sse"]), "{seen}");
+    assert_eq!(seen["publishedOver"], json!(["ws", "ws", "post"]), "{seen}");
+    assert_eq!((&seen["gaps"], &seen["refused"]), (&json!(0), &json!([])), "{seen}");
+    assert_eq!((&seen["pressure"]["lag"], &seen["pressure"]["limit"]), (&json!(150), &json!(200)), "{seen}");
+    assert_eq!(seen["ticket"].as_str().map(str::len), Some(32), "{seen}");
+}
+
+#[test]
+fn the_dashboard_shows_the_log_that_its_address_names() {
+    let gateway = Gateway::start_with(&["--log=other"]);
+    gateway.publish("fleet/default/cpu", &json!(1));
+    let posted = gateway.request(
+        "POST",
+        "/v1/logs/other/topics/fleet/7/cpu",
+        &[("Content-Type", "application/json")],
+        b"2",
+    );
+    assert_eq!(posted.status, 200, "{posted:?}");
+    let picture = workspace().join("tests/out/dashboard-log.png");
+    std::fs::create_dir_all(picture.parent().expect("a folder")).expect("a folder for the picture");
+    let mut dashboard = node("browser/dashboard.mjs");
+    let dashboard = Program::run(dashboard.arg(format!("{}/?log=other", gateway.url())).arg(&picture));
+    assert!(dashboard.status.success(), "{dashboard:#?}");
+    let stats: Value = serde_json::from_str(dashboard.stdout.last().expect("a line")).expect("JSON");
+    assert_eq!(stats["names"], json!(["fleet/7"]), "{stats}");
+}
 
 /// By POST in every content type, over WebSockets in both forms, and by the emulated device; last by POST.
 fn publish_from_everywhere(gateway: &Gateway) {

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 /// Bytes that the answers to one message may take.
 pub(super) const REPLY_ROOM: usize = 2048;
-/// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further.
+/// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further
+/// (`PROTOCOL.md` section 5).
 const MAX_PASTS: usize = 8;
 // One turn must not work them all off and then wait: nothing would wake it for the input that it holds.
 const _: () = assert!(MAX_PASTS >= PAGES);

@@ -2,7 +2,7 @@
 
 use crate::client::*;
 use longwire_core::log::{Cursor, Since};
-use longwire_core::session::GapReason;
+use longwire_core::session::{ClientMessage, GapReason};
 use longwire_core::ws::OpCode;
 
 #[test]
@@ -280,6 +280,37 @@ fn a_later_subscription_gets_its_past_and_the_first_goes_on() {
         }
         assert_eq!(answers, [Some(1), Some(2)]);
         publisher.join().unwrap();
+    }
+}
+
+/// Far more subscriptions at once than may have their past before them: the input waits, and goes on by itself.
+#[test]
+fn a_burst_of_subscriptions_is_answered_to_its_end() {
+    for form in FORMS {
+        let hub = hub(|_| {});
+        publish(&hub, "a", "1");
+        let mut client = Client::open(&hub, form);
+        // Every number of them, so that also the last turn that works off as many as there may be is among them.
+        for n in 1..=40 {
+            let sub = |id| {
+                let topics = (&["a"][..]).into();
+                let since = Some(Since::Cursor(hub.log().cursor(0)));
+                client.message(&ClientMessage::Sub { id: Some(id), since, policy: None, topics })
+            };
+            let burst: Vec<u8> = (1..=n).flat_map(sub).collect();
+            client.write(&burst);
+            let mut answered = 0;
+            while answered < n {
+                match client.must() {
+                    Seen::CaughtUp(1, Some(id)) => {
+                        answered += 1;
+                        assert_eq!(id, answered);
+                    }
+                    Seen::Event { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Section 5.1: readers that are too slow, over sockets that are really full.
 
 use crate::client::*;
-use longwire::hub::{Hub, HubConfig, LogConfig};
+use longwire::hub::{Hub, HubConfig, LogConfig, PageSize};
 use longwire_core::log::{Policy, Since};
 use longwire_core::session::{ClientMessage, GapReason};
 use rand::rngs::StdRng;
@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 const TRANSPORTS: [Form; 3] = [Form::Json, Form::Cbor, Form::Sse];
@@ -427,4 +428,26 @@ fn a_sub_says_the_policy_within_what_the_operator_allows() {
         wait_until(|| hub.counters().websockets.load(Relaxed) == 0);
         assert!(hub.counters().too_slow.load(Relaxed) > 0);
     }
+}
+
+/// A reader of whom hardly anything is known to match, among thousands of topics.
+#[test]
+fn a_read_that_finds_nothing_lets_others_have_their_turns() {
+    let hub = hub(|_| {});
+    for topic in 0..6000 {
+        publish(&hub, &format!("t{topic}/x"), "0");
+    }
+    let patterns: Vec<String> = (0..64).map(|n| format!("*/q{n}")).collect();
+    let filter = filter(&patterns.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut reader = hub.reader(filter, 0);
+    let mut turns = 1;
+    {
+        let mut read = std::pin::pin!(reader.read(PageSize { events: 64, bytes: 1 << 16 }));
+        let mut cx = Context::from_waker(Waker::noop());
+        while read.as_mut().poll(&mut cx).is_pending() {
+            turns += 1;
+        }
+    }
+    assert_eq!(reader.position(), 6000);
+    assert!(turns > 5, "{turns} turns");
 }

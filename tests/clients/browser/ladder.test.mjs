@@ -215,6 +215,21 @@ test("when all have failed it begins with the best that ever worked, after the w
   }
 });
 
+test("what failed before something worked is tried again when that fails", async () => {
+  const { subscriber } = await onLongPoll();
+  const tried = watch(subscriber);
+  for (let time = 0; time < 3; time++) {
+    requests.at(-1).answer(502, "away");
+    await pass(5_000);
+    if (time === 2) break;
+    requests.at(-1).answer(...nothingNew);
+    await pass(100);
+  }
+  requests.at(-1).answer(403, "no");
+  await settle();
+  assert.deepEqual(tried, ["longpoll later", "longpoll later", "poll later", "ws at once"]);
+});
+
 test("cut three times before it has lived for 30 s: the next rung; a connection that has lived counts for nothing", async () => {
   const { subscriber } = await subscribe();
   const tried = watch(subscriber);
@@ -253,6 +268,15 @@ test("cut twice after the same silence: on WebSocket the same rung at once, and 
   assert.deepEqual([seen, subscriber.cursor], [[], AT(4)], "its answer is no news");
   await pass(4_450);
   assert.equal(sockets[2].sent.length, 2);
+  // It did not help: no reason to hurry.
+  for (let time = 2; time < 4; time++) {
+    await pass(4_450);
+    sockets[time].end(1006);
+    await pass(5_000);
+    sockets[time + 1].say(hello);
+    await pass(4_450);
+  }
+  assert.deepEqual(tried.slice(2), ["ws later", "ws later"]);
 });
 
 test("cut twice after silences that differ: no pattern", async () => {
@@ -358,6 +382,20 @@ test("a better rung is looked for after 2.5 to 5 minutes, then later and later, 
   for (const [got, expected] of [[first[1], 225], [second[1] - first[1], 300], [third[1] - second[1], 600], [fourth[1] - third[1], 1_200]]) {
     assert.ok(Math.abs(got - expected) <= 3, `${got} for ${expected}`);
   }
+});
+
+test("connections that end in between do not put it off", async () => {
+  const { subscriber } = await onLongPoll();
+  for (let time = 0; time < 22; time++) {
+    await pass(9_000);
+    requests.at(-1).answer(503, { code: "draining", message: "", permanent: false });
+    await pass(1_000);
+    for (let wait = 0; wait < 40 && subscriber.state.name === "waiting"; wait++) await pass(1_000);
+    requests.at(-1).answer(...nothingNew);
+    await pass(100);
+    if (sockets.length > 1) return;
+  }
+  assert.fail("nobody looked up");
 });
 
 test("a better rung that opens takes over from the cursor; nothing is lost or told twice", async () => {

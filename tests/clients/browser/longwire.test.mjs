@@ -212,6 +212,15 @@ test("section 8.1: polls go on from `next`, and from Longwire-Next at 204; the s
   assert.deepEqual(seen, [["event", "state"], ["caughtup", undefined], ["gap", "evicted"], ["event", 9]]);
 });
 
+test("rare polls are no silence", async () => {
+  const { subscriber } = await subscribe({ transport: "poll", since: AT(0), pollEvery: 60_000 });
+  requests[0].answer(204, null, { "Longwire-Next": AT(0) });
+  await pass(59_999);
+  assert.equal(subscriber.state.name, "open");
+  await pass(1);
+  assert.equal(requests.length, 2);
+});
+
 test("a poll that was cut is followed by the next at once", async () => {
   await subscribe({ transport: "poll", since: AT(0) });
   requests[0].answer(200, { events: [event(1), event(2)], next: AT(2), more: true });
@@ -581,6 +590,16 @@ test("section 11.1: a server can make it wait for an hour at most", async () => 
   assert.equal(subscriber.state.delay, 3_600_000 + 250);
 });
 
+test("section 11.1: the window of a bye is kept", async () => {
+  const { subscriber } = await subscribe({ transport: "ws" });
+  sockets[0].say(hello, { type: "bye", code: "draining", permanent: false, message: "", window: 8_000 });
+  await pass(4_000);
+  sockets[1].say(hello);
+  sockets[1].end(1006);
+  await settle();
+  assert.equal(subscriber.state.delay, 8_500);
+});
+
 test("section 11, step 5: a credential that is refused is renewed once, if there is somebody to ask", async () => {
   const { subscriber } = await subscribe({ transport: "poll", token: async () => "t" });
   const no = { code: "unauthorized", message: "no", permanent: true };
@@ -591,10 +610,20 @@ test("section 11, step 5: a credential that is refused is renewed once, if there
   requests[1].answer(401, no);
   await settle();
   assert.deepEqual([subscriber.state.name, subscriber.state.code], ["stopped", "unauthorized"]);
-  const fixed = await subscribe({ transport: "poll", token: "t" });
-  requests.at(-1).answer(401, no);
-  await settle();
-  assert.equal(fixed.subscriber.state.name, "stopped");
+  const grown = await subscribe({ transport: "poll", token: () => "t", since: AT(1) });
+  for (let time = 0; time < 2; time++) {
+    requests.at(-1).answer(401, no);
+    await pass(5_000);
+    requests.at(-1).answer(204, null, { "Longwire-Next": AT(1) });
+    await pass(2_000);
+  }
+  assert.equal(grown.subscriber.state.name, "open", "what is granted and ends is renewed each time");
+  for (const body of [no, "<h1>a proxy that looks at credentials</h1>"]) {
+    const fixed = await subscribe({ transport: "poll", token: "t" });
+    requests.at(-1).answer(401, body);
+    await settle();
+    assert.deepEqual([fixed.subscriber.state.name, fixed.subscriber.state.code], ["stopped", "unauthorized"]);
+  }
 });
 
 test("section 8.4: a ticket, of the gateway whatever the log", async () => {

@@ -12,10 +12,21 @@
 //! | `page` | what a reader gets |
 //!
 //! # Gaps
-//! What left both the history of its topic and the tail is *lost*. A reader whose position is before a loss that matches
-//! is told a gap which ends at the last such loss, once. It is never told too little. It is told too much in two cases
-//! only: of topics that the table forgot (a topic that comes anew may be one of them), and when it reads a stretch that
-//! ends in the past, of which a topic has lost more than [`REMEMBERED`] events beyond that end since.
+//! What left both the history of its topic and the tail is *lost*. A reader whose position is before a loss that matches,
+//! and that it was not told of, is told a gap which ends at the last such loss; also where a gap was told before, of which
+//! less was lost then. So each loss is told once, and the numbers in the gaps add up. It is never told too little. It is
+//! told too much only
+//! - of topics that the table forgot: a topic that comes anew may be one of them;
+//! - when it reads a stretch that ends in the past, of which a topic has lost more than [`REMEMBERED`] events beyond that
+//!   end since;
+//! - when it would take too long to find out: thousands of topics have lost something that the reader does not know, or
+//!   some were forgotten, and its patterns lead to thousands of branches. Then what was lost anywhere counts as
+//!   something that may have matched;
+//! - when it is conflated, and the latest event of any topic and key in the stretch left the state by its age or to make
+//!   room: which topic's is not kept.
+//!
+//! # Cost
+//! The log is locked for tens of thousands of steps at most ([`Page::steps`]), whatever it holds and whatever is asked.
 
 mod config;
 mod history;
@@ -161,7 +172,7 @@ impl Log {
     }
 
     /// What a reader gets that is conflated from `after` to `until`: the latest event of each matching topic and key
-    /// among those, as [`latest`](Self::latest). If some may have left the state meanwhile, it is told a gap.
+    /// among those, as [`latest`](Self::latest). If some, of whatever topic, have left the state meanwhile, it is told a gap.
     pub fn conflated(&self, filter: &Filter, after: u64, until: u64, told: u64, size: PageSize) -> Page {
         let mut state = self.lock();
         state.expire(&self.config, Instant::now(), EXPIRE);
