@@ -41,7 +41,7 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "N", default_value_t = gateway().max_tickets)]
     max_tickets: u32,
     /// Threads that own the connections; 0: one a core, up to four
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = some_threads)]
     shards: usize,
     /// Bytes of a message or body
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(usize::try_from(hub().max_message).unwrap_or(usize::MAX)), value_parser = some_bytes)]
@@ -163,6 +163,11 @@ fn log() -> LogConfig {
 
 fn at_least_one<N: FromStr + Default + PartialOrd>(text: &str) -> Result<N, &'static str> {
     text.parse().ok().filter(|n| *n > N::default()).ok_or("a whole number, at least 1")
+}
+
+/// Each is a thread: more than any machine has of use would not start.
+fn some_threads(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| *n <= 1024).ok_or("a number of threads, at most 1024")
 }
 
 fn some_bytes(text: &str) -> Result<Bytes, &'static str> {

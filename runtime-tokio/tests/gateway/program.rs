@@ -73,6 +73,7 @@ async fn what_cannot_be_done_is_said_in_one_line_with_exit_code_2() {
         (vec!["serve", "--listen", "127.0.0.1:0", "--log", "a/b"], "--log a/b: the name of a log is"),
         (vec!["serve", "--log", "a,tail-events=0"], "--log a: invalid value '0' for '--tail-events <N>'"),
         (vec!["serve", "--log", "a,x=1", "--print-config"], "--log a: x is no limit of a log"),
+        (vec!["serve", "--shards", "18446744073709551615"], "a number of threads, at most 1024"),
         (vec!["serve", "--listen", "127.0.0.1:0", "--jwt-keys", "/nowhere"], "key set /nowhere"),
         (vec!["serve", "--listen", "127.0.0.1:0", "--jwt-keys", bad], "not a JWK Set: line 1"),
         (

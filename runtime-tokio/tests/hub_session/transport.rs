@@ -1,8 +1,8 @@
 //! Below the messages: how the wire is cut, silence, floods, and the end of a connection.
 
 use crate::client::*;
-use longwire::hub::{Hub, Protocol, Socket};
-use longwire_core::log::Since;
+use longwire::hub::{Data, Hub, Protocol, Socket};
+use longwire_core::log::{Since, Topic};
 use longwire_core::session::ClientMessage;
 use longwire_core::ws::OpCode;
 use longwire_core::ws::deflate::{self, Agreed};
@@ -334,6 +334,45 @@ fn a_flood_that_inflates_leaves_the_others_their_turns() {
     // One a turn, and one turn for each of the other's. It was 800 while only what is read was counted, and 60 while the
     // flooder's turns came one upon the other.
     assert!(meanwhile[15] < 20, "bombs between a publication and its acknowledgement: {meanwhile:?}");
+}
+
+#[test]
+fn a_search_that_finds_nothing_leaves_the_others_their_turns() {
+    // More topics than are looked at for a page, and patterns that none of them matches: more than a hundred pages.
+    const TOPICS: usize = 9000;
+    const SEARCHES: u32 = 2;
+    let patterns: Vec<String> = (0..60).map(|n| format!("*/*/{n}")).collect();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    let hub = hub(|c| (c.heartbeat, c.log.history_events) = (Duration::from_secs(600), 10));
+    block_on(async {
+        for n in 0..2 * TOPICS {
+            let topic = format!("t/{}/x", n % TOPICS);
+            hub.publish(Topic::parse(&topic).unwrap(), None, Data::json(b"1").unwrap()).await.unwrap();
+        }
+    });
+    let mut other = Client::open(&hub, Form::Json);
+    let mut searcher = Client::open(&hub, Form::Json);
+    let begin = Since::Cursor(hub.log().cursor(0));
+    for id in 1..=SEARCHES {
+        searcher.sub(id, begin, &patterns);
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let searching = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !matches!(searcher.must(), Seen::CaughtUp(_, Some(SEARCHES))) {}
+            over.store(true, Relaxed);
+        }
+    });
+    let mut acknowledged = 0;
+    while !over.load(Relaxed) {
+        acknowledged += 1;
+        other.publish(acknowledged, "a");
+        while other.must() != Seen::Ack(acknowledged) {}
+    }
+    searching.join().unwrap();
+    // About one for each page. While a turn had up to sixteen pages, it was one for all of these.
+    assert!(acknowledged > 60, "{acknowledged} publications during {SEARCHES} searches");
 }
 
 #[test]

@@ -347,8 +347,10 @@ impl Conn {
             }
         }
         // An answer may have been written, or a subscription begun.
-        if self.flush(cx, shard)?.is_ready() && self.session.reads.lags() && self.phase == Phase::Open {
-            progress = progress.max(self.catch_up(cx, shard)?);
+        let flushed = self.flush(cx, shard)?.is_ready();
+        if flushed && progress == Progress::Waiting && self.session.reads.lags() && self.phase == Phase::Open
+        {
+            progress = self.catch_up(cx, shard)?;
         }
         Ok(progress)
     }

@@ -54,8 +54,9 @@ use topics::Stretch;
 
 /// Positions that a topic remembers of the events that it lost, so that a gap can say how many they are: 16 bytes each.
 pub const REMEMBERED: usize = 128;
-/// Steps in the log that a reader takes in one turn; then others have theirs. One page may take it a little further.
-pub(super) const TURN: usize = 65_536;
+/// Steps in the log that a reader takes in one turn, about two milliseconds; then others have theirs. One page may take it
+/// a little further.
+pub(super) const TURN: usize = 16_384;
 /// Events that are too old and leave at an append.
 const EXPIRE_APPEND: usize = 16;
 /// Events that are too old and leave while the log is locked for something else.
