@@ -33,7 +33,7 @@ pub(crate) const PEERS: [Peer; 7] = [
 
 /// The version that is measured, as the lock file has it.
 pub(crate) fn version(name: &str) -> &'static str {
-    let lock = include_str!("../../../Cargo.lock");
+    let lock = include_str!("Cargo.lock");
     let package = lock.split(&format!("name = \"{name}\"\nversion = \"")).nth(1);
     package.and_then(|rest| rest.split('"').next()).expect("a package of the lock file")
 }
