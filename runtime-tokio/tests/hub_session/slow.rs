@@ -180,7 +180,8 @@ fn pressure_is_told_before_a_loss_and_behind_its_gap() {
         published.matching.clear();
         let delivered = hub.counters().delivered.load(Relaxed);
         published.until_full(&hub, 1);
-        for _ in 0..100 {
+        // Also when the kernel takes a part of it.
+        for _ in 0..300 {
             published.one(&hub, 0);
             publish(&hub, "b", "1");
         }

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 const MAX_TOKEN: usize = 8 << 10;
 /// Keys of a set.
 const MAX_KEYS: usize = 64;
+/// Bytes of a subject.
+const MAX_SUBJECT: usize = 255;
 /// Patterns of a token, of each kind.
 const MAX_PATTERNS: usize = 256;
 /// By how much clocks may differ: a token is taken so much earlier, and holds so much longer.
@@ -204,6 +206,10 @@ fn grant(claims: Claims) -> Result<Grant, Denied> {
     }
     if sub.is_empty() {
         return Err(Denied("the token has no subject"));
+    }
+    // It stands in logs, and as the name of a publisher in tables.
+    if sub.len() > MAX_SUBJECT || sub.chars().any(char::is_control) {
+        return Err(Denied("the token's subject is above 255 bytes, or has control characters"));
     }
     Ok(Grant {
         subject: sub.into(),

@@ -156,6 +156,16 @@ fn times_and_names_are_checked() {
         (&plain, json!({"nbf": "now"}), Err("the token is malformed")),
         (&plain, json!({"sub": null}), Err("the token is malformed")),
         (&plain, json!({"sub": ""}), Err("the token has no subject")),
+        (
+            &plain,
+            json!({"sub": "s".repeat(256)}),
+            Err("the token's subject is above 255 bytes, or has control characters"),
+        ),
+        (
+            &plain,
+            json!({"sub": "a\nb"}),
+            Err("the token's subject is above 255 bytes, or has control characters"),
+        ),
         (&plain, json!({"sub": 7}), Err("the token is malformed")),
         // Without an audience of our own, a token that is for somebody is not for us.
         (&plain, json!({"aud": "longwire"}), Err("the token is for another audience")),
