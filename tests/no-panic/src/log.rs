@@ -4,8 +4,8 @@ use core::hint::black_box;
 use core::time::Duration;
 
 use longwire_core::log::{
-    Bounds, Bucket, Cursor, Distance, Key, Lag, LogName, Pattern, PatternName, Policy, Quota,
-    QuotaConfig, Rate, Since, Skip, Topic, TopicName,
+    Bounds, Bucket, Cursor, Distance, Key, Lag, LogName, Pattern, PatternName, Policy, Quota, QuotaConfig,
+    Rate, Since, Skip, Topic, TopicName,
 };
 use longwire_core::time::Instant;
 
