@@ -97,8 +97,8 @@ codes! {
     NotFound = "not_found" 404 - permanent;
     /// The path exists, but not with this method; the response has `Allow`.
     MethodNotAllowed = "method_not_allowed" 405 - permanent;
-    /// The head did not arrive in time.
-    RequestTimeout = "request_timeout" 408 - passing;
+    /// The head, the body, or a message on a WebSocket did not come to its end in time.
+    RequestTimeout = "request_timeout" 408 1013 passing;
     /// A body or message above `max_message`.
     MessageTooBig = "message_too_big" 413 1009 permanent;
     /// A state of more events than `limit`.

@@ -82,6 +82,9 @@ pub(crate) struct Limits {
     /// Time for a client to answer
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat_timeout), value_parser = some_time)]
     heartbeat_timeout: Time,
+    /// Time for a message to come to its end on a WebSocket
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().message_timeout), value_parser = some_time)]
+    message_timeout: Time,
     /// Events of the log, matching or not, that a stream may be behind before its policy acts
     #[arg(long, value_name = "N", default_value_t = hub().max_lag_events, value_parser = at_least_one::<u64>)]
     max_lag_events: u64,
@@ -249,6 +252,7 @@ impl Limits {
             idempotency_age: self.idempotency_age.0,
             heartbeat: self.heartbeat.0,
             heartbeat_timeout: self.heartbeat_timeout.0,
+            message_timeout: self.message_timeout.0,
             max_lag_events: self.max_lag_events,
             max_lag_bytes: self.max_lag_bytes.0,
             max_lag_age: self.max_lag_age.0,

@@ -207,6 +207,13 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "timeouts, vanished",
         ),
         (
+            "message-timeout",
+            Time(config.message_timeout).to_string(),
+            "time for a message to come to its end on a WebSocket",
+            "`bye` `request_timeout`, closed with 1013",
+            "timeouts",
+        ),
+        (
             "max-lag-events",
             config.max_lag_events.to_string(),
             "events of the log, matching or not, that a stream may be behind",

@@ -131,6 +131,9 @@ pub struct HubConfig {
     /// How long a client may take to answer before it is given up. Default 10 s; as above. SSE has no answers: there an
     /// acknowledgement of its system's counts as one, where this one's can tell (Linux, [`Socket::Tcp`]).
     pub heartbeat_timeout: Duration,
+    /// How long a message of a client may take from its first byte to its last. Default one minute. Beyond it the client
+    /// is told `bye` `request_timeout` and closed with 1013: what came of the message is held for nothing.
+    pub message_timeout: Duration,
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
     pub unsent: u32,
@@ -190,6 +193,7 @@ impl Default for HubConfig {
             idempotency_age: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(60),
             unsent: 16 << 10,
             send_buffer: 256 << 10,
             max_lag_events: MAX_LAG.events,
@@ -431,7 +435,7 @@ impl Hub {
     /// default log.
     pub fn start(mut config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<Arc<Self>> {
         // Zero would be a loop, and more than the clock can say a panic.
-        for time in [&mut config.heartbeat, &mut config.heartbeat_timeout] {
+        for time in [&mut config.heartbeat, &mut config.heartbeat_timeout, &mut config.message_timeout] {
             *time = (*time).clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
         }
         // What a client may have under way the window has to know.

@@ -44,6 +44,8 @@ pub(super) struct Session {
     /// What its acknowledgement says about pressure.
     pressure: Option<Duration>,
     errors: u32,
+    /// Messages that were worked off.
+    pub(super) handled: u64,
 }
 
 /// A connection has to end: what the peer is told.
@@ -72,6 +74,7 @@ impl Session {
             publisher,
             quota: Quota::new(),
             settled: None,
+            handled: 0,
             pressure: None,
             errors: 0,
         }
@@ -143,6 +146,7 @@ impl Session {
 
     /// Works off one message.
     pub(super) fn handle(&mut self, message: &[u8], shard: &Shard, reply: &mut Reply<'_>) {
+        self.handled = self.handled.wrapping_add(1);
         let decoded =
             if self.form.is_cbor() { cbor::decode_client(message) } else { json::decode_client(message) };
         match decoded {

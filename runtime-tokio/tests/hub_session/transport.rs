@@ -2,7 +2,7 @@
 
 use crate::client::*;
 use longwire::hub::{Data, Hub, Protocol, Socket};
-use longwire_core::log::{Since, Topic};
+use longwire_core::log::{QuotaConfig, Since, Topic};
 use longwire_core::session::ClientMessage;
 use longwire_core::ws::OpCode;
 use longwire_core::ws::deflate::{self, Agreed};
@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A conversation with one of everything, and what has to come of it whatever the cuts.
 fn conversation(client: &Client<impl Read + Write>) -> Vec<u8> {
@@ -449,4 +449,32 @@ fn a_hub_that_is_dropped_takes_its_connections_along() {
     drop(hub);
     drop(stream);
     assert_eq!(client.end(), (vec![Seen::Bye("draining".into())], End::Closed(1001)));
+}
+
+/// What was sent of a message is held, so its end is not waited for without end. Time is counted from the last message that
+/// came to its end: who goes on sending is not slow.
+#[test]
+fn a_message_that_does_not_come_to_its_end_ends_the_connection() {
+    let hub = hub(|c| {
+        c.message_timeout = Duration::from_millis(100);
+        (c.quota, c.topic_quota) = (QuotaConfig::default(), QuotaConfig::default());
+    });
+    let mut client = Client::open(&hub, Form::Json);
+    let wire = client.publication(1, "a");
+    let (begin, end) = wire.split_at(wire.len() / 2);
+    let began = Instant::now();
+    let mut sent = 0;
+    // Every read ends in the middle of a message, for longer than one message may take.
+    while began.elapsed() < Duration::from_millis(300) {
+        client.write(begin);
+        client.write(end);
+        client.write(begin);
+        client.write(end);
+        sent += 2;
+    }
+    client.write(begin);
+    let (seen, end) = client.end();
+    assert_eq!(seen.last(), Some(&Seen::Bye("request_timeout".into())), "{seen:?}");
+    assert_eq!((end, hub.counters().timeouts.load(Relaxed)), (End::Closed(1013), 1));
+    assert_eq!(hub.log().head(), sent);
 }

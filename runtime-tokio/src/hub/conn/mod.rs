@@ -64,6 +64,8 @@ pub(super) struct Conn {
     told: Instant,
     /// Input is left where it is: nothing follows from not hearing the peer.
     deaf: bool,
+    /// Since when a message has not come to its end: since it began, or since the last one that did.
+    unfinished: Option<Instant>,
     pulse: Pulse,
     phase: Phase,
     /// Counted as not at the head.
@@ -134,6 +136,7 @@ impl Conn {
             sent: Instant::now(),
             told: Instant::now(),
             deaf: false,
+            unfinished: None,
             pulse,
             phase: Phase::Open,
             lagging: false,
@@ -431,6 +434,7 @@ impl Conn {
     /// One read, and what follows from it.
     fn receive(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
         let Some(ws) = &mut self.ws else { return self.discard(cx, shard) };
+        let handled = self.session.handled;
         let mut own = mem::take(&mut ws.rx);
         let mut tx_at = TxCursor::default();
         let (received, answers) = {
@@ -453,6 +457,12 @@ impl Conn {
                 own = grown;
             }
             (outcome, TxBuf::new(reply, &mut tx_at).pending().to_vec())
+        };
+        self.unfinished = match (own.is_empty(), received.deaf || self.session.handled != handled) {
+            (true, _) => None,
+            // Where we did not read, it is not the peer's fault.
+            (false, true) => Some(Instant::now()),
+            (false, false) => self.unfinished.or_else(|| Some(Instant::now())),
         };
         ws.rx = own;
         self.settle(received, &answers, shard)

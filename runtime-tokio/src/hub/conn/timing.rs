@@ -5,6 +5,7 @@ use super::{Conn, Phase};
 use crate::hub::count;
 use crate::hub::shard::{REPLY_SIZE, Shard};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf};
+use longwire_core::session::{Code, Refusal};
 use longwire_core::ws::{CloseCause, Step};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,8 +37,17 @@ impl Conn {
             Some(ws) if self.is_listening() => ws.connection.poll_timeout().map(|at| shard.clock.at(at)),
             _ => self.pulse.deadline(config.patience()),
         };
+        let whole = self.unfinished.map(|since| since + config.message_timeout);
         let lag = self.session.watches_its_lag().then(|| Instant::now() + LAG_CHECK);
-        access.deadline(shard).into_iter().chain(life).chain(lag).chain([own]).min().unwrap_or(own)
+        access
+            .deadline(shard)
+            .into_iter()
+            .chain(life)
+            .chain(lag)
+            .chain(whole)
+            .chain([own])
+            .min()
+            .unwrap_or(own)
     }
 
     /// Step 4 of a turn; true when the connection is over.
@@ -55,6 +65,12 @@ impl Conn {
         if stuck || (!asks && !self.pulse.lives(&self.stream, now, config.patience())) {
             count(&shard.shared.counters.timeouts, 1);
             return true;
+        }
+        if self.unfinished.is_some_and(|since| now >= since + config.message_timeout) {
+            count(&shard.shared.counters.timeouts, 1);
+            let why = "a message did not come to its end in time (message_timeout)";
+            self.bye(shard, Refusal::new(Code::RequestTimeout, why), None);
+            return false;
         }
         if let Some(renew) = self.session.access.due(shard) {
             self.say(&renew);
