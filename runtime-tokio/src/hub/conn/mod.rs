@@ -458,11 +458,10 @@ impl Conn {
             }
             (outcome, TxBuf::new(reply, &mut tx_at).pending().to_vec())
         };
-        self.unfinished = match (own.is_empty(), received.deaf || self.session.handled != handled) {
+        self.unfinished = match (own.is_empty(), self.session.handled == handled) {
             (true, _) => None,
-            // Where we did not read, it is not the peer's fault.
-            (false, true) => Some(Instant::now()),
-            (false, false) => self.unfinished.or_else(|| Some(Instant::now())),
+            (false, true) => self.unfinished.or_else(|| Some(Instant::now())),
+            (false, false) => Some(Instant::now()),
         };
         ws.rx = own;
         self.settle(received, &answers, shard)

@@ -37,7 +37,8 @@ impl Conn {
             Some(ws) if self.is_listening() => ws.connection.poll_timeout().map(|at| shard.clock.at(at)),
             _ => self.pulse.deadline(config.patience()),
         };
-        let whole = self.unfinished.map(|since| since + config.message_timeout);
+        let whole =
+            self.unfinished.filter(|_| self.is_listening()).map(|since| since + config.message_timeout);
         let lag = self.session.watches_its_lag().then(|| Instant::now() + LAG_CHECK);
         access
             .deadline(shard)
@@ -65,6 +66,10 @@ impl Conn {
         if stuck || (!asks && !self.pulse.lives(&self.stream, now, config.patience())) {
             count(&shard.shared.counters.timeouts, 1);
             return true;
+        }
+        if !listening {
+            // Nothing is read meanwhile: the rest of it may be there.
+            self.unfinished = self.unfinished.map(|_| now);
         }
         if self.unfinished.is_some_and(|since| now >= since + config.message_timeout) {
             count(&shard.shared.counters.timeouts, 1);
