@@ -13,6 +13,8 @@ use reader::Reader;
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
@@ -112,8 +114,20 @@ fn main() {
     let options = options();
     let shards = options.shards.to_string();
     // Nobody here answers a Ping but the prober, and the gateway's memory is asked for while all are open.
-    let more =
-        ["--shards", &shards, "--heartbeat", "1h", "--max-handshakes", "20000", "--max-connections", "20000"];
+    let more = [
+        "--shards",
+        &shards,
+        "--max-rate",
+        "1000000000",
+        "--max-topic-rate",
+        "1000000000",
+        "--heartbeat",
+        "1h",
+        "--max-handshakes",
+        "20000",
+        "--max-connections",
+        "20000",
+    ];
     let log: &[&str] = if options.apart { &["--log", "apart"] } else { &[] };
     let gateway = Gateway::start_with(&[&more, log].concat());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -138,7 +152,7 @@ async fn measure(options: &Options, gateway: &Gateway) {
         silent
             .push(Reader::open_narrow(gateway.address, options.sse).await.expect("a silent reader connects"));
     }
-    let mut publisher = session(gateway, "/v1").await;
+    let mut publisher = session(gateway.address, "/v1").await;
     let data = "x".repeat(options.payload);
     let mut published = 0;
     // Once for the readers to be there, and for what is allocated once.
@@ -150,9 +164,18 @@ async fn measure(options: &Options, gateway: &Gateway) {
         round(&mut publisher, &large, 1, &mut published, &progress, options.readers).await;
     }
 
-    let over = Rc::new(Cell::new(false));
-    let probed = session(gateway, if options.apart { "/v1/logs/apart" } else { "/v1" }).await;
-    let prober = tokio::task::spawn_local(probe(probed, Rc::clone(&over)));
+    let over = Arc::new(AtomicBool::new(false));
+    let prober = {
+        // On a thread of its own: it must not wait behind the readers, which keep this one busy.
+        let (over, address, log) = (Arc::clone(&over), gateway.address, options.apart);
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                probe(session(address, if log { "/v1/logs/apart" } else { "/v1" }).await, &over).await
+            })
+        })
+    };
     let (cpu, begun, first) = (cpu(gateway), Instant::now(), progress.got.get());
     let mut rounds = Vec::new();
     while begun.elapsed() < Duration::from_secs(options.seconds) {
@@ -163,8 +186,8 @@ async fn measure(options: &Options, gateway: &Gateway) {
     let took = begun.elapsed().as_secs_f64();
     let cpu = self::cpu(gateway) - cpu;
     let delivered = (progress.got.get() - first) as f64;
-    over.set(true);
-    let (echo, heartbeat) = prober.await.expect("the prober ends");
+    over.store(true, Ordering::Relaxed);
+    let (echo, heartbeat) = prober.join().expect("the prober ends");
 
     let Options { readers, silent, payload, burst, shards, sse, .. } = options;
     let transport = if *sse { "SSE" } else { "WebSocket" };
@@ -211,8 +234,8 @@ async fn round(
     progress.until(*published * readers as u64).await;
 }
 
-async fn session(gateway: &Gateway, log: &str) -> WebSocket<longwire::net::NetStream> {
-    let url = format!("ws://{}{log}/stream", gateway.address);
+async fn session(address: std::net::SocketAddr, log: &str) -> WebSocket<longwire::net::NetStream> {
+    let url = format!("ws://{address}{log}/stream");
     let options = ConnectOptions::default().subprotocol("longwire.v1.json");
     let mut socket = longwire::websocket::connect(&url, &options).await.expect("the gateway accepts");
     let hello = socket.recv_message().await;
@@ -223,11 +246,11 @@ async fn session(gateway: &Gateway, log: &str) -> WebSocket<longwire::net::NetSt
 /// Measures echo and heartbeat in turn, each right after the one before.
 async fn probe(
     mut socket: WebSocket<longwire::net::NetStream>,
-    over: Rc<Cell<bool>>,
+    over: &AtomicBool,
 ) -> (Vec<Duration>, Vec<Duration>) {
     let (mut echo, mut heartbeat) = (Vec::new(), Vec::new());
     for n in 1u64.. {
-        if over.get() {
+        if over.load(Ordering::Relaxed) {
             break;
         }
         let begun = Instant::now();
