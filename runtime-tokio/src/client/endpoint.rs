@@ -122,6 +122,12 @@ impl Endpoint {
         self.tokens.current().map(|token| format!("Bearer {token}"))
     }
 
+    /// Has a credential ready, `another` one if need be, and connects.
+    pub(super) async fn reach(&self, another: bool) -> Result<NetStream, Error> {
+        self.tokens.prepare(another).await?;
+        Ok(self.connect().await?)
+    }
+
     /// The name, TCP, TLS. A peer that vanishes is noticed by the system.
     pub(super) async fn connect(&self) -> io::Result<NetStream> {
         /// A connection on which nothing comes, in the middle of a long poll for instance, is asked after so long whether there

@@ -347,11 +347,7 @@ impl Work {
         self.emit(Item::State(State::Connecting(rung.into()))).await;
         let another = self.machine.connector().wants_credential();
         let endpoint = self.endpoint.clone();
-        let connecting = async {
-            endpoint.tokens.prepare(another).await?;
-            Ok(endpoint.connect().await?)
-        };
-        let stream = match self.drive(connecting).await {
+        let stream = match self.drive(endpoint.reach(another)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Some(self.failed(error, Some(Ending::Unreachable))),
             Err(action) => return action,

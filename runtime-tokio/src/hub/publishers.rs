@@ -187,7 +187,7 @@ impl Tables {
                 }
             }
             Some(Once::Key(key)) => {
-                let at = self.keys.peek(subject, &key.into());
+                let at = self.keys.peek(subject, key);
                 at.map_or(Seen::New, |(seq, _)| Seen::Before(Some(*seq)))
             }
         }

@@ -1,6 +1,7 @@
 //! A table that forgets, in which nobody can take the room of others.
 
 use super::recent::Recent;
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -27,7 +28,10 @@ impl<K: Clone + Eq + Hash, V> Shares<K, V> {
     }
 
     /// The value of a key, which is not touched by that.
-    pub(super) fn peek(&self, subject: &str, key: &K) -> Option<&V> {
+    pub(super) fn peek<Q: Eq + Hash + ?Sized>(&self, subject: &str, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         self.subjects.get(subject)?.peek(key)
     }
 

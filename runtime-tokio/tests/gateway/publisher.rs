@@ -23,7 +23,7 @@ async fn served(change: impl FnOnce(&mut HubConfig)) -> Served {
     Served::with(GatewayConfig::default(), hub, Open).await
 }
 
-fn config(transport: Transport) -> PublisherConfig {
+pub(crate) fn config(transport: Transport) -> PublisherConfig {
     let mut config = PublisherConfig::default();
     config.transport = transport;
     // Attempts follow each other quickly here.

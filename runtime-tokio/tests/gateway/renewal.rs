@@ -1,10 +1,10 @@
 //! The client's credentials (`PROTOCOL.md` section 8.4): grants that end every few seconds, over each transport, and sources of
 //! credentials that fail.
 
+use crate::publisher::config;
 use crate::support::{Served, within};
 use longwire::client::{
-    Data, Endpoint, Error, Item, Outcome, Publisher, PublisherConfig, State, Subscriber, Subscription,
-    Transport,
+    Data, Endpoint, Error, Item, Outcome, Publisher, State, Subscriber, Subscription, Transport,
 };
 use longwire::gateway::GatewayConfig;
 use longwire::hub::{Authorize, Authorizing, Denied, Grant, HubConfig};
@@ -283,14 +283,6 @@ async fn the_credential_of_another_subject_takes_the_stream_over_or_comes_with_t
         let cut = usize::from(transport == Transport::Sse);
         assert!(seen.waits.len() >= cut, "{transport}: {seen:?}");
     }
-}
-
-fn config(transport: Transport) -> PublisherConfig {
-    let mut config = PublisherConfig::default();
-    config.transport = transport;
-    config.backoff.base = Duration::from_millis(1);
-    config.backoff.cap = Duration::from_millis(5);
-    config
 }
 
 #[tokio::test(flavor = "multi_thread")]

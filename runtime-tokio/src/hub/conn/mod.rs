@@ -46,6 +46,7 @@ pub(super) const PAGES: usize = 8;
 const MAX_MOVED: usize = 1024;
 /// Reads in one turn.
 const READS: usize = 4;
+
 /// A connection.
 pub(super) struct Conn {
     session: Session,
@@ -375,10 +376,7 @@ impl Conn {
             self.wrote(shard, n);
         }
         self.tx = Vec::new();
-        Ok(match self.stream.poll_flush(cx)? {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
-        })
+        Ok(self.stream.poll_flush(cx)?)
     }
 
     fn wrote(&mut self, shard: &Shard, n: usize) {
@@ -502,11 +500,16 @@ impl Conn {
         }
     }
 
-    /// Writes a control message behind what is pending.
-    fn say(&mut self, message: &ServerMessage<'_>) {
+    /// Sees to it that control messages have somewhere to go.
+    fn make_room(&mut self) {
         if self.tx.is_empty() {
             self.tx = vec![0; REPLY_SIZE];
         }
+    }
+
+    /// Writes a control message behind what is pending.
+    fn say(&mut self, message: &ServerMessage<'_>) {
+        self.make_room();
         let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
         match &mut self.ws {
             Some(ws) => {

@@ -3,7 +3,7 @@
 use super::ending::LINGER;
 use super::{Conn, Phase};
 use crate::hub::count;
-use crate::hub::shard::{REPLY_SIZE, Shard};
+use crate::hub::shard::Shard;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf};
 use longwire_core::session::{Code, Refusal};
 use longwire_core::ws::{CloseCause, Step};
@@ -80,14 +80,14 @@ impl Conn {
         if let Some(renew) = self.session.access.due(shard) {
             self.say(&renew);
         }
+        if asks {
+            self.make_room();
+        }
         if let Some(ws) = &mut self.ws
             && listening
         {
             let (mut rx, mut tx_at) = ([], self.tx_at);
             let mut none = RxCursor::default();
-            if self.tx.is_empty() {
-                self.tx = vec![0; REPLY_SIZE];
-            }
             let mut io = Io::new(RxBuf::new(&mut rx, &mut none), TxBuf::new(&mut self.tx, &mut tx_at));
             let step = ws.connection.handle_timeout(shard.clock.now(), &mut io);
             self.tx_at = tx_at;
