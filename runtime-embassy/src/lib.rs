@@ -14,9 +14,9 @@
 //! ```
 //! use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 //! use longwire_embassy::core::rand_core::CryptoRng;
-//! use longwire_embassy::{Connect, Gateway, Lost, Outbox, Uplink, UplinkConfig, WhenFull};
+//! use longwire_embassy::{Connect, Gateway, Lost, Outbox, Policy, Uplink, UplinkConfig};
 //!
-//! static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(WhenFull::DropOldest);
+//! static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(Policy::DropOldest);
 //! static CONFIG: UplinkConfig = UplinkConfig::new();
 //!
 //! /// One task keeps the connection: over `longwire_embassy::Tcp`, for instance.
@@ -28,7 +28,7 @@
 //!
 //! /// Any other reports, and never waits for the network.
 //! fn measured(celsius: i16) {
-//!     let taken = OUTBOX.try_report("room/7/celsius", &celsius);
+//!     let taken = OUTBOX.reporter().try_report("room/7/celsius", None, &celsius);
 //!     assert!(taken.is_ok());
 //! }
 //! # measured(21);
@@ -58,7 +58,7 @@ pub use link::{Connect, Link, Stream};
 pub use longwire_core as core;
 #[cfg(feature = "embassy-net")]
 pub use net::Tcp;
-pub use outbox::{Counts, Outbox, ReportError, WhenFull};
+pub use outbox::{Counts, Outbox, Policy, ReportError, Reporter};
 pub use uplink::{Gateway, Lost, MAX_TARGET, Status, Uplink, UplinkConfig};
 #[cfg(feature = "inflate")]
 pub use websocket::Decompressor;

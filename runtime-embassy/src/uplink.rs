@@ -17,7 +17,7 @@ use longwire_core::ws::{CloseCode, Event, SendError};
 use crate::buffered::now;
 use crate::error::{Error, HandshakeError};
 use crate::link::{Connect, Link};
-use crate::outbox::{Outbox, Source};
+use crate::outbox::{Outbox, Reading, Source};
 use crate::websocket::{Config, Decompressor, WebSocket};
 
 /// Bytes of the longest [`Gateway::target`].
@@ -418,11 +418,11 @@ async fn send<L: Link, R: CryptoRng>(
     allowed: Allowed,
 ) -> Result<(), Error<L::Error>> {
     loop {
-        let publish = |n, topic: &str, data: &[u8]| publish(socket, allowed.max_message, n, topic, data);
+        let publish = |n, reading: Reading<'_>| publish(socket, allowed.max_message, n, reading);
         match outbox.send_next(allowed.max_in_flight, publish) {
             Some(Ok(())) => {}
             // No room even in an empty buffer: this reading can never be sent.
-            Some(Err(SendError::Full)) if socket.is_flushed() => outbox.refuse_next(),
+            Some(Err(SendError::Full)) if socket.is_flushed() => outbox.give_up_next(),
             Some(Err(SendError::Full)) => socket.flush().await?,
             // It is closing: what comes next is for the receiver to say.
             Some(Err(_)) | None => return socket.flush().await,
@@ -435,11 +435,10 @@ fn publish<L: Link, R: CryptoRng>(
     socket: &mut WebSocket<'_, L, R>,
     max_message: u64,
     n: u64,
-    topic: &str,
-    data: &[u8],
+    Reading { topic, key, data }: Reading<'_>,
 ) -> Result<(), SendError> {
-    let data = Data::Cbor(data);
-    let message = ClientMessage::Pub { n: Some(n), topic: topic.into(), key: None, data };
+    let (key, data) = (key.map(Into::into), Data::Cbor(data));
+    let message = ClientMessage::Pub { n: Some(n), topic: topic.into(), key, data };
     let mut length = Length::default();
     let counted = cbor::encode_client(&message, &mut length);
     let fits = counted.is_ok() && length.0 <= max_message;

@@ -25,8 +25,8 @@ use longwire_core::time::Instant;
 use longwire_core::ws::deflate;
 use longwire_core::ws::{self, CloseCause, CloseCode, Connection, Event, Server, Step};
 use longwire_embassy::{
-    Connect, Counts, Decompressor, Error, Gateway, HandshakeError, Inflater, Link, Lost, Outbox, Status,
-    Uplink, UplinkConfig, WhenFull,
+    Connect, Counts, Decompressor, Error, Gateway, HandshakeError, Inflater, Link, Lost, Outbox, Policy,
+    Status, Uplink, UplinkConfig,
 };
 use zlib::Zlib;
 
@@ -239,8 +239,8 @@ fn with_uplink_that_inflates(
 }
 
 fn outbox_with(readings: impl Iterator<Item = u32>) -> Readings {
-    let outbox = Readings::new(WhenFull::DropOldest);
-    readings.for_each(|value| outbox.try_report("device/7/uptime", &value).unwrap());
+    let outbox = Readings::new(Policy::DropOldest);
+    readings.for_each(|value| outbox.reporter().try_report("device/7/uptime", None, &value).unwrap());
     outbox
 }
 
@@ -275,7 +275,7 @@ fn readings_are_published_after_hello_and_stay_until_acknowledged() {
         assert_eq!(values(&peer), [0, 1, 2]);
         assert_eq!(peer.published[0].1, "device/7/uptime");
         // A report wakes the uplink.
-        outbox.try_report("device/7/uptime", &3).unwrap();
+        outbox.reporter().try_report("device/7/uptime", None, &3).unwrap();
         exchange(turn, &mut peer);
         assert_eq!(values(&peer), [0, 1, 2, 3]);
         peer.ack(3);
@@ -365,8 +365,8 @@ fn a_refused_reading_is_counted_and_the_others_go_on() {
     let _clock = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..2));
     // Above the gateway's max_message of 200 bytes: it would cost the connection.
-    outbox.try_report("device/7/log", "x".repeat(200).as_str()).unwrap();
-    outbox.try_report("device/7/uptime", &3).unwrap();
+    outbox.reporter().try_report("device/7/log", None, "x".repeat(200).as_str()).unwrap();
+    outbox.reporter().try_report("device/7/uptime", None, &3).unwrap();
     with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
         assert_eq!(turn(), None);
         let mut peer = Peer::new(network.newest());
@@ -381,7 +381,10 @@ fn a_refused_reading_is_counted_and_the_others_go_on() {
         peer.say(&ServerMessage::Nack { n: Some(1), refusal });
         peer.ack(4);
         exchange(turn, &mut peer);
-        assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 2, refused: 2, ..Counts::default() });
+        assert_eq!(
+            outbox.counts(),
+            Counts { reported: 4, acknowledged: 2, refused: 1, too_large: 1, ..Counts::default() }
+        );
     });
 }
 
@@ -399,7 +402,7 @@ fn what_is_over_quota_waits_as_long_as_the_gateway_says_and_goes_first() {
         peer.say(&ServerMessage::Nack { n: Some(1), refusal });
         peer.ack(2);
         exchange(turn, &mut peer);
-        outbox.try_report("device/7/uptime", &2).unwrap();
+        outbox.reporter().try_report("device/7/uptime", None, &2).unwrap();
         exchange(turn, &mut peer);
         clock.advance(Duration::from_millis(499));
         exchange(turn, &mut peer);
@@ -411,7 +414,7 @@ fn what_is_over_quota_waits_as_long_as_the_gateway_says_and_goes_first() {
         let pressure = Some(core::time::Duration::MAX);
         peer.say(&ServerMessage::Ack { n: 3, level: Level::Ring, pressure });
         exchange(turn, &mut peer);
-        outbox.try_report("device/7/uptime", &3).unwrap();
+        outbox.reporter().try_report("device/7/uptime", None, &3).unwrap();
         exchange(turn, &mut peer);
         assert_eq!(outbox.counts(), Counts { reported: 4, acknowledged: 3, waiting: 1, ..Counts::default() });
         assert_eq!(values(&peer).len(), 4);

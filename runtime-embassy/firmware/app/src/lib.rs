@@ -15,12 +15,12 @@ use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_time::{Duration, Instant, Ticker};
 use heapless::String;
 use longwire_embassy::core::rand_core::CryptoRng;
-use longwire_embassy::{Gateway, Lost, Outbox, ReportError, Status, Tcp, Uplink, UplinkConfig, WhenFull};
+use longwire_embassy::{Gateway, Lost, Outbox, Policy, ReportError, Status, Tcp, Uplink, UplinkConfig};
 use minicbor::encode::{Encode, Encoder, Error, Write};
 pub use settings::{MAX_NAME, Settings};
 
 /// Readings that wait for the network: half a minute of them. Later ones push out the oldest.
-static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(WhenFull::DropOldest);
+static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(Policy::DropOldest);
 
 static CONFIG: UplinkConfig = UplinkConfig::new();
 
@@ -89,7 +89,7 @@ async fn report(settings: &Settings<'_>, stack: stack::Stack) {
 fn reading(settings: &Settings<'_>, what: &str, value: &impl Encode<()>) -> Result<(), ReportError> {
     let mut topic: String<64> = String::new();
     write!(topic, "device/{}/{what}", settings.id).map_err(|_| ReportError::BadTopic)?;
-    OUTBOX.try_report(&topic, value)
+    OUTBOX.reporter().try_report(&topic, None, value)
 }
 
 /// `{"free": BYTES}`

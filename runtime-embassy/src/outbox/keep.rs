@@ -1,0 +1,157 @@
+//! What a storage needs of an outbox, so that readings outlive a reset.
+
+use embassy_sync::blocking_mutex::raw::RawMutex;
+use longwire_core::session::publisher::{InFlight, Incarnation};
+
+use super::{Outbox, Reading, ReportError, Source};
+
+/// The seam between an [`Outbox`] and whatever keeps its readings over a reset.
+///
+/// A reading has its number from the moment when it is put, and never another one; so (incarnation, n) names it in a storage
+/// before and after it was sent. A number that was dropped is not used again.
+///
+/// - At boot: [`restore`](Self::restore) what was stored, in the order of the numbers, then [`resume`](Self::resume).
+/// - Later, after each [`changed`](Self::changed): store what is [behind](Self::first_after) the last one that was stored, and
+///   forget what is [not held](Self::is_held) any more.
+pub(crate) trait Keep: Source {
+    /// Puts a reading back under its number, which is above those that were put before. It counts as reported.
+    ///
+    /// # Errors
+    /// [`ReportError::Full`], and what there was stays.
+    fn restore(&self, n: u64, reading: Reading<'_>) -> Result<(), ReportError>;
+    /// Goes on as this incarnation. The numbers up to `newest` may have been used.
+    fn resume(&self, incarnation: Incarnation, newest: u64);
+    /// Hands the first reading behind number `n` that the gateway has not settled to `read`.
+    fn first_after<T>(&self, n: u64, read: impl FnOnce(u64, Reading<'_>) -> T) -> Option<T>;
+    /// Whether a reading is still to be kept: neither settled by the gateway nor dropped.
+    fn is_held(&self, n: u64) -> bool;
+    /// Waits until a reading was put, settled or dropped. Cancel-safe.
+    async fn changed(&self);
+}
+
+impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
+    fn restore(&self, n: u64, reading: Reading<'_>) -> Result<(), ReportError> {
+        let policy = self.policy_of(reading.topic)?;
+        self.log.lock(|log| {
+            let log = &mut *log.borrow_mut();
+            let before = n.checked_sub(1).filter(|before| *before >= log.newest).ok_or(ReportError::Full)?;
+            if log.ring.is_empty() {
+                log.ring.begin_after(before);
+                log.flight = InFlight::after(before);
+            }
+            let Reading { topic, key, data } = reading;
+            let len = u16::try_from(data.len()).map_err(|_| ReportError::TooLarge)?;
+            let space = log.ring.append(n, policy, topic.as_bytes(), key.map(str::as_bytes), len);
+            let space = space.ok_or(ReportError::Full)?;
+            space.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+            log.newest = n;
+            log.counts.reported = log.counts.reported.wrapping_add(1);
+            log.counts.waiting = log.counts.waiting.saturating_add(1);
+            Ok(())
+        })?;
+        self.reported.signal(());
+        Ok(())
+    }
+
+    fn resume(&self, incarnation: Incarnation, newest: u64) {
+        self.log.lock(|log| {
+            let log = &mut *log.borrow_mut();
+            log.incarnation = Some(incarnation);
+            log.newest = log.newest.max(newest);
+            if log.ring.is_empty() {
+                log.ring.begin_after(log.newest);
+                log.flight = InFlight::after(log.newest);
+            }
+        });
+    }
+
+    fn first_after<T>(&self, n: u64, read: impl FnOnce(u64, Reading<'_>) -> T) -> Option<T> {
+        self.log.lock(|log| {
+            let log = log.borrow();
+            let record =
+                log.ring.records().find(|record| record.n > n && !log.flight.is_settled(record.n))?;
+            Some(read(record.n, record.reading()?))
+        })
+    }
+
+    fn is_held(&self, n: u64) -> bool {
+        self.log.lock(|log| {
+            let log = log.borrow();
+            !log.flight.is_settled(n) && log.ring.records().any(|record| record.n == n)
+        })
+    }
+
+    async fn changed(&self) {
+        self.changed.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{Counts, Policy};
+    use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+    use std::vec::Vec;
+
+    type Small = Outbox<NoopRawMutex, 128>;
+
+    /// What is held: numbers and data.
+    fn held(outbox: &Small) -> Vec<(u64, u32)> {
+        let mut held = Vec::new();
+        let mut last = 0;
+        while let Some((n, value)) =
+            outbox.first_after(last, |n, reading| (n, minicbor::decode(reading.data).unwrap()))
+        {
+            assert!(outbox.is_held(n));
+            held.push((n, value));
+            last = n;
+        }
+        held
+    }
+
+    #[test]
+    fn what_is_restored_is_sent_under_its_numbers_and_new_ones_come_behind() {
+        let before = Small::new(Policy::Conflate);
+        for (key, value) in [(None, 1), (Some("k"), 2), (None, 3), (Some("l"), 4)] {
+            before.reporter().try_report("a", key, &value).unwrap();
+        }
+        assert_eq!(held(&before), [(2, 2), (3, 3), (4, 4)]);
+        let after = Small::new(Policy::Conflate);
+        let mut last = 0;
+        while let Some(n) = before.first_after(last, |n, reading| {
+            after.restore(n, reading).unwrap();
+            n
+        }) {
+            last = n;
+        }
+        after.resume(Incarnation(7), 100);
+        assert_eq!(after.incarnation(|| 8), Incarnation(7));
+        after.reporter().try_report("a", Some("m"), &5).unwrap();
+        assert_eq!(held(&after), [(2, 2), (3, 3), (4, 4), (101, 5)]);
+        for expected in [2, 3, 4] {
+            assert_eq!(after.send_next(9, |n, _| Ok::<_, ()>(assert_eq!(n, expected))), Some(Ok(())));
+        }
+        after.acknowledge(3);
+        assert_eq!(held(&after), [(4, 4), (101, 5)]);
+        assert!(!after.is_held(3) && !after.is_held(5));
+        after.refuse(4, true);
+        assert_eq!(after.send_next(9, |n, _| Ok::<_, ()>(assert_eq!(n, 101))), Some(Ok(())));
+        after.acknowledge(101);
+        assert_eq!(held(&after), []);
+        let counts = Counts { reported: 4, acknowledged: 3, refused: 1, ..Counts::default() };
+        assert_eq!(after.counts(), counts);
+    }
+
+    #[test]
+    fn an_incarnation_without_readings_goes_on_behind_its_numbers() {
+        let outbox = Small::new(Policy::DropOldest);
+        outbox.resume(Incarnation(7), 1_000_000);
+        outbox.reporter().try_report("a", None, &1).unwrap();
+        assert_eq!(held(&outbox), [(1_000_001, 1)]);
+        assert_eq!(outbox.send_next(9, |n, _| Ok::<_, ()>(assert_eq!(n, 1_000_001))), Some(Ok(())));
+        // Numbers do not go back.
+        let reading = Reading { topic: "a", key: None, data: &[1] };
+        assert_eq!(outbox.restore(5, reading), Err(ReportError::Full));
+        assert_eq!(outbox.restore(0, reading), Err(ReportError::Full));
+    }
+}
