@@ -124,6 +124,12 @@ impl<'b> Text<'b> {
     }
 }
 
+impl<'b> From<&'b str> for Text<'b> {
+    fn from(text: &'b str) -> Self {
+        Self(text.as_bytes())
+    }
+}
+
 impl fmt::Debug for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)

@@ -118,6 +118,7 @@ where
         Ok(Opened { subprotocol, deflate }) => {
             written.await?;
             let mut socket = WebSocket::from_parts(stream, Role::Server, &[], config);
+            rx.park();
             socket.rx = rx;
             socket.subprotocol = subprotocol.map(String::into_boxed_str);
             Ok(match deflate {

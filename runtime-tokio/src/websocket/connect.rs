@@ -140,6 +140,7 @@ where
     };
     head.release(&mut rx.lend());
     let mut socket = WebSocket::from_parts(stream, Role::Client, &[], options.config.clone());
+    rx.park();
     (socket.rx, socket.subprotocol) = (rx, subprotocol);
     Ok(match deflate {
         Some(agreed) => socket.with_deflate(agreed),

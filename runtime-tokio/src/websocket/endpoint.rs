@@ -92,6 +92,7 @@ impl Endpoint {
         }
     }
 
+    #[inline]
     pub(super) fn poll(&mut self, now: Instant, io: &mut Io<'_>) -> Result<Step, ProtocolError> {
         either!(self, c => c.poll(now, io))
     }
@@ -116,6 +117,7 @@ impl Endpoint {
         either!(self, c => c.is_open())
     }
 
+    #[inline]
     pub(super) fn send(&mut self, tx: &mut TxBuf<'_>, kind: Kind, data: &[u8]) -> Result<(), SendError> {
         either!(self, c => c.send_message(tx, kind, data))
     }

@@ -28,6 +28,9 @@ pub enum Error {
     /// [`start_send`](futures_sink::Sink::start_send) without a [`poll_ready`](futures_sink::Sink::poll_ready) that was
     /// ready. The message was not taken; the connection goes on.
     NotReady,
+    /// The peer does not take what it is sent, and as much waits for it as
+    /// [`Config::max_send_buffer`](super::Config::max_send_buffer) allows. The message was not taken; the connection goes on.
+    Full,
     /// Whole messages were asked for, but the connection hands out chunks
     /// ([`Delivery::Chunks`](longwire_core::ws::Delivery::Chunks)). Use `recv`.
     Chunks,
@@ -100,6 +103,7 @@ impl fmt::Display for Error {
             Self::Timeout(Timeout::Write) => f.write_str("the peer stopped reading"),
             Self::PingTooLong => f.write_str("the payload of a ping is above 125 bytes"),
             Self::NotReady => f.write_str("a message was given before there was room for it"),
+            Self::Full => f.write_str("the peer does not read, and more waits for it than is allowed"),
             Self::Chunks => {
                 f.write_str("whole messages were asked for from a connection that hands out chunks")
             }

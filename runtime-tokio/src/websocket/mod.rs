@@ -49,6 +49,8 @@ mod driver;
 mod endpoint;
 mod error;
 mod message;
+mod pool;
+mod serve;
 mod split;
 mod stream;
 
@@ -60,8 +62,10 @@ pub use deflate::Deflate;
 pub use endpoint::Role;
 pub(crate) use endpoint::ThreadRng;
 pub use error::{Error, HandshakeError, Refused, Timeout};
-pub use longwire_core::ws::{CloseCause, CloseCode, CloseReason, Delivery, Event, Heartbeat, Kind};
-pub use message::Message;
+pub use longwire_core::ws::{
+    Chunk, CloseCause, CloseCode, CloseReason, Delivery, Event, Heartbeat, Kind, Text};
+pub use message::{Message, MessageRef};
+pub use serve::{Handler, Output, PushError, Pusher, Serve, serve, serve_with};
 pub use split::{Receiver, Sender};
 
 use buffers::Rx;
@@ -90,6 +94,7 @@ impl<S> WebSocket<S> {
         let mut rx = Rx::default();
         if !leftover.is_empty() {
             rx.extend(leftover);
+            rx.park();
         }
         Self { driver: Driver::new(stream, role, config.into()), rx, subprotocol: None }
     }

@@ -4,17 +4,20 @@
 //! what has happened so far is in the driver and in the receive buffer, never in a future. That is why dropping a
 //! future loses nothing.
 
+mod send;
+
+pub(super) use self::send::CLOSE_ROOM;
+use self::send::Outgoing;
 use super::buffers::{Rx, Tx};
 use super::config::{Config, Rules};
 use super::deflate::Codec;
 use super::endpoint::{Endpoint, Role};
 use super::{Error, Message, Timeout};
 use crate::clock::Clock;
-use bytes::{Buf, Bytes};
 use longwire_core::buf::Io;
 use longwire_core::time::Instant;
 use longwire_core::ws::deflate::Agreed;
-use longwire_core::ws::{CloseCause, CloseCode, Event, Found, Kind, MIN_TX, ProtocolError, SendError, Step};
+use longwire_core::ws::{CloseCause, CloseCode, Event, Found, MIN_TX, ProtocolError, Step};
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,14 +26,8 @@ use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-/// Pieces of a message that is larger than the send buffer.
-const PIECE: usize = 64 << 10;
-
-/// A send buffer up to this size is kept while the connection is in use.
-const KEEP: usize = 64 << 10;
-
-/// Room for a Close with the longest reason, and a header of any size.
-const CLOSE_ROOM: usize = MIN_TX + 14;
+/// The bit of an opcode that says that it is a control frame's (RFC 6455 section 5.2).
+const CONTROL: u8 = 0x08;
 
 /// Control frames that a turn looks at before it lets other tasks run.
 const CONTROL_BUDGET: usize = 64;
@@ -39,34 +36,28 @@ const CONTROL_BUDGET: usize = 64;
 const READ_BUDGET: usize = 64;
 
 pub(super) struct Driver<S> {
-    stream: S,
-    endpoint: Endpoint,
-    config: Arc<Config>,
-    codec: Codec,
-    tx: Tx,
+    pub(super) stream: S,
+    pub(super) endpoint: Endpoint,
+    pub(super) config: Arc<Config>,
+    pub(super) codec: Codec,
+    pub(super) tx: Tx,
     /// A message that was taken, as far as it is not in `tx` yet.
-    outgoing: Option<Outgoing>,
+    outgoing: Option<Box<Outgoing>>,
     /// The Close that follows it.
-    close_next: Option<(CloseCode, String)>,
+    close_next: Option<Box<(CloseCode, String)>>,
     /// Something that was taken will never be written.
     lost: bool,
     /// Bytes were written since the stream was last flushed (a TLS stream holds them back).
-    unflushed: bool,
+    pub(super) unflushed: bool,
     /// Since when the socket has taken nothing.
     stalled: Option<Instant>,
     /// Writing failed; the peer's last words may still be there to be read.
-    write_error: Option<io::Error>,
+    pub(super) write_error: Option<io::Error>,
     state: State,
-    clock: Clock,
+    pub(super) clock: Clock,
+    /// When something was last read, or a deadline looked at: the clock is not asked for each message.
+    pub(super) now: Instant,
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-#[derive(Debug)]
-struct Outgoing {
-    kind: Kind,
-    data: Bytes,
-    /// A fragment of it is in `tx`, so the rest goes out in fragments too.
-    begun: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +67,7 @@ enum State {
     /// Nothing more will come: what waits is written, and the stream shut down, until the deadline.
     Ending {
         cause: CloseCause,
-        error: Option<Error>,
+        error: Option<Box<Error>>,
         deadline: Instant,
         shut: bool,
     },
@@ -105,6 +96,7 @@ impl<S> Driver<S> {
             stalled: None,
             write_error: None,
             state: State::Running,
+            now: clock.now(),
             clock,
             timer: None,
         }
@@ -138,6 +130,10 @@ impl<S> Driver<S> {
         self.tx.lend().capacity()
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state, State::Running)
+    }
+
     /// How the connection ended, once it has.
     pub(super) fn close_cause(&self) -> Option<CloseCause> {
         match self.state {
@@ -146,146 +142,8 @@ impl<S> Driver<S> {
         }
     }
 
-    /// Whether a message can be taken: neither end has begun to close.
-    pub(super) fn check_open(&self) -> Result<(), Error> {
-        match self.state {
-            State::Running if self.endpoint.is_open() && self.close_next.is_none() => Ok(()),
-            State::Running => Err(Error::Closing),
-            State::Ending { cause, .. } | State::Over(cause) => Err(Error::Closed(cause)),
-        }
-    }
-
-    /// Whether everything that was taken is on its way.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.tx.is_idle() && self.outgoing.is_none() && !self.unflushed
-    }
-
-    /// Takes a message; there must be none before it that was taken and not begun. `own` is asked for the bytes
-    /// only when they do not fit beside what waits.
-    pub(super) fn take(&mut self, kind: Kind, data: &[u8], own: impl FnOnce() -> Bytes) -> Result<(), Error> {
-        self.check_open()?;
-        if self.outgoing.is_some() {
-            return Err(Error::NotReady);
-        }
-        self.reserve(data.len().saturating_add(CLOSE_ROOM));
-        match self.send(kind, data) {
-            Ok(()) => Ok(()),
-            Err(SendError::Full) => {
-                self.outgoing = Some(Outgoing { kind, data: own(), begun: false });
-                Ok(())
-            }
-            Err(_) => Err(Error::Closing),
-        }
-    }
-
-    /// Puts a whole message into the send buffer, compressed if that was agreed on and it is long enough.
-    fn send(&mut self, kind: Kind, data: &[u8]) -> Result<(), SendError> {
-        let tx = &mut self.tx.lend();
-        match self.config.deflate {
-            Some(deflate) if data.len() >= deflate.threshold => {
-                self.endpoint.send_deflated(tx, kind, data, &mut self.codec.deflater(deflate.level))
-            }
-            _ => self.endpoint.send(tx, kind, data),
-        }
-    }
-
-    pub(super) fn take_message(&mut self, message: Message) -> Result<(), Error> {
-        let (kind, data) = message.into_parts();
-        self.take(kind, &data, || data.clone())
-    }
-
-    /// Takes a Ping; false when there is no room for it yet.
-    pub(super) fn take_ping(&mut self, payload: &[u8]) -> Result<bool, Error> {
-        self.check_open()?;
-        self.reserve(payload.len().saturating_add(CLOSE_ROOM));
-        match self.endpoint.send_ping(&mut self.tx.lend(), payload) {
-            Ok(()) => Ok(true),
-            Err(SendError::Full) => Ok(false),
-            Err(SendError::ControlTooLong) => Err(Error::PingTooLong),
-            Err(_) => Err(Error::Closing),
-        }
-    }
-
-    /// Begins the closing handshake, unless it has begun already. The Close stands behind what was taken.
-    pub(super) fn start_close(&mut self, code: CloseCode, reason: &str) {
-        if self.check_open().is_err() {
-            return;
-        }
-        self.close_next = Some((code, reason.to_owned()));
-        self.pump();
-    }
-
-    fn reserve(&mut self, more: usize) {
-        // Whatever the application may fill, the core's reserve for control frames comes on top.
-        self.tx.reserve(more, self.config.max_send_buffer.saturating_add(CLOSE_ROOM));
-    }
-
-    /// Puts as much of the message that was taken into the send buffer as fits, and the Close behind it.
-    fn pump(&mut self) {
-        self.pump_message();
-        if self.outgoing.is_none()
-            && let Some((code, reason)) = self.close_next.take()
-        {
-            self.reserve(CLOSE_ROOM);
-            // Refused only when the peer was faster; then its Close is answered already.
-            let _ = self.endpoint.close(self.clock.now(), &mut self.tx.lend(), code, &reason);
-        }
-    }
-
-    fn pump_message(&mut self) {
-        let Some(mut out) = self.outgoing.take() else { return };
-        match self.put(&mut out) {
-            Ok(()) => {}
-            Err(SendError::Full) => self.outgoing = Some(out),
-            // The connection is closing and takes no more of it.
-            Err(_) => self.lost = true,
-        }
-    }
-
-    /// Puts as much of a message into the send buffer as fits; `Full` when that is not all.
-    fn put(&mut self, out: &mut Outgoing) -> Result<(), SendError> {
-        let max = self.config.max_send_buffer.saturating_add(CLOSE_ROOM);
-        if !out.begun {
-            self.tx.reserve(out.data.len().saturating_add(CLOSE_ROOM), max);
-            match self.send(out.kind, &out.data) {
-                // Larger than the whole buffer: in fragments.
-                Err(SendError::Full) if self.tx.is_idle() => {}
-                sent => return sent,
-            }
-            self.start(out)?;
-        }
-        self.tx.reserve(PIECE, max);
-        let tx = &mut self.tx.lend();
-        while !out.data.is_empty() {
-            match self.endpoint.write(tx, &out.data)? {
-                0 => return Err(SendError::Full),
-                n => out.data.advance(n),
-            }
-        }
-        self.endpoint.finish(tx)
-    }
-
-    /// Begins a message that goes out in fragments. Compressed, it is so before that, as a whole.
-    fn start(&mut self, out: &mut Outgoing) -> Result<(), SendError> {
-        let compressed = match (self.config.deflate, self.endpoint.send_window()) {
-            (Some(deflate), Some(window)) if out.data.len() >= deflate.threshold => {
-                self.codec.deflater(deflate.level).message(window, &out.data).map(Bytes::from)
-            }
-            _ => None,
-        };
-        match compressed {
-            Some(compressed) => {
-                self.endpoint.start_deflated(out.kind)?;
-                out.data = compressed;
-            }
-            None => self.endpoint.start(out.kind)?,
-        }
-        out.begun = true;
-        Ok(())
-    }
-
     /// The connection is over in the core's eyes.
-    fn end(&mut self, cause: CloseCause, error: Option<Error>) {
+    pub(super) fn end(&mut self, cause: CloseCause, error: Option<Error>) {
         let now = self.clock.now();
         let patience = match cause {
             CloseCause::Clean | CloseCause::Failed(_) => self.config.protocol.close_timeout,
@@ -298,6 +156,7 @@ impl<S> Driver<S> {
         };
         self.lost |= self.outgoing.is_some();
         (self.outgoing, self.close_next) = (None, None);
+        let error = error.map(Box::new);
         self.state = State::Ending { cause, error, deadline: now.after(patience), shut: false };
     }
 }
@@ -340,12 +199,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// One poll of the core, with room for what it may answer.
-    fn step(&mut self, rx: &mut Rx) -> Result<Step, ProtocolError> {
+    pub(super) fn step(&mut self, rx: &mut Rx) -> Result<Step, ProtocolError> {
         if !rx.is_idle() {
             self.reserve(MIN_TX.saturating_mul(2).saturating_add(self.config.protocol.reply_room));
         }
+        if rx.lend().unread().first().is_some_and(|first| first & CONTROL != 0) {
+            // What follows from a control frame has a deadline, or is a measurement.
+            self.now = self.clock.now();
+        }
         let mut io = Io::new(rx.lend(), self.tx.lend()).with_inflate(&mut self.codec);
-        self.endpoint.poll(self.clock.now(), &mut io)
+        self.endpoint.poll(self.now, &mut io)
     }
 
     /// Everything that came is worked off: writes what waits, then reads, or sleeps until a deadline. Ready when the
@@ -353,31 +216,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_input(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<()> {
         // Pending or failed: reading goes on; both have their deadlines.
         let _ = self.poll_write(cx);
-        match rx.poll_read(cx, &mut self.stream, self.config.max_read) {
-            Poll::Ready(Ok(0)) => {
-                if let Step::Closed(cause) = self.endpoint.handle_eof() {
-                    self.end(cause, None);
-                }
+        let read = rx.poll_read(cx, &mut self.stream, self.config.max_read);
+        if read.is_ready() {
+            rx.settle();
+        }
+        match read {
+            Poll::Ready(read) => {
+                self.heard(read);
                 Poll::Ready(())
             }
-            Poll::Ready(Ok(_)) => Poll::Ready(()),
-            Poll::Ready(Err(error)) => {
-                // After both Close frames it does not matter how the stream ends (RFC 6455 section 7.1.1).
-                if let Step::Closed(cause) = self.endpoint.handle_eof() {
-                    self.end(cause, Some(Error::Io(error)).filter(|_| cause != CloseCause::Clean));
-                }
-                Poll::Ready(())
+            Poll::Pending => self.poll_deadline(cx, rx),
+        }
+    }
+
+    /// Something was read, or nothing more will be.
+    pub(super) fn heard(&mut self, read: io::Result<usize>) {
+        let error = match read {
+            Ok(1..) => {
+                self.now = self.clock.now();
+                return;
             }
-            Poll::Pending => {
-                rx.release();
-                self.tx.release(0);
-                self.poll_deadline(cx, rx)
-            }
+            Ok(0) => None,
+            Err(error) => Some(Error::Io(error)),
+        };
+        // After both Close frames it does not matter how the stream ends (RFC 6455 section 7.1.1).
+        if let Step::Closed(cause) = self.endpoint.handle_eof() {
+            self.end(cause, error.filter(|_| cause != CloseCause::Clean));
         }
     }
 
     /// Ready when a deadline has come and was dealt with.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<()> {
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<()> {
         loop {
             if self.handle_deadline(rx) {
                 return Poll::Ready(());
@@ -390,8 +259,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Does what is due; false when nothing is.
-    fn handle_deadline(&mut self, rx: &mut Rx) -> bool {
+    pub(super) fn handle_deadline(&mut self, rx: &mut Rx) -> bool {
         let now = self.clock.now();
+        self.now = now;
         if self.stall_deadline().is_some_and(|deadline| now >= deadline) {
             match self.write_error.take() {
                 Some(error) => self.end(CloseCause::EndOfStream, Some(Error::Io(error))),
@@ -411,12 +281,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         true
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.endpoint.poll_timeout().into_iter().chain(self.stall_deadline()).min()
     }
 
     /// When a peer that takes nothing is given up. After a write error it is the time for its last words.
-    fn stall_deadline(&self) -> Option<Instant> {
+    pub(super) fn stall_deadline(&self) -> Option<Instant> {
         let patience = match self.write_error {
             Some(_) => Some(self.config.protocol.close_timeout),
             None => self.config.write_timeout,
@@ -425,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Ready when `deadline` has come.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let at = self.clock.at(deadline);
         let sleep = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         loop {
@@ -442,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Writes what waits. An error is kept for later: what the peer said before it went away can still be read.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.write_error.is_some() {
             self.drop_output();
             return Poll::Ready(());
@@ -450,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         match self.try_write(cx) {
             Poll::Ready(Ok(())) => {
                 self.stalled = None;
-                self.tx.release(KEEP);
+                self.tx.clear();
                 Poll::Ready(())
             }
             Poll::Ready(Err(error)) => {
@@ -461,6 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             Poll::Pending => {
                 self.stalled.get_or_insert(self.clock.now());
+                self.tx.park();
                 Poll::Pending
             }
         }
@@ -533,7 +404,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// The end of the stream, in order and bounded by a deadline: what waits is written, the stream is shut down, and
     /// after an error of the peer's its bytes are read and dropped until it has read our Close (RFC 6455 section 7.1.1;
     /// a socket that is closed with unread input resets the connection, and the Close is lost).
-    fn poll_end(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<Option<Result<Found, Error>>> {
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<Option<Result<Found, Error>>> {
         let State::Ending { cause, deadline, .. } = self.state else { return Poll::Ready(None) };
         if self.clock.now() < deadline {
             if self.poll_goodbye(cx).is_pending() && self.poll_timer(cx, deadline).is_pending() {
@@ -551,7 +422,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.timer = None;
         self.codec = Codec::default();
         match over {
-            State::Ending { error: Some(error), .. } => Poll::Ready(Some(Err(error))),
+            State::Ending { error: Some(error), .. } => Poll::Ready(Some(Err(*error))),
             _ => Poll::Ready(None),
         }
     }

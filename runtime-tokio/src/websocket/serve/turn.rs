@@ -1,0 +1,312 @@
+//! A turn of a connection that is served. It is synchronous, and holds none of the thread's buffers when it ends:
+//! 0. what did not go out before is written; until it is, nothing more is read;
+//! 1. what was pushed from elsewhere is sent;
+//! 2. an answer that was put off is waited for;
+//! 3. what came in is worked off, message by message, and more is read until there is nothing;
+//! 4. what was sent meanwhile is written, at once;
+//! 5. what is due (heartbeat, timeouts) is done.
+
+use super::output::{Outlet, Output, Socket};
+use super::{Handler, Serve};
+use crate::websocket::driver::Driver;
+use crate::websocket::{CloseCause, CloseCode, Error, Event, MessageRef, pool};
+use longwire_core::buf::{Io, TxBuf, TxCursor};
+use longwire_core::ws::{ProtocolError, Step};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Messages that are handed out in a turn, and messages that are taken out of the queue.
+const MESSAGES: usize = 1024;
+
+/// Reads in a turn: 1 MiB at most, but for what is still missing of a large message.
+const READS: usize = 16;
+
+/// Why messages are no longer handed out.
+enum Stop {
+    NeedInput,
+    NeedSpace(usize),
+    NeedFlush,
+    /// The socket takes no more, an answer was put off, or something has a deadline: see what is next.
+    Again,
+    /// There is more to do, but others want their turn, too.
+    Enough,
+    Waiting,
+    Closed(CloseCause),
+    Failed(ProtocolError),
+    Refused(Error),
+}
+
+/// What a turn may still do.
+struct Budget {
+    messages: usize,
+    reads: usize,
+}
+
+/// A turn's output.
+struct Out {
+    bytes: Vec<u8>,
+    at: TxCursor,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseCause, Error>> {
+        let mut budget = Budget { messages: MESSAGES, reads: READS };
+        if !self.opened {
+            self.opened = true;
+            self.call(cx, |handler, out| handler.opened(out));
+        }
+        loop {
+            if !self.driver.is_running() {
+                return self.poll_over(cx);
+            }
+            // Once closing, deadlines count even while input keeps coming.
+            if !self.driver.endpoint.is_open() && self.driver.handle_deadline(&mut self.rx) {
+                continue;
+            }
+            if !self.driver.is_flushed() && self.driver.poll_write(cx).is_pending() {
+                ready!(self.poll_unread(cx));
+                continue;
+            }
+            if self.pushed.is_some() && self.take_pushed(cx) {
+                continue;
+            }
+            if let Some(answering) = &mut self.answering {
+                match answering.as_mut().poll(cx) {
+                    Poll::Ready(answer) => {
+                        self.answering = None;
+                        if let Some(message) = answer {
+                            self.call(cx, |_, out| out.send(&message));
+                        }
+                    }
+                    Poll::Pending => ready!(self.poll_unread(cx)),
+                }
+                continue;
+            }
+            match self.receive(cx, &mut budget) {
+                Stop::Waiting if self.driver.is_flushed() => {
+                    ready!(self.driver.poll_deadline(cx, &mut self.rx));
+                }
+                Stop::Enough => {
+                    self.rx.park();
+                    give_way(cx);
+                    return Poll::Pending;
+                }
+                stop => self.end(stop),
+            }
+        }
+    }
+
+    /// The end of the stream, in order.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseCause, Error>> {
+        self.answering = None;
+        self.pushed = None;
+        self.found = None;
+        let result = match ready!(self.driver.poll_end(cx, &mut self.rx)) {
+            Some(Err(error)) => Err(error),
+            _ => Ok(self.driver.close_cause().unwrap_or(CloseCause::Clean)),
+        };
+        self.handler.closed(&result);
+        Poll::Ready(result)
+    }
+
+    fn end(&mut self, stop: Stop) {
+        match stop {
+            Stop::Closed(cause) => self.driver.end(cause, None),
+            Stop::Failed(error) => {
+                self.driver.end(CloseCause::Failed(error.code()), Some(Error::Protocol(error)));
+            }
+            Stop::Refused(error) => self.fail(error),
+            _ => {}
+        }
+    }
+
+    /// The handler gave the connection up.
+    fn fail(&mut self, error: Error) {
+        self.driver.start_close(CloseCode::INTERNAL, "");
+        self.driver.end(CloseCause::Failed(CloseCode::INTERNAL), Some(error));
+    }
+
+    /// Calls the handler for something that was not received.
+    fn call(&mut self, cx: &mut Context<'_>, call: impl FnOnce(&mut H, &mut Output<'_>) -> Result<(), Error>) {
+        let mut out = Out { bytes: pool::take(), at: TxCursor::default() };
+        let Self { driver, handler, answering, .. } = self;
+        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } = driver;
+        let outlet = &mut Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
+        let tx = TxBuf::new(&mut out.bytes, &mut out.at);
+        let result = call(handler, &mut Output { endpoint, codec, config, tx, outlet, answering, now: *now });
+        self.flush(cx, &mut out);
+        pool::give(out.bytes);
+        match result {
+            Ok(()) | Err(Error::Closing) => {}
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Sends what was pushed; false when there is nothing.
+    fn take_pushed(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(mut queue) = self.pushed.take() else { return false };
+        let mut messages = Vec::new();
+        match queue.poll_recv_many(cx, &mut messages, 64) {
+            Poll::Ready(0) => return false,
+            Poll::Ready(_) => {
+                self.call(cx, |_, out| messages.iter().try_for_each(|message| out.send(message)));
+                self.pushed = Some(queue);
+                true
+            }
+            Poll::Pending => {
+                self.pushed = Some(queue);
+                false
+            }
+        }
+    }
+
+    /// Steps 3 and 4.
+    fn receive(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Stop {
+        let mut out = Out { bytes: pool::take(), at: TxCursor::default() };
+        let stop = loop {
+            match self.hand_out(cx, &mut out, budget) {
+                Stop::NeedInput if budget.reads == 0 => break Stop::Enough,
+                Stop::NeedInput => {
+                    let driver = &mut self.driver;
+                    match self.rx.poll_read(cx, &mut driver.stream, driver.config.max_read) {
+                        Poll::Ready(read) => driver.heard(read),
+                        Poll::Pending => break Stop::Waiting,
+                    }
+                    budget.reads -= 1;
+                    if !driver.is_running() || !driver.endpoint.is_open() {
+                        break Stop::Again;
+                    }
+                }
+                Stop::NeedSpace(len) => self.rx.grow(len),
+                Stop::NeedFlush => {
+                    self.flush(cx, &mut out);
+                    if !self.driver.is_flushed() {
+                        break Stop::Again;
+                    }
+                }
+                stop => break stop,
+            }
+        };
+        self.flush(cx, &mut out);
+        pool::give(out.bytes);
+        stop
+    }
+
+    /// Writes a turn's output; what the socket does not take is the connection's from then on.
+    fn flush(&mut self, cx: &mut Context<'_>, out: &mut Out) {
+        let driver = &mut self.driver;
+        if !out.at.is_idle() {
+            let Driver { stream, tx: overflow, unflushed, write_error: error, .. } = driver;
+            let mut socket = Socket { stream, cx, overflow, wrote: unflushed, error };
+            socket.write(&mut TxBuf::new(&mut out.bytes, &mut out.at), &[], &[]);
+        }
+        if !driver.is_flushed() {
+            // Pending or failed: either has its deadline.
+            let _ = driver.poll_write(cx);
+        }
+    }
+
+    /// Hands out what was received.
+    fn hand_out(&mut self, cx: &mut Context<'_>, out: &mut Out, budget: &mut Budget) -> Stop {
+        let Self { driver, rx, handler, found, answering, .. } = self;
+        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } = driver;
+        let mut outlet = Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
+        let mut tx = TxBuf::new(&mut out.bytes, &mut out.at);
+        let deflated = endpoint.deflate().is_some();
+        loop {
+            let next = match found.take() {
+                Some(found) => found,
+                None => {
+                    let mut io = Io::new(rx.lend(), tx.reborrow());
+                    if deflated {
+                        io = io.with_inflate(codec);
+                    }
+                    match endpoint.poll(*now, &mut io) {
+                        Ok(Step::Event(found)) => found,
+                        Ok(Step::NeedInput) => return Stop::NeedInput,
+                        Ok(Step::NeedSpace(len)) => return Stop::NeedSpace(len),
+                        Ok(Step::NeedFlush) => return Stop::NeedFlush,
+                        Ok(Step::Closed(cause)) => return Stop::Closed(cause),
+                        Err(error) => return Stop::Failed(error),
+                    }
+                }
+            };
+            let mut output = Output {
+                endpoint: &mut *endpoint,
+                codec: &mut *codec,
+                config,
+                tx: tx.reborrow(),
+                outlet: &mut outlet,
+                answering: &mut *answering,
+                now: *now,
+            };
+            let result = match next.event(rx.lend()) {
+                Event::Text(text) => handler.message(MessageRef::Text(text), &mut output),
+                Event::Binary(data) => handler.message(MessageRef::Binary(data), &mut output),
+                event => handler.event(event, &mut output),
+            };
+            match result {
+                Ok(()) | Err(Error::Closing) => {}
+                Err(error) => return Stop::Refused(error),
+            }
+            if answering.is_some() || outlet.is_blocked() {
+                return Stop::Again;
+            }
+            budget.messages = budget.messages.saturating_sub(1);
+            if budget.messages == 0 {
+                return Stop::Enough;
+            }
+        }
+    }
+
+    /// Ready when a deadline has come while input is left where it is. Before the peer's silence is judged, it is heard
+    /// what it said; once a message waits for its turn, there is nothing to judge.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.rx.park();
+        loop {
+            let judges = self.found.is_none() || !self.driver.endpoint.is_open();
+            let deadline = if judges { self.driver.deadline() } else { self.driver.stall_deadline() };
+            let Some(deadline) = deadline else { return Poll::Pending };
+            if self.driver.clock.now() < deadline {
+                ready!(self.driver.poll_timer(cx, deadline));
+            }
+            if !(self.found.is_none() && self.listen(cx)) && self.driver.handle_deadline(&mut self.rx) {
+                return Poll::Ready(());
+            }
+            if !self.driver.is_running() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// One read, up to the next message, which waits. False when nothing came.
+    fn listen(&mut self, cx: &mut Context<'_>) -> bool {
+        let driver = &mut self.driver;
+        let Poll::Ready(read) = self.rx.poll_read(cx, &mut driver.stream, driver.config.max_read) else {
+            return false;
+        };
+        driver.heard(read);
+        while driver.is_running() {
+            match driver.step(&mut self.rx) {
+                Ok(Step::Event(found)) => {
+                    self.found = Some(found);
+                    break;
+                }
+                Ok(Step::NeedSpace(len)) => self.rx.grow(len),
+                Ok(Step::NeedInput | Step::NeedFlush) => break,
+                Ok(Step::Closed(cause)) => driver.end(cause, None),
+                Err(error) => {
+                    driver.end(CloseCause::Failed(error.code()), Some(Error::Protocol(error)));
+                }
+            }
+        }
+        self.rx.park();
+        true
+    }
+}
+
+/// Lets others have a turn, and the system say which sockets are ready, before the task has its next.
+fn give_way(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
