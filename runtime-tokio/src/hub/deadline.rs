@@ -2,7 +2,7 @@
 
 use super::handle::LogHandle;
 use super::shared::{Common, Shared};
-use super::{Adoption, Data, Filter, Grant, HubConfig, LogConfig, Open, Protocol, Socket, shard};
+use super::{Adoption, Data, Filter, Grant, HubConfig, LocalShard, LogConfig, Open, Protocol, Socket};
 use crate::clock::Clock;
 use longwire_core::log::{Pattern, Policy, Since, Topic};
 use longwire_core::ws::FrameHeader;
@@ -146,7 +146,7 @@ async fn run(
     acts: Vec<Act>,
 ) -> (Vec<(String, Instant)>, Instant, bool) {
     let shared = shared(Duration::from_millis(renew_before));
-    let serving = tokio::task::spawn_local(shard::serve_here(Arc::clone(&shared)));
+    let serving = tokio::task::spawn_local(LocalShard::new(0, vec![Arc::clone(&shared)]).run());
     let log = LogHandle { shared: Arc::clone(&shared) };
     let taken = Arc::new(Mutex::new(Taken::default()));
     let mut deadline = Instant::now() + Duration::from_millis(lease);
@@ -296,7 +296,7 @@ fn a_renewal_in_time_carries_the_events_on() {
 fn what_is_delivered_at_the_deadline_finds_a_check_there_and_does_not_wait_for_the_timer() {
     let text = virtually(async {
         let shared = shared(Duration::ZERO);
-        tokio::task::spawn_local(shard::serve_here(Arc::clone(&shared)));
+        tokio::task::spawn_local(LocalShard::new(0, vec![Arc::clone(&shared)]).run());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nonblocking(true).unwrap();

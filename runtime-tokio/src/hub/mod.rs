@@ -34,6 +34,7 @@ mod grant;
 mod handle;
 mod handover;
 mod input;
+mod local;
 mod log;
 mod mailbox;
 mod outlet;
@@ -65,6 +66,7 @@ pub use event::{Event, Position, Record};
 pub use filter::Filter;
 pub use grant::{Authorize, Authorizing, Denied, Grant, Logs, Open};
 pub use handle::LogHandle;
+pub use local::LocalShard;
 pub use log::{AppendError, Gap, Log, LogConfig, LogStats, Page, PageSize, REMEMBERED, Told, TopicsFull};
 pub use publishers::{Once, Publication, PublishError, Published};
 pub use reader::Reader;
@@ -433,7 +435,52 @@ impl Hub {
     /// A thread or its runtime could not be started, or the system has no randomness for the epochs of the logs;
     /// [`InvalidInput`](io::ErrorKind::InvalidInput): one of [`HubConfig::logs`] has no name for a log, or that of the
     /// default log.
-    pub fn start(mut config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<Arc<Self>> {
+    pub fn start(config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<Arc<Self>> {
+        let hub = Arc::new(Self::new(config, authorize)?);
+        for id in 0..hub.config.shards.max(1) {
+            // Should it fail, the hub is dropped, and with it the threads that run already.
+            let thread = local::spawn(hub.shard(id))?;
+            hub.threads().push(thread);
+        }
+        Ok(hub)
+    }
+
+    /// A hub without threads: its connections are served by the [`LocalShard`], on the thread that runs it, beside
+    /// whatever else runs there. [`HubConfig::shards`] counts for nothing.
+    ///
+    /// Publishing from that thread wakes no other, and does not wait for the delivery.
+    ///
+    /// ```
+    /// use longwire::hub::{Data, Hub, HubConfig, Open};
+    /// use longwire_core::log::Topic;
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use tokio::runtime::{Builder, LocalOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    /// let (hub, shard) = Hub::local(HubConfig::default(), Arc::new(Open))?;
+    /// let served = runtime.spawn_local(shard.run());
+    /// runtime.block_on(async {
+    ///     hub.publish(Topic::parse("fleet/7/cpu")?, None, Data::json(b"0.25")?).await?;
+    ///     // It is up to the shard to end: nothing blocks.
+    ///     hub.close(Duration::ZERO, Duration::ZERO);
+    ///     served.await?;
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start), but for the threads.
+    pub fn local(config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<(Arc<Self>, LocalShard)> {
+        let hub = Arc::new(Self::new(HubConfig { shards: 1, ..config }, authorize)?);
+        let shard = hub.shard(0);
+        Ok((hub, shard))
+    }
+
+    /// A hub, and nobody yet who serves its connections.
+    fn new(mut config: HubConfig, authorize: Arc<dyn Authorize>) -> io::Result<Self> {
         // Zero would be a loop, and more than the clock can say a panic.
         for time in [&mut config.heartbeat, &mut config.heartbeat_timeout, &mut config.message_timeout] {
             *time = (*time).clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
@@ -459,14 +506,11 @@ impl Hub {
         let logs =
             logs.map(|log| log.map(|log| (Arc::clone(&log.shared.name), log))).collect::<Result<_, _>>()?;
         let Common { authorize, revocations, .. } = common;
-        let hub = Self { config, authorize, revocations, default, logs, threads: Mutex::default() };
-        for id in 0..hub.config.shards.max(1) {
-            let logs = hub.logs().map(|log| Arc::clone(&log.shared)).collect();
-            // Should it fail, the hub is dropped, and with it the threads that run already.
-            let thread = shard::spawn(id, logs)?;
-            hub.threads().push(thread);
-        }
-        Ok(Arc::new(hub))
+        Ok(Self { config, authorize, revocations, default, logs, threads: Mutex::default() })
+    }
+
+    fn shard(&self, id: usize) -> LocalShard {
+        LocalShard::new(id, self.logs().map(|log| Arc::clone(&log.shared)).collect())
     }
 
     /// The default log; see [`log_named`](Self::log_named) for the others.
@@ -555,9 +599,9 @@ impl Hub {
     }
 
     /// Tells every connection of every log to go, with a `bye` whose window spreads their return, and waits for the
-    /// threads to end.
+    /// hub's threads to end.
     ///
-    /// It blocks: for about a second when there are peers that do not go. What is published afterwards is stored and
+    /// With threads it blocks: for about a second when there are peers that do not go. What is published afterwards is stored and
     /// not delivered; a [`Reader`] that waits gets an empty page.
     pub fn close(&self, retry_after: Duration, window: Duration) {
         for log in self.logs() {

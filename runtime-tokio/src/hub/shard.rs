@@ -20,26 +20,22 @@ use super::sessions::{RenewError, Renewal};
 use super::trie::Trie;
 use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use crate::clock::Clock;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use longwire_core::log::Pattern;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::mem;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::{io, mem, thread};
 use tokio::task::LocalSet;
 
 /// Readers served before the other tasks of the thread get a turn.
 const BUDGET: usize = 64;
 /// What is taken from the tail at once: it bounds the memory of an image.
 const WINDOW: PageSize = PageSize { events: 64, bytes: 256 << 10 };
-/// How often the logs drop what is too old.
-const SWEEP: Duration = Duration::from_secs(1);
 /// Bytes that a connection's turn reads at most at once.
 pub(super) const READ_SIZE: usize = 64 << 10;
 /// Bytes of answers that a connection's turn can write without waiting.
@@ -60,6 +56,8 @@ pub(super) struct Shard {
     /// The sessions that are renewed from outside.
     sessions: RefCell<HashMap<u128, usize>>,
     closing: Cell<Option<(Duration, Duration)>>,
+    /// The tasks of the connections; they end with it.
+    tasks: Weak<LocalSet>,
 }
 
 /// Buffers of a thread, that whoever has its turn uses and leaves empty.
@@ -69,7 +67,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    fn new() -> Rc<RefCell<Self>> {
+    pub(super) fn new() -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self {
             read: vec![0; READ_SIZE].into_boxed_slice(),
             reply: vec![0; REPLY_SIZE].into_boxed_slice(),
@@ -116,55 +114,6 @@ struct Hit {
     next: Option<u32>,
 }
 
-/// Starts a thread, with a shard of each log.
-pub(super) fn spawn(id: usize, logs: Vec<Arc<Shared>>) -> io::Result<thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name(format!("longwire-shard-{id}")).spawn(move || {
-        let _over: Vec<_> = logs.iter().map(|shared| Over { id, shared: Arc::clone(shared) }).collect();
-        let scratch = Scratch::new();
-        // The first thread does it for all.
-        let swept = if id == 0 { logs.clone() } else { Vec::new() };
-        let shards = logs.into_iter().map(|shared| Shard::new(id, shared, Rc::clone(&scratch)).run());
-        // Not tasks of their own: between two deliveries are few turns of connections, however many there are.
-        let all = shards.collect::<FuturesUnordered<_>>();
-        let local = LocalSet::new();
-        local.spawn_local(sweep(swept));
-        local.block_on(&runtime, all.collect::<()>());
-    })
-}
-
-/// Drops what is too old from the logs, also while nobody publishes or reads.
-async fn sweep(logs: Vec<Arc<Shared>>) {
-    while !logs.is_empty() {
-        tokio::time::sleep(SWEEP).await;
-        // In turn: one of which there is always more to drop does not keep the others from it.
-        while logs.iter().filter(|shared| shared.log.sweep()).count() > 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-/// Serves a log on the thread of a test, whose clock the test holds.
-#[cfg(test)]
-pub(super) async fn serve_here(shared: Arc<Shared>) {
-    Shard::new(0, shared, Scratch::new()).run().await;
-}
-
-/// However a shard's thread ends, nobody is left waiting for it.
-struct Over {
-    id: usize,
-    shared: Arc<Shared>,
-}
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        if let Some(handle) = self.shared.shards.get(self.id) {
-            handle.close();
-        }
-        self.shared.relieved();
-    }
-}
-
 /// However a connection's task ends, its reader goes with it.
 struct Leave {
     id: usize,
@@ -183,7 +132,12 @@ impl Drop for Leave {
 }
 
 impl Shard {
-    fn new(id: usize, shared: Arc<Shared>, scratch: Rc<RefCell<Scratch>>) -> Rc<Self> {
+    pub(super) fn new(
+        id: usize,
+        shared: Arc<Shared>,
+        scratch: Rc<RefCell<Scratch>>,
+        tasks: Weak<LocalSet>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             shared,
             id,
@@ -196,10 +150,11 @@ impl Shard {
             waiting: RefCell::default(),
             sessions: RefCell::default(),
             closing: Cell::new(None),
+            tasks,
         })
     }
 
-    async fn run(self: Rc<Self>) {
+    pub(super) async fn run(self: Rc<Self>) {
         let Some(handle) = self.shared.shards.get(self.id) else { return };
         while self.closing.get().is_none() || !self.readers.borrow().is_empty() {
             handle.flag.lower().await;
@@ -300,6 +255,7 @@ impl Shard {
     }
 
     fn adopt(self: &Rc<Self>, adoption: Adoption) {
+        let Some(tasks) = self.tasks.upgrade() else { return };
         let mut readers = self.readers.borrow_mut();
         let entry = readers.vacant_entry();
         let id = entry.key();
@@ -313,7 +269,7 @@ impl Shard {
         drop(readers);
         conn.borrow_mut().begin(self);
         let leave = Leave { id, conn, shard: Rc::clone(self) };
-        tokio::task::spawn_local(async move {
+        tasks.spawn_local(async move {
             let Leave { conn, shard, .. } = &leave;
             let sleep = tokio::time::sleep(Duration::ZERO);
             tokio::pin!(sleep);
