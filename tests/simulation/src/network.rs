@@ -28,14 +28,16 @@ pub(crate) enum Side {
     Gateway,
 }
 
+/// By the time of their arrival, then in the order in which they were sent.
+type UnderWay = BinaryHeap<Reverse<(u64, u64, Side, Vec<u8>)>>;
+
 /// Packets under way.
 pub(crate) struct Network {
     dice: Dice,
     pub(crate) faults: Faults,
     /// Whether packets to the device, and to the gateway, are swallowed.
     cut: [bool; 2],
-    /// By the time of their arrival, then in the order in which they were sent.
-    packets: BinaryHeap<Reverse<(u64, u64, Side, Vec<u8>)>>,
+    packets: UnderWay,
     sent: u64,
 }
 
