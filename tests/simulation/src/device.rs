@@ -1,0 +1,127 @@
+//! The device: the uplink as it runs in a microcontroller, over a socket of its stack.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
+use longwire_embassy::{Connect, Gateway, Lost, Outbox, Status, Stream, Uplink, UplinkConfig};
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp::{RecvError, State};
+
+use crate::dice::Dice;
+use crate::gateway;
+use crate::stack::Stack;
+
+/// The outbox of a story's device.
+pub(crate) type Readings<const BYTES: usize> = Outbox<NoopRawMutex, BYTES>;
+
+static CONFIG: UplinkConfig = UplinkConfig::new();
+
+/// Connects by way of a stack, with its only socket.
+pub(crate) struct Dial {
+    stack: Rc<RefCell<Stack>>,
+    handle: SocketHandle,
+    port: u16,
+}
+
+impl Dial {
+    pub(crate) fn new(stack: &Rc<RefCell<Stack>>, first_port: u16) -> Self {
+        let handle = stack.borrow_mut().add(1024, 1024);
+        Self { stack: stack.clone(), handle, port: first_port }
+    }
+}
+
+impl Connect for Dial {
+    type Link<'a> = Stream<Socket>;
+    type Error = ErrorKind;
+
+    async fn connect(&mut self) -> Result<Stream<Socket>, ErrorKind> {
+        // A connection of the last minutes may still be known at the other end under its port.
+        self.port = self.port.checked_add(1).unwrap_or(49_152);
+        // Closed when it is dropped, also while it waits here.
+        let socket = Socket { stack: self.stack.clone(), handle: self.handle };
+        if !self.stack.borrow_mut().connect(self.handle, gateway::ENDPOINT, self.port) {
+            return Err(ErrorKind::AddrInUse);
+        }
+        poll_fn(|_| match self.stack.borrow_mut().socket(self.handle).state() {
+            State::SynSent | State::SynReceived => Poll::Pending,
+            State::Established | State::CloseWait => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(ErrorKind::ConnectionReset)),
+        })
+        .await?;
+        Ok(Stream(socket))
+    }
+}
+
+/// A connected socket. Its futures move no byte before they are ready. Nobody is woken: the story polls whenever
+/// something has happened.
+pub(crate) struct Socket {
+    stack: Rc<RefCell<Stack>>,
+    handle: SocketHandle,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut stack = self.stack.borrow_mut();
+        stack.socket(self.handle).abort();
+        stack.touched = true;
+    }
+}
+
+impl ErrorType for Socket {
+    type Error = ErrorKind;
+}
+
+impl Read for Socket {
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ErrorKind> {
+        poll_fn(|_| {
+            let mut stack = self.stack.borrow_mut();
+            match stack.socket(self.handle).recv_slice(bytes) {
+                Ok(0) => Poll::Pending,
+                Ok(n) => {
+                    stack.touched = true;
+                    Poll::Ready(Ok(n))
+                }
+                Err(RecvError::Finished) => Poll::Ready(Ok(0)),
+                Err(RecvError::InvalidState) => Poll::Ready(Err(ErrorKind::ConnectionReset)),
+            }
+        })
+        .await
+    }
+}
+
+impl Write for Socket {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        poll_fn(|_| {
+            let mut stack = self.stack.borrow_mut();
+            match stack.socket(self.handle).send_slice(bytes) {
+                Ok(0) => Poll::Pending,
+                Ok(n) => {
+                    stack.touched = true;
+                    Poll::Ready(Ok(n))
+                }
+                Err(_) => Poll::Ready(Err(ErrorKind::ConnectionReset)),
+            }
+        })
+        .await
+    }
+
+    async fn flush(&mut self) -> Result<(), ErrorKind> {
+        Ok(())
+    }
+}
+
+/// What the firmware's task does.
+pub(crate) async fn uplink<const BYTES: usize>(
+    outbox: Rc<Readings<BYTES>>,
+    dial: Dial,
+    dice: Dice,
+    observe: impl FnMut(Status),
+) -> Lost {
+    let (mut rx, mut tx) = ([0; 512], [0; 512]);
+    let gateway = Gateway::new("gateway");
+    Uplink::new(dial, gateway, &CONFIG, dice, &mut rx, &mut tx).run(&outbox, observe).await
+}

@@ -1,0 +1,319 @@
+//! Tells a story, and looks at how it ends.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use longwire_embassy::{Error, Lost, Status};
+use smoltcp::wire::IpAddress;
+
+use crate::clock;
+use crate::device::{self, Dial, Readings};
+use crate::dice::Dice;
+use crate::gateway::Gateway;
+use crate::network::{Network, Side};
+use crate::plan::{Act, Plan};
+use crate::stack::Stack;
+
+const ADDRESS: IpAddress = IpAddress::v4(10, 0, 0, 2);
+/// Once the network is good, everything has to be with the gateway within this time (microseconds): TCP may wait for a
+/// minute, the heartbeat for 40 seconds, the next attempt for 30.
+const PATIENCE: u64 = 600_000_000;
+/// Turns that an end may have at one moment.
+const MAX_TURNS: u32 = 10_000;
+
+/// What a story counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Readings that the device took.
+    pub reported: u64,
+    /// Connections that the gateway has seen.
+    pub connections: u64,
+    /// Publications that came again, and were not stored again.
+    pub repeats: u64,
+    /// Publications that were refused for now.
+    pub refused: u64,
+    /// Readings that made room for newer ones, or were refused by a full outbox.
+    pub dropped: u64,
+    /// Packets on the network.
+    pub packets: u64,
+    /// Virtual time, in seconds.
+    pub seconds: u64,
+}
+
+impl std::ops::AddAssign for Told {
+    fn add_assign(&mut self, other: Self) {
+        self.reported += other.reported;
+        self.connections += other.connections;
+        self.repeats += other.repeats;
+        self.refused += other.refused;
+        self.dropped += other.dropped;
+        self.packets += other.packets;
+        self.seconds += other.seconds;
+    }
+}
+
+/// Tells the story of a seed; `Err` says what went wrong. With `trace` it says what happens.
+pub fn tell(seed: u64, trace: bool) -> Result<Told, String> {
+    let mut dice = Dice::new(seed);
+    // Some devices have little room.
+    if dice.happens(500) { World::<128>::tell(dice, trace) } else { World::<2048>::tell(dice, trace) }
+}
+
+struct World<const BYTES: usize> {
+    network: Network,
+    gateway: Gateway,
+    stack: Rc<RefCell<Stack>>,
+    outbox: Rc<Readings<BYTES>>,
+    uplink: Pin<Box<dyn Future<Output = Lost>>>,
+    /// When a timer of the uplink ends.
+    alarm: u64,
+    /// What the uplink said.
+    observed: Rc<RefCell<Vec<Status>>>,
+    /// Of readings that a full outbox did not take.
+    refused: u64,
+    packets: u64,
+    next_value: u32,
+    healed: Option<u64>,
+    trace: bool,
+}
+
+impl<const BYTES: usize> World<BYTES> {
+    fn tell(mut dice: Dice, trace: bool) -> Result<Told, String> {
+        clock::set(0);
+        let plan = Plan::new(&mut dice);
+        if trace {
+            println!("{plan:#?}");
+        }
+        let mut world = Self::new(&plan, &mut dice, trace);
+        let mut acts = plan.acts.into_iter().peekable();
+        loop {
+            let now = clock::now();
+            while let Some((_, act)) = acts.next_if(|(at, _)| *at <= now) {
+                world.act(act, now);
+            }
+            world.turn(now)?;
+            world.check()?;
+            if let Some(healed) = world.healed {
+                if world.outbox.counts().waiting == 0 {
+                    return world.end(now);
+                }
+                if now > healed + PATIENCE {
+                    return Err(format!("{} readings are still waiting", world.outbox.counts().waiting));
+                }
+            }
+            let next = acts.peek().map_or(u64::MAX, |(at, _)| *at).min(world.next(now));
+            // Whoever asks for a moment that has passed is looked after now.
+            clock::set(next.max(now + 1).min(now + PATIENCE));
+        }
+    }
+
+    fn new(plan: &Plan, dice: &mut Dice, trace: bool) -> Self {
+        let stack = Rc::new(RefCell::new(Stack::new(ADDRESS, dice.next(), 0)));
+        let outbox = Rc::new(Readings::<BYTES>::new(plan.when_full));
+        let observed = Rc::<RefCell<Vec<Status>>>::default();
+        let dial = Dial::new(&stack, 50_000);
+        let sees = observed.clone();
+        let uplink =
+            device::uplink(outbox.clone(), dial, dice.split(), move |status| sees.borrow_mut().push(status));
+        Self {
+            network: Network::new(plan.faults, dice.split()),
+            gateway: Gateway::new(plan.rules, dice.split()),
+            stack,
+            outbox,
+            uplink: Box::pin(uplink),
+            alarm: 0,
+            observed,
+            refused: 0,
+            packets: 0,
+            next_value: 0,
+            healed: None,
+            trace,
+        }
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:12.6} {}", clock::now() as f64 / 1e6, what());
+        }
+    }
+
+    fn act(&mut self, act: Act, now: u64) {
+        self.say(|| format!("{act:?}"));
+        match act {
+            Act::Report(readings) => {
+                for _ in 0..readings {
+                    let taken = self.outbox.try_report("a/b", &self.next_value);
+                    self.refused += u64::from(taken.is_err());
+                    self.next_value += u32::from(taken.is_ok());
+                }
+                self.alarm = now;
+            }
+            Act::Cut { to_device, to_gateway } => {
+                self.network.cut(Side::Device, to_device);
+                self.network.cut(Side::Gateway, to_gateway);
+            }
+            Act::Restore => {
+                self.network.cut(Side::Device, false);
+                self.network.cut(Side::Gateway, false);
+            }
+            Act::Bye(window) => self.gateway.bye(now, window),
+            Act::Kill => self.gateway.kill(),
+            Act::LosePower => self.gateway.lose_power(now),
+            Act::Start => self.gateway.start(),
+            Act::Heal => {
+                self.network.heal();
+                self.healed = Some(now);
+            }
+        }
+    }
+
+    /// Hands over what has arrived, and lets both ends go on until they have nothing more to do.
+    fn turn(&mut self, now: u64) -> Result<(), String> {
+        let (mut device, mut gateway) = (self.alarm <= now, self.gateway.next(now) <= now);
+        device |= self.stack.borrow_mut().next(now) <= now;
+        while let Some((side, packet)) = self.network.receive(now) {
+            match side {
+                Side::Device => self.stack.borrow_mut().port.came.push_back(packet),
+                Side::Gateway => self.gateway.stack.port.came.push_back(packet),
+            }
+            (device, gateway) = (device || side == Side::Device, gateway || side == Side::Gateway);
+        }
+        if device {
+            self.turn_device(now)?;
+        }
+        if gateway || self.gateway.stack.touched {
+            self.turn_gateway(now)?;
+        }
+        Ok(())
+    }
+
+    fn turn_device(&mut self, now: u64) -> Result<(), String> {
+        for _ in 0..MAX_TURNS {
+            let changed = self.stack.borrow_mut().poll(now);
+            let mut cx = Context::from_waker(Waker::noop());
+            let (polled, alarm) = clock::alarm(|| self.uplink.as_mut().poll(&mut cx));
+            self.alarm = alarm;
+            if let Poll::Ready(lost) = polled {
+                return Err(format!("the uplink has ended: {lost}"));
+            }
+            self.hear()?;
+            if !changed && !self.stack.borrow().touched {
+                let goes = std::mem::take(&mut self.stack.borrow_mut().port.goes);
+                self.send(now, Side::Gateway, goes);
+                return Ok(());
+            }
+        }
+        Err("the device finds no end".into())
+    }
+
+    fn turn_gateway(&mut self, now: u64) -> Result<(), String> {
+        for _ in 0..MAX_TURNS {
+            let changed = self.gateway.stack.poll(now);
+            self.gateway.turn(now);
+            if let Some(violation) = self.gateway.log.violation.take() {
+                return Err(format!("the gateway heard what it must not: {violation}"));
+            }
+            if !changed && !self.gateway.stack.touched {
+                let goes = std::mem::take(&mut self.gateway.stack.port.goes);
+                self.send(now, Side::Device, goes);
+                return Ok(());
+            }
+        }
+        Err("the gateway finds no end".into())
+    }
+
+    fn send(&mut self, now: u64, to: Side, packets: Vec<Vec<u8>>) {
+        for packet in packets {
+            self.packets += 1;
+            self.network.send(now, to, packet);
+        }
+    }
+
+    /// Looks at what the uplink says of itself.
+    fn hear(&self) -> Result<(), String> {
+        for status in self.observed.borrow_mut().drain(..) {
+            self.say(|| format!("uplink: {status:?}"));
+            // Whatever the network does, the gateway always speaks the protocol.
+            if let Status::Lost(
+                lost @ (Lost::BadMessage
+                | Lost::TextFrame
+                | Lost::NoSubprotocol
+                | Lost::Broken(Error::Protocol(_))),
+            ) = status
+            {
+                return Err(format!("the uplink heard what nobody said: {lost}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, now: u64) -> u64 {
+        let device = self.stack.borrow_mut().next(now).min(self.alarm);
+        device.min(self.gateway.next(now)).min(self.network.next())
+    }
+
+    /// What holds at every moment.
+    fn check(&self) -> Result<(), String> {
+        let counts = self.outbox.counts();
+        let sum = counts.acknowledged + counts.refused + counts.dropped + counts.waiting;
+        if counts.reported != sum || counts.reported != self.next_value {
+            return Err(format!("{} readings were taken, but {counts:?}", self.next_value));
+        }
+        Ok(())
+    }
+
+    /// What holds when everything has come to rest.
+    fn end(self, now: u64) -> Result<Told, String> {
+        let log = &self.gateway.log;
+        let mut by_value = BTreeMap::new();
+        let mut last = BTreeMap::new();
+        let mut seen = BTreeMap::new();
+        for stored in &log.stored {
+            // A reading has one identity for ever, and an identity one reading.
+            let identity = (stored.incarnation, stored.n);
+            if *by_value.entry(stored.value).or_insert(identity) != identity {
+                return Err(format!("reading {} came under two numbers: {:?}", stored.value, log.stored));
+            }
+            if *seen.entry((identity.0.0, identity.1)).or_insert(stored.value) != stored.value {
+                return Err(format!("two readings came as {identity:?}"));
+            }
+            // In each log a reading is stored once, and readings are stored in their order. One that is refused for now
+            // comes later.
+            let before = last.insert(stored.log, stored.value);
+            if log.refused == 0 && before.is_some_and(|before| before >= stored.value) {
+                return Err(format!("{stored:?} came after {before:?}"));
+            }
+        }
+        let once = |log: u32| {
+            let mut values: Vec<u32> =
+                self.gateway.log.stored.iter().filter(|s| s.log == log).map(|s| s.value).collect();
+            values.sort_unstable();
+            values.windows(2).all(|pair| pair[0] < pair[1])
+        };
+        if !last.keys().all(|log| once(*log)) {
+            return Err("a reading was stored twice in one log".into());
+        }
+        let counts = self.outbox.counts();
+        let missing = (0..self.next_value).filter(|value| !by_value.contains_key(value)).count();
+        if counts.refused > 0 {
+            return Err(format!("{} readings were given up as refused", counts.refused));
+        }
+        // What was dropped may have been stored all the same; nothing else may be missing.
+        if missing > counts.dropped as usize {
+            return Err(format!("{missing} readings are missing, and {} were dropped", counts.dropped));
+        }
+        Ok(Told {
+            reported: counts.reported.into(),
+            connections: self.gateway.connections,
+            repeats: log.repeats,
+            refused: log.refused,
+            dropped: u64::from(counts.dropped) + self.refused,
+            packets: self.packets,
+            seconds: now / 1_000_000,
+        })
+    }
+}
