@@ -10,11 +10,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::{TlsConnector, TlsStream};
 
 pub use tokio_rustls::rustls;
 
@@ -116,7 +115,7 @@ impl Target {
         let stream = connector.connect(name, stream).await.map_err(|error| {
             io::Error::new(error.kind(), format!("TLS with {}:{} failed: {error}", self.host, self.port))
         })?;
-        Ok(NetStream::Tls(Box::new(stream)))
+        Ok(NetStream::Tls(Box::new(stream.into())))
     }
 }
 
@@ -176,7 +175,7 @@ pub fn client_config_of(file: impl AsRef<Path>) -> io::Result<ClientConfig> {
     Ok(client_config(roots))
 }
 
-/// A connected stream: TCP, or TLS over it.
+/// A connected stream, of either end: TCP, or TLS over it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NetStream {

@@ -45,7 +45,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let access = if args.insecure { Access::Everybody } else { Access::ThisMachine };
-    let server = Server::start(&args.listen, access, GatewayConfig::default(), HubConfig::default()).await?;
+    let server =
+        Server::start(&args.listen, None, access, GatewayConfig::default(), HubConfig::default()).await?;
     server.announce()?;
     let url = server.url();
     tell(&url, args.devices)?;

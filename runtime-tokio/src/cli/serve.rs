@@ -4,8 +4,10 @@ use super::Failure;
 use super::limits::Limits;
 use super::output::{Output, Style, notice};
 use longwire::gateway::limits::{self, Bytes};
-use longwire::gateway::{CredentialFiles, Credentials, Gateway, GatewayConfig, JwtConfig, Origin, Watcher};
+use longwire::gateway::{CertificateFiles, CertificateWatcher, CredentialFiles, Credentials, Gateway};
+use longwire::gateway::{GatewayConfig, JwtConfig, Origin, Watcher};
 use longwire::hub::{Authorize, Hub, HubConfig, Open};
+use longwire::net::rustls::ServerConfig;
 use longwire_core::log::{LogName, Policy};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,6 +27,16 @@ pub(crate) struct Args {
     /// Where to listen; port 0 takes any that is free
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     listen: String,
+
+    /// Speak TLS: the certificate, and behind it those that it is signed with (PEM)
+    ///
+    /// This file and the key are read again when they change.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 
     /// Who may do what: a file of tokens, see below
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
@@ -55,7 +67,8 @@ pub(crate) struct Args {
 
     /// An origin whose pages may use this gateway, such as https://example.org; may be repeated
     ///
-    /// The gateway's own origin begins with http://. Behind a proxy that speaks TLS, list the public one.
+    /// The gateway's own origin begins with http://, or https:// with --tls-cert. Behind a proxy that speaks TLS for it,
+    /// list the public one.
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<Origin>,
 
@@ -97,6 +110,7 @@ const EXAMPLES: &str = "\
 Examples:
   longwire serve                                             for this machine only, open to all who are on it
   longwire serve --listen 0.0.0.0:8080 --token-file tokens.toml
+  longwire serve --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --token-file tokens.toml
   longwire serve --listen 127.0.0.1:0 --history-age 5m --max-connections 100000
   longwire serve --log telemetry,history-bytes=16MiB --log audit
 
@@ -122,9 +136,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         allow_credentials: args.allow_credentials,
         ..args.limits.gateway()
     };
+    let files = args.tls_cert.zip(args.tls_key);
+    let files = files.map(|(certificate, key)| CertificateFiles { certificate, key });
     if args.print_config {
-        return Ok(print_config(&gateway, &hub)?);
+        return Ok(print_config(files.as_ref(), &gateway, &hub)?);
     }
+    let tls = files.map(CertificateFiles::load).transpose().map_err(Failure::usage)?;
     let Args { token_file, jwt_keys, jwt_issuer: issuer, jwt_audience: audience, .. } = args;
     let access = match (token_file, jwt_keys) {
         (None, None) if args.revoked.is_some() => {
@@ -141,19 +158,23 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             Access::Credentials(credentials, Box::new(watcher))
         }
     };
-    let server = Server::start(&args.listen, access, gateway, hub).await?;
+    let server = Server::start(&args.listen, tls, access, gateway, hub).await?;
     server.announce()?;
     server.run().await;
     Ok(())
 }
 
 /// The limits as options that would set them, and as comments what they come to.
-fn print_config(gateway: &GatewayConfig, hub: &HubConfig) -> io::Result<()> {
+fn print_config(tls: Option<&CertificateFiles>, gateway: &GatewayConfig, hub: &HubConfig) -> io::Result<()> {
     let mut out = Output::new();
     let mut line = |style, text: String| {
         out.put(style, &text)?;
         out.end_line()
     };
+    if let Some(CertificateFiles { certificate, key }) = tls {
+        line(Style::Plain, format!("--tls-cert {}", certificate.display()))?;
+        line(Style::Plain, format!("--tls-key {}", key.display()))?;
+    }
     for limit in limits::of(gateway, hub) {
         line(Style::Plain, format!("--{} {}", limit.flag, limit.default))?;
     }
@@ -182,10 +203,14 @@ pub(crate) enum Access {
     Credentials(Arc<Credentials>, Box<Watcher>),
 }
 
+/// TLS of the gateway's own, and who sees to it that its certificate is the newest.
+pub(crate) type Tls = (Arc<ServerConfig>, CertificateWatcher);
+
 /// A gateway that listens, and is not stopped yet.
 pub(crate) struct Server {
     gateway: Gateway,
     address: SocketAddr,
+    scheme: &'static str,
     signals: Signals,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -194,6 +219,7 @@ impl Server {
     /// Starts to listen. Whatever is wrong is said in one line.
     pub(crate) async fn start(
         listen: &str,
+        tls: Option<Tls>,
         access: Access,
         mut config: GatewayConfig,
         hub: HubConfig,
@@ -238,17 +264,22 @@ impl Server {
             tokio::spawn(watcher.run(Arc::downgrade(&hub)));
         }
         let gateway = Gateway::new(hub, config);
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let serving = tokio::spawn({
             let gateway = gateway.clone();
-            async move { gateway.serve(listener).await }
+            async move {
+                let Some((config, watcher)) = tls else { return gateway.serve(listener).await };
+                tokio::spawn(watcher.run(Arc::downgrade(gateway.hub())));
+                gateway.serve_tls(listener, config).await;
+            }
         });
-        Ok(Self { gateway, address, signals, serving })
+        Ok(Self { gateway, address, scheme, signals, serving })
     }
 
     /// Where it listens, as the first line on standard output: for people, and for programs that wait for it.
     pub(crate) fn announce(&self) -> io::Result<()> {
         let mut out = Output::new();
-        out.put(Style::Plain, &format!("listening on http://{}", self.address))?;
+        out.put(Style::Plain, &format!("listening on {}://{}", self.scheme, self.address))?;
         out.end_line()?;
         out.flush()
     }
@@ -260,7 +291,7 @@ impl Server {
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        format!("http://{}", SocketAddr::new(ip, self.address.port()))
+        format!("{}://{}", self.scheme, SocketAddr::new(ip, self.address.port()))
     }
 
     /// Serves until a signal comes, then ends in good order.

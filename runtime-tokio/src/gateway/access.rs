@@ -21,13 +21,14 @@ const EXPOSED: &str = "ETag, Longwire-Next, Longwire-Repeated, Retry-After";
 
 /// Checks where a request comes from. `Ok(Some(_))` is an allowed origin that is not the gateway's own.
 ///
-/// `origins` are the values of `Origin`, `authority` is whom the request is for.
+/// `origins` are the values of `Origin`, `scheme` and `authority` are whom the request is for.
 pub(super) fn check_origin<'o>(
     config: &GatewayConfig,
+    scheme: &str,
     mut origins: impl Iterator<Item = &'o [u8]>,
     authority: &str,
 ) -> Result<Option<&'o str>, Refused> {
-    let own = Origin::own(authority);
+    let own = Origin::own(scheme, authority);
     let local = |own: &Origin| own.is_local() || config.allow_origins.iter().any(|o| o.same_host(own));
     // A request of HTTP/1.0 may name nobody; a browser never sends that.
     if config.local_names_only && !authority.is_empty() && !own.as_ref().is_some_and(local) {
@@ -222,7 +223,7 @@ mod tests {
     fn check(config: &GatewayConfig, authority: &str, origin: &str) -> Result<bool, Code> {
         let origins = [origin.as_bytes()];
         let origins = origins.iter().copied().filter(|origin| !origin.is_empty());
-        check_origin(config, origins, authority).map(|foreign| foreign.is_some()).map_err(|r| r.code)
+        check_origin(config, "http", origins, authority).map(|foreign| foreign.is_some()).map_err(|r| r.code)
     }
 
     #[test]
@@ -268,8 +269,12 @@ mod tests {
         ] {
             assert_eq!(check(&config, authority, origin), want, "{authority} {origin}");
         }
+        for (origin, want) in [("https://h", Ok(None)), ("https://h:443", Ok(None)), ("http://h", Err(()))] {
+            let got = check_origin(&config, "https", [origin.as_bytes()].into_iter(), "h");
+            assert_eq!(got.map_err(|_| ()), want, "{origin}, with TLS");
+        }
         let twice = [&b"http://h"[..], b"http://h"];
-        assert_eq!(check_origin(&config, twice.into_iter(), "h").unwrap_err().code, Code::BadRequest);
+        assert_eq!(check_origin(&config, "http", twice.into_iter(), "h").unwrap_err().code, Code::BadRequest);
     }
 
     #[test]

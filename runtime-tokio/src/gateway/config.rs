@@ -16,7 +16,8 @@ pub struct GatewayConfig {
     pub max_handshakes: u32,
     /// Bytes of a request's head. Default 8 KiB, of which the target may take half. Beyond it: 431, or 414.
     pub max_head: usize,
-    /// How long a request's head may take from the moment the connection is open, or since the last answer on it.
+    /// How long a request's head may take from the moment the connection is open, or since the last answer on it; the
+    /// first with the TLS handshake before it.
     /// Default 10 s. Then 408, and the connection is closed.
     pub handshake_timeout: Duration,
     /// How long a request's body may take, and how long a client may take no byte of its answer. Default 30 s. Then
@@ -32,8 +33,8 @@ pub struct GatewayConfig {
     pub max_tickets: u32,
     /// Origins other than the gateway's own whose pages may use it (`PROTOCOL.md` section 8.5). Default: none.
     ///
-    /// The gateway's own origin begins with `http://`: behind a proxy that speaks TLS, the public `https://` origin
-    /// belongs in this list.
+    /// The gateway's own origin begins with `http://`, or with `https://` where it speaks TLS itself: behind a proxy that
+    /// speaks TLS for it, the public `https://` origin belongs in this list.
     pub allow_origins: Vec<Origin>,
     /// Whether pages of those origins may let the browser send its own credentials along (cookies, client certificates:
     /// `Access-Control-Allow-Credentials`). Default false. The gateway itself looks at none of these; a proxy in

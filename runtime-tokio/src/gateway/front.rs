@@ -9,7 +9,7 @@ use super::refused::Refused;
 use super::stream::{Kind, refusal};
 use super::wire::Wire;
 use crate::hub::{Socket, is_silence};
-use crate::net::watch_peer;
+use crate::net::{NetStream, watch_peer};
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -27,7 +27,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 /// Connections beyond [`max_connections`](super::GatewayConfig::max_connections) that are told so, at a time. Those
@@ -40,6 +41,11 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// with input unread takes our last words with it (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 10;
+/// What a connection is counted as whose TLS handshake fails, or takes too long, and one that begins with a request.
+const TLS: &str = "tls";
+const NO_TLS: &str = "no_tls";
+/// About a century.
+const FOREVER: Duration = Duration::from_secs(3_000_000_000);
 /// How long the listener rests when the system has no room for another connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -47,6 +53,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Permit {
     peer: SocketAddr,
+    /// Of its URLs.
+    pub(super) scheme: &'static str,
     /// What it may publish by POST.
     pub(super) quota: Mutex<Quota>,
     _permit: OwnedSemaphorePermit,
@@ -65,7 +73,7 @@ impl Drop for Permit {
 }
 
 /// Accepts connections until the gateway drains.
-pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
+pub(super) async fn serve(gateway: &Gateway, listener: TcpListener, tls: Option<TlsAcceptor>) {
     let lane = Arc::new(Semaphore::new(REFUSALS));
     let routes = gateway.router();
     let mut drained = pin!(gateway.drained());
@@ -84,17 +92,18 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
             }
         };
         gateway.metrics().accepted.inc();
-        let gateway = gateway.clone();
+        let (gateway, tls) = (gateway.clone(), tls.clone());
         let permit = Arc::clone(&gateway.inner.permits).try_acquire_owned();
         let place = gateway.inner.handshakes.begin(peer.ip());
         if let (Ok(permit), Some(place)) = (permit, place) {
             tracing::debug!(%peer, "open");
-            let permit = Arc::new(Permit { peer, quota: Mutex::default(), _permit: permit });
-            tokio::spawn(connection(gateway, routes.clone(), stream, permit, place));
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let permit = Arc::new(Permit { peer, scheme, quota: Mutex::default(), _permit: permit });
+            tokio::spawn(connection(gateway, routes.clone(), stream, tls, permit, place));
         } else if let Ok(place) = Arc::clone(&lane).try_acquire_owned() {
             gateway.metrics().turned_away(Code::TooManyConnections.as_str());
             tokio::spawn(async move {
-                turn_away(&gateway, stream).await;
+                turn_away(&gateway, stream, tls).await;
                 drop(place);
             });
         } else {
@@ -107,13 +116,26 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener) {
 async fn connection(
     gateway: Gateway,
     routes: Router,
-    mut stream: TcpStream,
+    tcp: TcpStream,
+    tls: Option<TlsAcceptor>,
     permit: Arc<Permit>,
     place: Handshake,
 ) {
     let limits = gateway.config().head_limits();
+    let until = Instant::now().checked_add(gateway.config().handshake_timeout);
+    // What the clock cannot say is never.
+    let until = until.unwrap_or_else(|| Instant::now() + FOREVER);
+    let secured = tokio::select! {
+        secured = timeout_at(until, secured(&gateway, tcp, tls)) => secured,
+        () = gateway.drained() => return,
+    };
+    let mut stream = match secured {
+        Ok(Some(stream)) => stream,
+        Ok(None) => return,
+        Err(_) => return gateway.metrics().turned_away(TLS),
+    };
     let head = tokio::select! {
-        head = timeout(gateway.config().handshake_timeout, Head::read(&mut stream, &limits)) => head,
+        head = timeout_at(until, Head::read(&mut stream, &limits)) => head,
         () = gateway.drained() => return,
     };
     drop(place);
@@ -127,8 +149,29 @@ async fn connection(
     say(stream, &refused.response_bytes()).await;
 }
 
+/// The stream over which requests come: after the handshake, where there has to be one. `None`: it is over.
+async fn secured(gateway: &Gateway, tcp: TcpStream, tls: Option<TlsAcceptor>) -> Option<NetStream> {
+    let Some(acceptor) = tls else { return Some(NetStream::Plain(tcp)) };
+    // A record begins with its type (RFC 8446 section 5.1), which is no letter, and a request with its method.
+    let mut first = [0];
+    if tcp.peek(&mut first).await.ok()? > 0 && first[0].is_ascii_alphabetic() {
+        gateway.metrics().turned_away(NO_TLS);
+        let refused = Refused::bad_request("this port speaks TLS: https:// or wss://");
+        say(NetStream::Plain(tcp), &refused.response_bytes()).await;
+        return None;
+    }
+    match acceptor.accept(tcp).await {
+        Ok(stream) => Some(NetStream::Tls(Box::new(stream.into()))),
+        Err(error) => {
+            gateway.metrics().turned_away(TLS);
+            tracing::debug!(%error, "TLS");
+            None
+        }
+    }
+}
+
 /// The head is there: streams go to a shard, all else to the HTTP server.
-async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: Head, permit: Arc<Permit>) {
+async fn go_on(gateway: Gateway, routes: Router, stream: NetStream, mut head: Head, permit: Arc<Permit>) {
     let request = head.view();
     let kind = Kind::of(&request);
     let is_stream = LogName::of_path(request.path()).is_some_and(|(_, resource)| resource == "/stream");
@@ -143,7 +186,7 @@ async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: He
         return http(&gateway, routes, stream, head, permit).await;
     }
     let origins = request.headers().get_all("origin");
-    let (status, opened) = match check_origin(gateway.config(), origins, request.authority()) {
+    let (status, opened) = match check_origin(gateway.config(), permit.scheme, origins, request.authority()) {
         // A foreign origin stops an `EventSource` for good.
         Err(refused) => (refused.status(), Err(refused.response_bytes())),
         Ok(origin) => match gateway.open(&request, kind, origin, Some(permit.ip())).await {
@@ -159,22 +202,22 @@ async fn go_on(gateway: Gateway, routes: Router, stream: TcpStream, mut head: He
         Ok(opening) => {
             let (response, adopt) = (opening.head(), opening.adopt(Some(permit)));
             // A socket that cannot be taken out of this runtime is closed.
-            let Ok(tcp) = stream.into_std() else { return };
+            let Ok(socket) = Socket::try_from(stream) else { return };
             let early = if kind == Kind::WebSocket { head.early() } else { Vec::new() };
-            adopt(Socket::Tcp(tcp), response, early);
+            adopt(socket, response, early);
         }
         Err(bytes) => say(stream, &bytes).await,
     }
 }
 
 /// Serves requests until the connection ends; of those under way the last is finished when the gateway drains.
-async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, permit: Arc<Permit>) {
+async fn http(gateway: &Gateway, routes: Router, stream: NetStream, head: Head, permit: Arc<Permit>) {
     let config = gateway.config();
     // Without it the connection only is slower.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.socket().set_nodelay(true);
     // A long poll says nothing for a minute: the system asks whether there is still somebody.
     let hub = gateway.hub().config();
-    watch_peer(&stream, hub.heartbeat, hub.heartbeat_timeout);
+    watch_peer(stream.socket(), hub.heartbeat, hub.heartbeat_timeout);
     let wire = Wire::new(stream, head.into_bytes(), config.request_timeout);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -206,14 +249,16 @@ async fn http(gateway: &Gateway, routes: Router, stream: TcpStream, head: Head, 
 }
 
 /// A connection too many. A client of SSE has to be told in its own way, or it never comes back.
-async fn turn_away(gateway: &Gateway, mut stream: TcpStream) {
+async fn turn_away(gateway: &Gateway, tcp: TcpStream, tls: Option<TlsAcceptor>) {
     let refused = Refused::new(
         Code::TooManyConnections,
         "as many connections as max_connections, or max_handshakes of one address, allow",
     );
     let refused = refused.retry_after(gateway.come_back());
     let limits = gateway.config().head_limits();
-    let kind = match timeout(REFUSAL_TIME, Head::read(&mut stream, &limits)).await {
+    let until = Instant::now() + REFUSAL_TIME;
+    let Ok(Some(mut stream)) = timeout_at(until, secured(gateway, tcp, tls)).await else { return };
+    let kind = match timeout_at(until, Head::read(&mut stream, &limits)).await {
         Ok(Ok(Some(Ok(mut head)))) => Kind::of(&head.view()),
         Ok(Ok(None) | Err(_)) => return,
         Ok(Ok(Some(Err(_)))) | Err(_) => Kind::Poll,
@@ -223,9 +268,10 @@ async fn turn_away(gateway: &Gateway, mut stream: TcpStream) {
 }
 
 /// Writes last words, and sees to it that they arrive.
-async fn say(mut stream: TcpStream, bytes: &[u8]) {
+async fn say(mut stream: NetStream, bytes: &[u8]) {
     let said = async {
         stream.write_all(bytes).await?;
+        stream.flush().await?;
         stream.shutdown().await?;
         let (mut ignored, mut read) = ([0; 1024], 0);
         while read < LINGER_BYTES {

@@ -37,7 +37,7 @@ pub(super) struct Metrics {
     pub(super) vanished: Counter,
 }
 
-/// Why a connection was refused: a code of `PROTOCOL.md` section 9, or `flood`.
+/// Why a connection was refused: a code of `PROTOCOL.md` section 9, `flood`, `tls` or `no_tls`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Reason {
     pub(super) reason: &'static str,

@@ -48,13 +48,16 @@ mod refused;
 mod routes;
 mod selection;
 mod stream;
+mod tls;
 mod wire;
 
 pub use auth::{CredentialFiles, Credentials, FileError, Jwt, JwtConfig, Revoked, TokenFile, Watcher};
 pub use config::GatewayConfig;
 pub use origin::{Origin, OriginError};
+pub use tls::{CertificateFiles, CertificateWatcher};
 
 use crate::hub::Hub;
+use crate::net::rustls::ServerConfig;
 use auth::tickets::Tickets;
 use handshakes::Handshakes;
 use longwire_core::session::Code;
@@ -63,6 +66,7 @@ use refused::Refused;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 /// When to come back, at the earliest, to a gateway that cannot do what it was asked for at the moment.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -139,7 +143,18 @@ impl Gateway {
     /// Serves connections of a listener until the gateway [drains](Self::drain). A dropped future stops listening;
     /// connections that were accepted go on.
     pub async fn serve(&self, listener: tokio::net::TcpListener) {
-        front::serve(self, listener).await;
+        front::serve(self, listener, None).await;
+    }
+
+    /// The same over TLS: with a certificate from [files](CertificateFiles), or a configuration of your own, whose ALPN
+    /// may offer `http/1.1` only.
+    ///
+    /// The handshake counts as a part of the first request: it has its time
+    /// ([`handshake_timeout`](GatewayConfig::handshake_timeout)) and its place among those of its address
+    /// ([`max_handshakes`](GatewayConfig::max_handshakes)). Streams are written to by their shards as those without TLS
+    /// are.
+    pub async fn serve_tls(&self, listener: tokio::net::TcpListener, config: Arc<ServerConfig>) {
+        front::serve(self, listener, Some(TlsAcceptor::from(config))).await;
     }
 
     /// Ends the gateway and its hub: `/readyz` says 503, no connection is accepted any more, requests under way are

@@ -59,9 +59,9 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    /// The origin of what is served under this authority (`Host`), without TLS.
-    pub(super) fn own(authority: &str) -> Option<Self> {
-        Self::new("http".to_owned(), authority)
+    /// The origin of what is served with this scheme under this authority (`Host`).
+    pub(super) fn own(scheme: &str, authority: &str) -> Option<Self> {
+        Self::new(scheme.to_owned(), authority)
     }
 
     fn new(scheme: String, authority: &str) -> Option<Self> {
@@ -197,7 +197,7 @@ mod tests {
             ("10.0.0.1", false),
             ("[::2]", false),
         ] {
-            assert_eq!(Origin::own(authority).unwrap().is_local(), local, "{authority}");
+            assert_eq!(Origin::own("http", authority).unwrap().is_local(), local, "{authority}");
         }
     }
 

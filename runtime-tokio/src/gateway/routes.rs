@@ -2,6 +2,7 @@
 
 use super::access::{check_origin, cors, preflight};
 use super::auth::requests;
+use super::front::Permit;
 use super::head::Head;
 use super::refused::{Refused, put_all};
 use super::stream::Kind;
@@ -15,6 +16,7 @@ use axum::routing::any;
 use http::{HeaderValue, Method, StatusCode, header};
 use longwire_core::log::LogName;
 use longwire_core::session::Code;
+use std::sync::Arc;
 
 /// All routes, and what answers to other paths.
 pub(super) fn router(gateway: Gateway) -> Router {
@@ -63,7 +65,8 @@ async fn guard(State(gateway): State<Gateway>, request: Request, next: Next) -> 
         None => request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     };
     let origins = request.headers().get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes);
-    let mut response = match check_origin(gateway.config(), origins, authority) {
+    let scheme = request.extensions().get::<Arc<Permit>>().map_or("http", |permit| permit.scheme);
+    let mut response = match check_origin(gateway.config(), scheme, origins, authority) {
         Err(refused) => refused.into_response(),
         Ok(origin) => {
             let origin = origin.map(str::to_owned);

@@ -327,17 +327,15 @@ fn subprotocol(upgrade: &Upgrade<'_>) -> Result<(Protocol, Option<&'static str>)
     })
 }
 
-/// What is behind an upgraded connection: a TCP socket of our own, or whatever the server had.
+/// What is behind an upgraded connection: a socket of our own, or whatever the server had.
 fn socket_of(upgraded: Upgraded) -> (Socket, Vec<u8>) {
     let upgraded = match upgraded.downcast::<TokioIo<Wire>>() {
         Ok(parts) => {
             let (stream, unread) = parts.io.into_inner().into_stream();
             let early = [parts.read_buf, unread].concat();
-            match stream.into_std() {
-                Ok(tcp) => return (Socket::Tcp(tcp), early),
-                // It is closed: the shard will find that out.
-                Err(_) => return (Socket::Stream(Box::new(tokio::io::empty())), early),
-            }
+            // One that cannot be taken out of its runtime is closed: the shard will find that out.
+            let closed = |_| Socket::Stream(Box::new(tokio::io::empty()));
+            return (Socket::try_from(stream).unwrap_or_else(closed), early);
         }
         Err(upgraded) => upgraded,
     };

@@ -1,19 +1,19 @@
 //! The socket of a connection that an HTTP server goes on with.
 
+use crate::net::NetStream;
 use bytes::{Buf, Bytes};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// A socket with the bytes put back that were read from it, and an end to the patience with a client that takes
 /// nothing of its answer.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: NetStream,
     early: Bytes,
     patience: Duration,
     /// Runs while the client takes nothing.
@@ -22,12 +22,12 @@ pub(super) struct Wire {
 
 impl Wire {
     /// `early` is read before what the socket has; a write that waits longer than `patience` fails.
-    pub(super) fn new(stream: TcpStream, early: Vec<u8>, patience: Duration) -> Self {
+    pub(super) fn new(stream: NetStream, early: Vec<u8>, patience: Duration) -> Self {
         Self { stream, early: early.into(), patience, stalled: None }
     }
 
     /// The socket. Whatever was put back and not read is lost: there is none once a request behind it was read.
-    pub(super) fn into_stream(self) -> (TcpStream, Bytes) {
+    pub(super) fn into_stream(self) -> (NetStream, Bytes) {
         (self.stream, self.early)
     }
 

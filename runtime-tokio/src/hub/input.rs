@@ -10,7 +10,7 @@ use crate::websocket::deflate::Codec;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::session::ServerMessage;
 use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -71,6 +71,9 @@ pub(super) fn receive(
         if read {
             let n = match stream.poll_read(cx, io.rx.spare_mut()) {
                 Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(e)) if e.kind() == ErrorKind::Interrupted => {
+                    return Ok(Received::Enough.into());
+                }
                 Poll::Ready(Err(e)) => return Err(e),
                 Poll::Pending => return Ok(Received::Nothing.into()),
             };

@@ -53,6 +53,7 @@ mod shares;
 mod socket;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod tcp_info;
+mod tls;
 mod trie;
 
 /// What `handover` is made of; its test puts a model of these in their place.

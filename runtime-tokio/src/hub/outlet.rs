@@ -23,18 +23,30 @@ impl Pins {
     /// Keeps a copy for as long as somebody has a part of it; `None` when there is no room: a piece may take an
     /// eighth of what is left, so that readers of large events leave room for those of small ones.
     fn keep(self: &Arc<Self>, piece: &[u8]) -> Option<Bytes> {
+        let held = self.hold(piece.len())?;
+        Some(Bytes::from_owner(Pin { bytes: piece.into(), _held: held }))
+    }
+
+    /// Counts bytes that a connection keeps in a way of its own, by the same rule.
+    pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             let allowed = self.max.saturating_sub(used) / 8;
-            (piece.len() <= allowed).then_some(used + piece.len())
+            (bytes <= allowed).then_some(used + bytes)
         });
-        taken.ok()?;
-        Some(Bytes::from_owner(Pin { bytes: piece.into(), pins: Arc::clone(self) }))
+        taken.ok().map(|_| Held { bytes, pins: Arc::clone(self) })
     }
 }
 
 /// A piece that somebody has written a part of.
 struct Pin {
     bytes: Box<[u8]>,
+    _held: Held,
+}
+
+/// Bytes that count until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    bytes: usize,
     pins: Arc<Pins>,
 }
 
@@ -44,9 +56,9 @@ impl AsRef<[u8]> for Pin {
     }
 }
 
-impl Drop for Pin {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.pins.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.pins.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

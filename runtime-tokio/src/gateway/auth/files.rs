@@ -53,8 +53,9 @@ struct Seen {
     bad: bool,
 }
 
+/// What tells a file from another that is in its place later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(in crate::gateway) struct Stamp {
     len: u64,
     modified: SystemTime,
     #[cfg(unix)]
@@ -205,7 +206,7 @@ impl Seen {
         }
         let text = read(path).map_err(|e| named(&e))?;
         // One that was just written is read again, for its time may not show the next change.
-        self.stamp = stamp.modified.elapsed().is_ok_and(|age| age >= SETTLED).then_some(stamp);
+        self.stamp = stamp.is_settled().then_some(stamp);
         let digest = Sha256::digest(&text).into();
         if let Some((_, good)) = self.content.filter(|(before, _)| *before == digest) {
             // What was said of it holds; it may have been away in between.
@@ -220,7 +221,7 @@ impl Seen {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> io::Result<Self> {
+    pub(in crate::gateway) fn of(metadata: &Metadata) -> io::Result<Self> {
         Ok(Self {
             len: metadata.len(),
             modified: metadata.modified()?,
@@ -231,9 +232,14 @@ impl Stamp {
             },
         })
     }
+
+    /// Whether another change would show.
+    pub(in crate::gateway) fn is_settled(&self) -> bool {
+        self.modified.elapsed().is_ok_and(|age| age >= SETTLED)
+    }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+pub(in crate::gateway) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let len = fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if len as u64 > MAX_FILE {

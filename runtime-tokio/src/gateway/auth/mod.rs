@@ -1,6 +1,6 @@
 //! Credentials: who is let in, by what, and until when (`PROTOCOL.md` section 8.4).
 
-mod files;
+pub(super) mod files;
 mod jwt;
 pub(super) mod requests;
 mod revoked;
@@ -17,9 +17,9 @@ use crate::hub::{Authorize, Authorizing, Denied, Grant, Hub};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Why a file of credentials cannot be used, in one line that shows no credential.
+/// Why a file of credentials, a certificate or a key cannot be used, in one line that shows no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileError(String);
+pub struct FileError(pub(super) String);
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

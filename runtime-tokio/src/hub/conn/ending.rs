@@ -22,7 +22,7 @@ impl Conn {
             return false;
         }
         let refusal = self.session.access.ended(shard);
-        if !self.rest.is_empty() && !self.greeting {
+        if self.is_in_the_middle() {
             // The rest of an event must not leave, and without it nothing else can: it is thrown away.
             return true;
         }
@@ -30,6 +30,11 @@ impl Conn {
             self.bye(shard, refusal, None);
         }
         false
+    }
+
+    /// Whether a part of an event waits to go out. (What is encrypted already shows not what it is.)
+    pub(super) fn is_in_the_middle(&self) -> bool {
+        !self.stream.is_flushed() || (!self.rest.is_empty() && !self.greeting)
     }
 
     pub(super) fn say_goodbye(&mut self, shard: &Shard, retry_after: Duration, window: Duration) {

@@ -103,7 +103,7 @@ impl Conn {
             permit,
         } = adoption;
         let config = &shard.shared.config;
-        let stream = Stream::new(socket, config)?;
+        let stream = Stream::new(socket, config, &shard.shared.pins)?;
         let pulse = Pulse::new(&stream);
         let deflated = deflate.is_some_and(|agreed| agreed.server.bits >= encode::SHARED_WINDOW.bits);
         let form = match protocol {
@@ -204,8 +204,7 @@ impl Conn {
     /// Writes what the shard has for a live reader; false when the reader is no longer live: then it goes on from
     /// `before`, or from the last piece that was begun, in its own turn.
     pub(super) fn deliver(&mut self, shard: &Shard, image: &mut Image<u64>, before: u64) -> bool {
-        let idle =
-            self.phase == Phase::Open && self.rest.is_empty() && self.tx_at.is_idle() && self.may_send(shard);
+        let idle = self.phase == Phase::Open && self.has_sent() && self.may_send(shard);
         if !idle || !self.stream.is_direct() {
             self.lag(before);
             return false;
@@ -224,7 +223,7 @@ impl Conn {
             self.wrote(shard, written);
             self.told = self.sent;
         }
-        if written == image.bytes().len() {
+        if written == image.bytes().len() && self.stream.is_flushed() {
             count(&counters.delivered, image.pieces());
             return true;
         }
@@ -254,7 +253,7 @@ impl Conn {
         if self.phase == Phase::Cut {
             count(&shard.shared.counters.too_slow, 1);
         }
-        if !self.rest.is_empty() || !self.tx_at.is_idle() || self.phase == Phase::Cut {
+        if !self.has_sent() || self.phase == Phase::Cut {
             self.stream.abandon();
         }
         self.session.leave(shard);
@@ -293,8 +292,10 @@ impl Conn {
             let progress = match self.work(cx, shard) {
                 Ok(progress) => progress,
                 Err(error) => {
-                    if is_silence(&error) {
-                        count(&shard.shared.counters.timeouts, 1);
+                    match error.kind() {
+                        ErrorKind::QuotaExceeded => self.phase = Phase::Cut,
+                        _ if is_silence(&error) => count(&shard.shared.counters.timeouts, 1),
+                        _ => {}
                     }
                     return Poll::Ready(());
                 }
@@ -493,9 +494,11 @@ impl Conn {
     /// An SSE client has nothing more to say: what comes is thrown away, and its end is the connection's.
     fn discard(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
         let read = &mut shard.scratch.borrow_mut().read;
-        match self.stream.poll_read(cx, read)? {
-            Poll::Ready(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Poll::Ready(_) => Ok(Received::Some),
+        match self.stream.poll_read(cx, read) {
+            Poll::Ready(Ok(0)) => Err(ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Ok(_)) => Ok(Received::Some),
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => Ok(Received::Enough),
+            Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Ok(Received::Nothing),
         }
     }
@@ -527,7 +530,12 @@ impl Conn {
 
     /// Whether something has to be written that was not.
     fn is_busy(&self) -> bool {
-        !self.rest.is_empty() || !self.tx_at.is_idle() || self.session.reads.lags()
+        !self.has_sent() || self.session.reads.lags()
+    }
+
+    /// Whether nothing waits to go out of what was begun.
+    fn has_sent(&self) -> bool {
+        self.rest.is_empty() && self.tx_at.is_idle() && self.stream.is_flushed()
     }
 
     fn may_send(&self, shard: &Shard) -> bool {

@@ -18,14 +18,14 @@ impl Conn {
     /// Whether the peer can be asked for a Pong, and heard. Where something has to go out first a Ping would only wait
     /// behind it, and where nothing is read, its answer.
     pub(super) fn is_listening(&self) -> bool {
-        !self.deaf && self.rest.is_empty() && self.tx_at.is_idle()
+        !self.deaf && self.has_sent()
     }
 
     /// When `due` has something to do.
     pub(super) fn deadline(&self, shard: &Shard) -> Instant {
         let access = &self.session.access;
         if let Phase::Ending(until) | Phase::Lingering(until) = self.phase {
-            let end = access.end(shard).filter(|_| !self.rest.is_empty() && !self.greeting);
+            let end = access.end(shard).filter(|_| self.is_in_the_middle());
             return end.map_or(until, |end| end.min(until));
         }
         let config = &shard.shared.config;
