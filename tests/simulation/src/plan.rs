@@ -1,6 +1,6 @@
 //! What happens in a story: all of it follows from the seed.
 
-use longwire_embassy::WhenFull;
+use longwire_embassy::Policy;
 
 use crate::dice::Dice;
 use crate::gateway::Rules;
@@ -37,7 +37,7 @@ pub(crate) enum Act {
 pub(crate) struct Plan {
     pub(crate) faults: Faults,
     pub(crate) rules: Rules,
-    pub(crate) when_full: WhenFull,
+    pub(crate) policy: Policy,
     /// By time.
     pub(crate) acts: Vec<(u64, Act)>,
 }
@@ -70,7 +70,7 @@ impl Plan {
                 ack_within: dice.one_of(&[0, 50 * MS, SECOND]),
                 refuses: dice.one_of(&[0, 0, 0, 100]),
             },
-            when_full: dice.one_of(&[WhenFull::DropOldest, WhenFull::DropNewest]),
+            policy: dice.one_of(&[Policy::DropOldest, Policy::DropNewest, Policy::Conflate]),
             acts,
         }
     }

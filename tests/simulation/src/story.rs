@@ -113,7 +113,7 @@ impl<const BYTES: usize> World<BYTES> {
 
     fn new(plan: &Plan, dice: &mut Dice, trace: bool) -> Self {
         let stack = Rc::new(RefCell::new(Stack::new(ADDRESS, dice.next(), 0)));
-        let outbox = Rc::new(Readings::<BYTES>::new(plan.when_full));
+        let outbox = Rc::new(Readings::<BYTES>::new(plan.policy));
         let observed = Rc::<RefCell<Vec<Status>>>::default();
         let dial = Dial::new(&stack, 50_000);
         let sees = observed.clone();
@@ -146,7 +146,7 @@ impl<const BYTES: usize> World<BYTES> {
         match act {
             Act::Report(readings) => {
                 for _ in 0..readings {
-                    let taken = self.outbox.try_report("a/b", &self.next_value);
+                    let taken = self.outbox.reporter().try_report("a/b", None, &self.next_value);
                     self.refused += u64::from(taken.is_err());
                     self.next_value += u32::from(taken.is_ok());
                 }
@@ -259,8 +259,12 @@ impl<const BYTES: usize> World<BYTES> {
     /// What holds at every moment.
     fn check(&self) -> Result<(), String> {
         let counts = self.outbox.counts();
-        let sum = counts.acknowledged + counts.refused + counts.dropped + counts.waiting;
-        if counts.reported != sum || counts.reported != self.next_value {
+        let sum = counts.acknowledged + counts.lost() + counts.waiting;
+        let reported = u64::from(self.next_value) + self.refused;
+        if counts.reported != sum
+            || u64::from(sum) != reported
+            || u64::from(counts.dropped_newest) != self.refused
+        {
             return Err(format!("{} readings were taken, but {counts:?}", self.next_value));
         }
         Ok(())
@@ -299,19 +303,20 @@ impl<const BYTES: usize> World<BYTES> {
         }
         let counts = self.outbox.counts();
         let missing = (0..self.next_value).filter(|value| !by_value.contains_key(value)).count();
-        if counts.refused > 0 {
-            return Err(format!("{} readings were given up as refused", counts.refused));
+        if counts.refused + counts.too_large > 0 {
+            return Err(format!("readings were given up: {counts:?}"));
         }
-        // What was dropped may have been stored all the same; nothing else may be missing.
-        if missing > counts.dropped as usize {
-            return Err(format!("{missing} readings are missing, and {} were dropped", counts.dropped));
+        // What was sent is not dropped, so this is to the reading.
+        let dropped = counts.dropped_oldest + counts.conflated;
+        if missing != dropped as usize || by_value.len() != counts.acknowledged as usize {
+            return Err(format!("{missing} readings are missing of {}: {counts:?}", self.next_value));
         }
         Ok(Told {
             reported: counts.reported.into(),
             connections: self.gateway.connections,
             repeats: log.repeats,
             refused: log.refused,
-            dropped: u64::from(counts.dropped) + self.refused,
+            dropped: u64::from(dropped) + self.refused,
             packets: self.packets,
             seconds: now / 1_000_000,
         })

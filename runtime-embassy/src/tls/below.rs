@@ -1,0 +1,116 @@
+//! What embedded-tls stands on: a link that gives whole records, and a generator.
+
+use core::cell::Cell;
+
+use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
+use longwire_core::rand_core::CryptoRng;
+use rand_core_06::{Error, RngCore};
+
+use crate::link::Link;
+
+/// Bytes of a record's header: its type, a version, its length (RFC 8446 section 5.1).
+const HEADER: usize = 5;
+/// The type of an encrypted record.
+const APPLICATION_DATA: u8 = 23;
+/// An encrypted record has a tag, and inside at least its true type.
+const LEAST: usize = 17;
+
+/// A link that hands records out when they are whole, so that embedded-tls never waits in the middle of one: its `read`
+/// forgets what it had when it is dropped there. And what must not come is refused before embedded-tls sees it.
+pub(super) struct Below<'a, L> {
+    link: L,
+    record: &'a mut [u8],
+    filled: usize,
+    served: usize,
+    /// The handshake is done: everything is encrypted.
+    open: &'a Cell<bool>,
+}
+
+impl<'a, L: Link> Below<'a, L> {
+    pub(super) const fn new(link: L, record: &'a mut [u8], open: &'a Cell<bool>) -> Self {
+        Self { link, record, filled: 0, served: 0, open }
+    }
+
+    /// Bytes of the record, as far as they are known.
+    fn wanted(&self) -> Result<usize, ErrorKind> {
+        let Some((&[kind, _, _, high, low], _)) = self
+            .record
+            .get(..self.filled)
+            .and_then(|record| record.split_first_chunk::<HEADER>())
+        else {
+            return Ok(HEADER);
+        };
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        // Unencrypted, an alert would end the connection on anybody's word. A record too short panics embedded-tls.
+        let encrypted = kind == APPLICATION_DATA;
+        if (self.open.get() && !encrypted) || (encrypted && len < LEAST) {
+            return Err(ErrorKind::InvalidData);
+        }
+        let whole = HEADER + len;
+        if whole > self.record.len() { Err(ErrorKind::OutOfMemory) } else { Ok(whole) }
+    }
+}
+
+impl<L> ErrorType for Below<'_, L> {
+    type Error = ErrorKind;
+}
+
+impl<L: Link> Read for Below<'_, L> {
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ErrorKind> {
+        if self.served == self.filled {
+            (self.filled, self.served) = (0, 0);
+        }
+        // Dropped here, what came is kept, for the next call.
+        while self.served == 0 {
+            let wanted = self.wanted()?;
+            if self.filled >= wanted {
+                break;
+            }
+            let space = self.record.get_mut(self.filled..wanted).unwrap_or_default();
+            match self.link.read(space).await {
+                Ok(0) => return Ok(0),
+                Ok(n) => self.filled = self.filled.saturating_add(n).min(wanted),
+                Err(_) => return Err(ErrorKind::Other),
+            }
+        }
+        let from = self.record.get(self.served..self.filled).unwrap_or_default();
+        let n = from.len().min(bytes.len());
+        bytes.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        self.served = self.served.saturating_add(n);
+        Ok(n)
+    }
+}
+
+impl<L: Link> Write for Below<'_, L> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        self.link.write(bytes).await.map_err(|_| ErrorKind::Other)
+    }
+
+    async fn flush(&mut self) -> Result<(), ErrorKind> {
+        self.link.flush().await.map_err(|_| ErrorKind::Other)
+    }
+}
+
+/// A generator as embedded-tls wants it.
+pub(super) struct Numbers<'a, R>(pub(super) &'a mut R);
+
+impl<R: CryptoRng> RngCore for Numbers<'_, R> {
+    fn next_u32(&mut self) -> u32 {
+        self.0.next_u32()
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.0.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl<R: CryptoRng> rand_core_06::CryptoRng for Numbers<'_, R> {}

@@ -1,0 +1,237 @@
+//! TLS 1.3 (RFC 8446), by embedded-tls, with certificates checked by rustls-webpki.
+
+mod below;
+mod verify;
+
+use core::cell::Cell;
+use core::fmt;
+
+use embedded_tls::{Aes128GcmSha256, TlsConnection, TlsContext};
+use longwire_core::rand_core::CryptoRng;
+
+pub use embedded_tls::TlsError;
+
+use crate::link::{Connect, Link};
+use below::{Below, Numbers};
+use verify::{Provider, Verifier};
+
+/// Most certificates that a device may trust.
+pub const MAX_CAS: usize = 4;
+
+/// How a device knows that it talks to its gateway.
+#[derive(Clone, Copy)]
+pub enum Trust<'a> {
+    /// By a certificate. These are its issuers (X.509 in DER), [`MAX_CAS`] at most.
+    Cas(&'a [&'a [u8]]),
+    /// By a secret that only both of them know (RFC 8446 section 2.2, `psk_dhe_ke`): no certificate is accepted then, and
+    /// the handshake takes a fraction of the time and of the code.
+    Psk {
+        /// Which secret it is.
+        identity: &'a [u8],
+        /// The secret: random, at least 16 bytes.
+        key: &'a [u8],
+    },
+}
+
+impl fmt::Debug for Trust<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The secret is nobody's business.
+        f.write_str(match self {
+            Self::Cas(_) => "Cas",
+            Self::Psk { .. } => "Psk",
+        })
+    }
+}
+
+/// Whom to expect at the other end.
+///
+/// With [`Trust::Cas`] the gateway's certificate is checked as a browser does it (RFC 5280, by rustls-webpki): its chain,
+/// of at most six intermediates, ends at one of the CAs; every issuer in it may be one; the name is among its subject
+/// alternative names (RFC 6125); it is meant for servers; and the gateway has its key. Keys and signatures are ECDSA with
+/// P-256 and SHA-256, all through the chain. Revocation is not checked. Nothing goes out before all that is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsConfig<'a> {
+    /// The gateway's name, or its address if that is in the certificate. At most 63 bytes.
+    pub server_name: &'a str,
+    /// How it proves that.
+    pub trust: Trust<'a>,
+    /// Seconds since 1970, for the certificates' time. `None` while the device does not know (many have no clock that goes
+    /// on without power): then any time is good, and a certificate that has expired is taken. Default: not known.
+    pub clock: fn() -> Option<u64>,
+}
+
+impl<'a> TlsConfig<'a> {
+    /// A gateway with this name, without a clock.
+    pub const fn new(server_name: &'a str, trust: Trust<'a>) -> Self {
+        Self { server_name, trust, clock: || None }
+    }
+}
+
+/// Memory for one connection: records of at most `RX` bytes come in (twice: as it came, and decrypted), and of `TX` go out.
+///
+/// A gateway may send records of 16,645 bytes; a larger one than `RX` ends the connection. longwire's gateway puts what
+/// it has to say at a moment into one record, so `RX` has to hold that, and the handshake: 2048 are enough for a chain of
+/// two certificates with P-256 keys. `TX` is what a reading takes on the wire and 128 bytes more, 512 at least.
+pub struct TlsBuffers<const RX: usize, const TX: usize> {
+    came: [u8; RX],
+    rx: [u8; RX],
+    tx: [u8; TX],
+    open: Cell<bool>,
+}
+
+impl<const RX: usize, const TX: usize> TlsBuffers<RX, TX> {
+    /// Empty buffers.
+    pub const fn new() -> Self {
+        const { assert!(RX >= 512 && TX >= 512, "a handshake does not fit") };
+        Self { came: [0; RX], rx: [0; RX], tx: [0; TX], open: Cell::new(false) }
+    }
+}
+
+impl<const RX: usize, const TX: usize> Default for TlsBuffers<RX, TX> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Connections over TLS, over those that `C` opens.
+///
+/// A handshake takes an elliptic curve's work: with [`Trust::Cas`] three signatures and a key exchange, seconds on a small
+/// processor, in which its executor does nothing else. Set
+/// [`connect_timeout`](crate::UplinkConfig::connect_timeout) to it.
+///
+/// ```
+/// use longwire_embassy::core::rand_core::CryptoRng;
+/// use longwire_embassy::{Connect, Tls, TlsBuffers, TlsConfig, Trust};
+///
+/// /// A connector for an `Uplink`.
+/// fn secure<'b, C: Connect, R: CryptoRng>(
+///     tcp: C,
+///     rng: R,
+///     ca: &'b [&'b [u8]], // include_bytes!("ca.der")
+///     buffers: &'b mut TlsBuffers<2048, 512>,
+/// ) -> Tls<'b, C, R, 2048, 512> {
+///     Tls::new(tcp, TlsConfig::new("gateway.example", Trust::Cas(ca)), rng, buffers)
+/// }
+/// ```
+pub struct Tls<'b, C, R, const RX: usize, const TX: usize> {
+    connect: C,
+    config: TlsConfig<'b>,
+    rng: R,
+    buffers: &'b mut TlsBuffers<RX, TX>,
+}
+
+impl<'b, C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Tls<'b, C, R, RX, TX> {
+    /// Connects by way of `connect`. `rng` makes the keys: it must be good.
+    pub const fn new(
+        connect: C,
+        config: TlsConfig<'b>,
+        rng: R,
+        buffers: &'b mut TlsBuffers<RX, TX>,
+    ) -> Self {
+        Self { connect, config, rng, buffers }
+    }
+}
+
+impl<C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Connect for Tls<'_, C, R, RX, TX> {
+    type Link<'a>
+        = TlsLink<'a, C::Link<'a>>
+    where
+        Self: 'a;
+    type Error = TlsConnectError<C::Error>;
+
+    async fn connect(&mut self) -> Result<Self::Link<'_>, Self::Error> {
+        let link = self.connect.connect().await.map_err(TlsConnectError::Link)?;
+        let TlsBuffers { came, rx, tx, open } = &mut *self.buffers;
+        open.set(false);
+        let open = &*open;
+        let mut connection = TlsConnection::new(Below::new(link, came, open), rx, tx);
+        let settings = embedded_tls::TlsConfig::new().with_server_name(self.config.server_name);
+        let settings = match self.config.trust {
+            Trust::Cas(_) => settings,
+            Trust::Psk { identity, key } => settings.with_psk(key, &[identity]),
+        };
+        let mut provider = Provider { rng: Numbers(&mut self.rng), verifier: Verifier::new(&self.config) };
+        connection.open(TlsContext::new(&settings, &mut provider)).await.map_err(TlsConnectError::Tls)?;
+        // embedded-tls does not insist on a certificate, nor on its signature: whoever leaves them out is refused here.
+        if !provider.verifier.is_content() {
+            return Err(TlsConnectError::Unverified);
+        }
+        open.set(true);
+        Ok(TlsLink { connection, torn: false })
+    }
+}
+
+/// Why there is no connection. `E` is the error of the connector below.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum TlsConnectError<E> {
+    /// There is none below.
+    Link(E),
+    /// The handshake failed: [`TlsError::InvalidCertificate`] and [`TlsError::InvalidSignature`] say that this is not the
+    /// gateway.
+    Tls(TlsError),
+    /// The gateway showed no certificate, or did not show that it is its own.
+    Unverified,
+}
+
+impl<E: fmt::Debug> fmt::Display for TlsConnectError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(error) => write!(f, "no link: {error:?}"),
+            Self::Tls(error) => write!(f, "the TLS handshake failed: {error:?}"),
+            Self::Unverified => f.write_str("the gateway did not show who it is"),
+        }
+    }
+}
+
+impl<E: fmt::Debug> core::error::Error for TlsConnectError<E> {}
+
+/// Why a connection over TLS cannot go on.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum TlsLinkError {
+    /// The link below, or a record that is none, was changed, or is larger than the buffer.
+    Tls(TlsError),
+    /// A write was dropped half-way.
+    Torn,
+}
+
+/// A connection over TLS. Dropping it closes the link below without `close_notify`; the WebSocket's closing handshake has
+/// said all before.
+///
+/// `read` waits for whole records, and takes nothing when it is dropped. `write` fills a record, which `flush` sends. A
+/// gateway that changes its keys (`KeyUpdate`, RFC 8446 section 4.6.3: rustls does that after some 2^24 records)
+/// is more than embedded-tls knows, and makes it panic.
+pub struct TlsLink<'a, L: Link + 'a> {
+    connection: TlsConnection<'a, Below<'a, L>, Aes128GcmSha256>,
+    torn: bool,
+}
+
+impl<'a, L: Link + 'a> Link for TlsLink<'a, L> {
+    type Error = TlsLinkError;
+
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, TlsLinkError> {
+        match self.connection.read(bytes).await {
+            Err(TlsError::ConnectionClosed) => Ok(0),
+            read => read.map_err(TlsLinkError::Tls),
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsLinkError> {
+        if core::mem::replace(&mut self.torn, true) {
+            return Err(TlsLinkError::Torn);
+        }
+        let written = self.connection.write(bytes).await.map_err(TlsLinkError::Tls)?;
+        self.torn = false;
+        Ok(written)
+    }
+
+    async fn flush(&mut self) -> Result<(), TlsLinkError> {
+        if core::mem::replace(&mut self.torn, true) {
+            return Err(TlsLinkError::Torn);
+        }
+        self.connection.flush().await.map_err(TlsLinkError::Tls)?;
+        self.torn = false;
+        Ok(())
+    }
+}

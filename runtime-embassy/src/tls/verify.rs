@@ -1,0 +1,195 @@
+//! Is it the gateway? rustls-webpki looks at the certificates; p256 at the signatures.
+//!
+//! embedded-tls has verifiers of its own, but they take any certificate that a CA has signed for the CA of the next one,
+//! whatever it was made for: who has a key and a certificate for any name could sign one for the gateway's.
+
+use core::cell::Cell;
+
+use digest::Digest;
+use embassy_sync::blocking_mutex::CriticalSectionMutex;
+use embedded_tls::{
+    Aes128GcmSha256, CertificateEntryRef, CertificateRef, CertificateVerifyRef, CryptoProvider, Sha256,
+    SignatureScheme, TlsError, TlsVerifier,
+};
+use heapless::Vec;
+use longwire_core::rand_core::CryptoRng;
+use p256::ecdsa::signature::Verifier as _;
+use p256::ecdsa::{DerSignature, Signature, VerifyingKey};
+use rustls_pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, ServerName, SignatureVerificationAlgorithm, TrustAnchor,
+    UnixTime, alg_id,
+};
+use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
+
+use super::below::Numbers;
+use super::{MAX_CAS, TlsConfig, Trust};
+
+/// Most certificates that a gateway may show. embedded-tls allows no more.
+const MAX_CHAIN: usize = 16;
+
+/// Bytes of a P-256 key: an uncompressed point (RFC 5480 section 2.2).
+const KEY: usize = 65;
+
+/// Bytes that CertificateVerify signs: 64 spaces, a context and a zero, the hash (RFC 8446 section 4.4.3).
+const SIGNED: usize = 64 + CONTEXT.len() + 32;
+const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
+
+/// What embedded-tls asks for: numbers, and a judgement.
+pub(super) struct Provider<'a, R> {
+    pub(super) rng: Numbers<'a, R>,
+    pub(super) verifier: Verifier<'a>,
+}
+
+impl<R: CryptoRng> CryptoProvider for Provider<'_, R> {
+    type CipherSuite = Aes128GcmSha256;
+    type Signature = DerSignature;
+
+    fn rng(&mut self) -> impl embedded_tls::CryptoRngCore {
+        &mut self.rng
+    }
+
+    fn verifier(&mut self) -> Result<&mut impl TlsVerifier<Aes128GcmSha256>, TlsError> {
+        Ok(&mut self.verifier)
+    }
+}
+
+/// Looks at the gateway's certificate and its signature.
+pub(super) struct Verifier<'a> {
+    config: &'a TlsConfig<'a>,
+    /// The key of a good certificate, and what has to be signed with it.
+    shown: Option<([u8; KEY], [u8; SIGNED])>,
+    /// It was.
+    proven: bool,
+}
+
+impl<'a> Verifier<'a> {
+    pub(super) const fn new(config: &'a TlsConfig<'a>) -> Self {
+        Self { config, shown: None, proven: false }
+    }
+
+    /// Whether this is the gateway, once the handshake is done. With a shared secret the handshake's end has shown it:
+    /// only who knows the secret can compute it (RFC 8446 section 4.4.4).
+    pub(super) const fn is_content(&self) -> bool {
+        match self.config.trust {
+            Trust::Cas(_) => self.proven,
+            Trust::Psk { .. } => true,
+        }
+    }
+
+    /// The key of the first certificate, if all is well with them.
+    fn check(&self, certificates: &[CertificateDer<'_>]) -> Option<[u8; KEY]> {
+        let Trust::Cas(cas) = self.config.trust else { return None };
+        let (leaf, intermediates) = certificates.split_first()?;
+        let cas: Vec<CertificateDer<'_>, MAX_CAS> = cas.iter().map(|ca| CertificateDer::from(*ca)).take(MAX_CAS).collect();
+        let anchors: Vec<TrustAnchor<'_>, MAX_CAS> = cas.iter().filter_map(|ca| anchor_from_trusted_cert(ca).ok()).collect();
+        let leaf = EndEntityCert::try_from(leaf).ok()?;
+        let name = ServerName::try_from(self.config.server_name).ok()?;
+        leaf.verify_is_valid_for_subject_name(&name).ok()?;
+        self.check_chain(&leaf, &anchors, intermediates)?;
+        // The key is handed to nobody but an algorithm, so this one keeps it.
+        let copy = Copy(CriticalSectionMutex::new(Cell::new(None)));
+        leaf.verify_signature(&copy, &[], &[]).ok()?;
+        copy.0.lock(Cell::get)
+    }
+
+    fn check_chain(
+        &self,
+        leaf: &EndEntityCert<'_>,
+        anchors: &[TrustAnchor<'_>],
+        intermediates: &[CertificateDer<'_>],
+    ) -> Option<()> {
+        let now = (self.config.clock)();
+        let mut at = UnixTime::since_unix_epoch(core::time::Duration::from_secs(now.unwrap_or_default()));
+        // Who does not know the time asks for one at which all of them are good: each turn meets the time of one more.
+        for _ in 0..2 * MAX_CHAIN {
+            let usage = KeyUsage::server_auth();
+            let error = match leaf.verify_for_usage(&[&P256], anchors, intermediates, at, usage, None, None) {
+                Ok(_) => return Some(()),
+                Err(error) => error,
+            };
+            at = match error {
+                _ if now.is_some() => return None,
+                Error::CertNotValidYet { not_before, .. } if not_before > at => not_before,
+                _ => return None,
+            };
+        }
+        None
+    }
+}
+
+impl TlsVerifier<Aes128GcmSha256> for Verifier<'_> {
+    fn set_hostname_verification(&mut self, _: &str) -> Result<(), TlsError> {
+        // It is the one of the configuration.
+        Ok(())
+    }
+
+    fn verify_certificate(&mut self, transcript: &Sha256, shown: CertificateRef<'_>) -> Result<(), TlsError> {
+        let mut certificates = Vec::<CertificateDer<'_>, MAX_CHAIN>::new();
+        for entry in &shown.entries {
+            let CertificateEntryRef::X509(certificate) = entry else { return Err(TlsError::InvalidCertificate) };
+            certificates.push(CertificateDer::from(*certificate)).map_err(|_| TlsError::InvalidCertificate)?;
+        }
+        let key = self.check(&certificates).ok_or(TlsError::InvalidCertificate)?;
+        let mut signed = [b' '; SIGNED];
+        let hash = transcript.clone().finalize();
+        let rest = signed.iter_mut().skip(64);
+        rest.zip(CONTEXT.iter().chain(&hash)).for_each(|(to, from)| *to = *from);
+        self.shown = Some((key, signed));
+        Ok(())
+    }
+
+    fn verify_signature(&mut self, verify: CertificateVerifyRef<'_>) -> Result<(), TlsError> {
+        let (key, signed) = self.shown.take().ok_or(TlsError::InvalidSignature)?;
+        if verify.signature_scheme != SignatureScheme::EcdsaSecp256r1Sha256 {
+            return Err(TlsError::InvalidSignatureScheme);
+        }
+        P256.verify_signature(&key, &signed, verify.signature).map_err(|_| TlsError::InvalidSignature)?;
+        self.proven = true;
+        Ok(())
+    }
+}
+
+/// ECDSA with P-256 and SHA-256 (RFC 5758 section 3.2).
+#[derive(Debug)]
+struct P256;
+
+impl SignatureVerificationAlgorithm for P256 {
+    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        let key = VerifyingKey::from_sec1_bytes(key).map_err(|_| InvalidSignature)?;
+        let signature = Signature::from_der(signature).map_err(|_| InvalidSignature)?;
+        key.verify(message, &signature).map_err(|_| InvalidSignature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_P256
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_SHA256
+    }
+}
+
+/// Verifies nothing; it copies the key of a certificate.
+struct Copy(CriticalSectionMutex<Cell<Option<[u8; KEY]>>>);
+
+impl core::fmt::Debug for Copy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Copy")
+    }
+}
+
+impl SignatureVerificationAlgorithm for Copy {
+    fn verify_signature(&self, key: &[u8], _: &[u8], _: &[u8]) -> Result<(), InvalidSignature> {
+        let key = <[u8; KEY]>::try_from(key).map_err(|_| InvalidSignature)?;
+        self.0.lock(|copy| copy.set(Some(key)));
+        Ok(())
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_P256
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_SHA256
+    }
+}
