@@ -21,7 +21,7 @@ use core::time::Duration;
 pub fn decode_refusal(body: &[u8]) -> Result<Refusal<'_>, Malformed> {
     let (mut code, mut message, mut permanent, mut retry_after) = (None, None, None, None);
     let mut scanner = Scanner::new(body);
-    members(&mut scanner, |scanner, name| {
+    self::body(&mut scanner, |scanner, name| {
         match name {
             Some("code") => code = Some(scanner.text()?),
             Some("message") => message = Some(scanner.text()?),
@@ -77,7 +77,7 @@ impl<'b> PollAnswer<'b> {
 pub fn decode_poll(body: &[u8]) -> Result<PollAnswer<'_>, Malformed> {
     let (mut gap, mut next, mut more, mut events) = (None, None, false, None);
     let mut scanner = Scanner::answer(body);
-    members(&mut scanner, |scanner, name| {
+    self::body(&mut scanner, |scanner, name| {
         match name {
             Some("gap") => gap = Some(scanner.gap()?),
             Some("next") => next = Some(scanner.cursor()?),
@@ -99,7 +99,7 @@ pub fn decode_poll(body: &[u8]) -> Result<PollAnswer<'_>, Malformed> {
 /// What is wrong.
 pub fn decode_published(body: &[u8]) -> Result<Option<Duration>, Malformed> {
     let mut pressure = None;
-    members(&mut Scanner::new(body), |scanner, name| {
+    self::body(&mut Scanner::new(body), |scanner, name| {
         match name {
             Some("pressure") => pressure = Some(scanner.millis()?),
             _ => scanner.skip()?,
@@ -107,6 +107,16 @@ pub fn decode_published(body: &[u8]) -> Result<Option<Duration>, Malformed> {
         Ok(())
     })?;
     Ok(pressure)
+}
+
+/// Reads a body, which is an object and nothing else.
+fn body<'b>(
+    scanner: &mut Scanner<'b>,
+    member: impl FnMut(&mut Scanner<'b>, Option<&str>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    members(scanner, member)?;
+    // Nothing may follow.
+    scanner.next().map(drop)
 }
 
 /// Reads an object: `member` is told each name, if it is a short one, and reads the value.
