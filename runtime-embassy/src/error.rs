@@ -5,6 +5,7 @@ use core::fmt;
 use longwire_core::http::head::HeadError;
 use longwire_core::http::upgrade::ResponseError;
 use longwire_core::http::write::WriteError;
+use longwire_core::session::ladder::Ending;
 use longwire_core::ws::deflate::BadAnswer;
 use longwire_core::ws::{CloseCause, ProtocolError, SendError};
 
@@ -89,6 +90,8 @@ pub enum HandshakeError<E> {
         status: u16,
         /// And does not want to be asked again for so many seconds.
         retry_after: Option<u32>,
+        /// What a gateway's own refusal, in the body, says about it (with the feature `sse`, which reads those).
+        said: Option<Ending>,
     },
     /// The server's answer opens no WebSocket.
     Response(ResponseError),
@@ -105,7 +108,9 @@ impl<E> HandshakeError<E> {
             Self::Ended => HandshakeError::Ended,
             Self::Request(error) => HandshakeError::Request(error),
             Self::Head(error) => HandshakeError::Head(error),
-            Self::Refused { status, retry_after } => HandshakeError::Refused { status, retry_after },
+            Self::Refused { status, retry_after, said } => {
+                HandshakeError::Refused { status, retry_after, said }
+            }
             Self::Response(error) => HandshakeError::Response(error),
             Self::Deflate(error) => HandshakeError::Deflate(error),
         }

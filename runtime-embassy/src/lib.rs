@@ -42,10 +42,12 @@
 extern crate std;
 
 mod buffered;
+mod commands;
 mod error;
 #[cfg(feature = "inflate")]
 mod inflate;
 mod link;
+mod nal;
 #[cfg(feature = "embassy-net")]
 mod net;
 mod outbox;
@@ -54,19 +56,23 @@ mod tls;
 mod uplink;
 mod websocket;
 
+pub use commands::{Arrival, Command, CommandCounts, Commands, Overflow};
 pub use error::{Error, HandshakeError};
 #[cfg(feature = "inflate")]
 pub use inflate::Inflater;
 pub use link::{Connect, Link, Stream};
 pub use longwire_core as core;
+pub use nal::{Nal, NalError};
 #[cfg(feature = "embassy-net")]
-pub use net::Tcp;
+pub use net::{Remote, Tcp, TcpError};
 pub use outbox::{Counts, Outbox, Policy, ReportError, Reporter};
 #[cfg(feature = "tls")]
 pub use tls::{
     MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust,
 };
-pub use uplink::{Gateway, Lost, MAX_TARGET, Status, Uplink, UplinkConfig};
+pub use uplink::{
+    Form, Gateway, Lost, MAX_TARGET, NoTokens, Present, Status, Tokens, Uplink, UplinkConfig, Why,
+};
 #[cfg(feature = "inflate")]
 pub use websocket::Decompressor;
 pub use websocket::{Config, WebSocket};

@@ -220,7 +220,7 @@ async fn shake_hands<'o, L: Link>(
     let agreed = upgrade.check(&whole, &response).map_err(|error| match error {
         ResponseError::Status(status) => {
             let retry_after = response.retry_after().map(|s| u32::try_from(s).unwrap_or(u32::MAX));
-            HandshakeError::Refused { status, retry_after }
+            HandshakeError::Refused { status, retry_after, said: None }
         }
         error => HandshakeError::Response(error),
     })?;
@@ -347,10 +347,25 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
         self.connection.send_text(&mut self.stream.tx(), text)
     }
 
+    /// Queues a Ping, as [`try_send_binary`](Self::try_send_binary). The peer's Pong is [`Event::Pong`].
+    pub fn try_send_ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.connection.send_ping(&mut self.stream.tx(), payload)
+    }
+
     /// Queues a binary message of `len` bytes, which `fill` writes in place (they are zeros before), as
     /// [`try_send_binary`](Self::try_send_binary).
     pub fn try_send_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), SendError> {
-        self.connection.send_with(&mut self.stream.tx(), Kind::Binary, len, fill)
+        self.try_send_as(Kind::Binary, len, fill)
+    }
+
+    /// The same of any kind. What is written into a text is UTF-8.
+    pub(crate) fn try_send_as(
+        &mut self,
+        kind: Kind,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), SendError> {
+        self.connection.send_with(&mut self.stream.tx(), kind, len, fill)
     }
 
     /// Sends a binary message: waits for room, and until the link has taken it.

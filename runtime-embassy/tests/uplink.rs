@@ -19,6 +19,7 @@ use longwire_core::http::head::{HeadReader, Limits as HeadLimits, Step as HeadSt
 use longwire_core::http::upgrade;
 use longwire_core::http::write::{self, WriteError};
 use longwire_core::session::backoff::Failure;
+use longwire_core::session::ladder::{Ending, Rung};
 use longwire_core::session::publisher::Incarnation;
 use longwire_core::session::{ClientMessage, Code, Data, Level, Limits, Refusal, ServerMessage, cbor};
 use longwire_core::time::Instant;
@@ -267,11 +268,11 @@ fn readings_are_published_after_hello_and_stay_until_acknowledged() {
         assert_eq!(turn(), None);
         let mut peer = Peer::new(network.newest());
         exchange(turn, &mut peer);
-        assert_eq!(*seen.borrow(), [Status::Connecting]);
+        assert_eq!(*seen.borrow(), [Status::Connecting(Rung::WebSocket)]);
         assert!(peer.published.is_empty(), "nothing is sent before hello");
         peer.hello(10);
         exchange(turn, &mut peer);
-        assert_eq!(*seen.borrow(), [Status::Connecting, Status::Open]);
+        assert_eq!(*seen.borrow(), [Status::Connecting(Rung::WebSocket), Status::Open(Rung::WebSocket)]);
         assert_eq!(values(&peer), [0, 1, 2]);
         assert_eq!(peer.published[0].1, "device/7/uptime");
         // A report wakes the uplink.
@@ -467,7 +468,7 @@ fn the_gateways_window_is_kept() {
         peer.wire.borrow_mut().ended = true;
         assert_eq!(turn(), None);
         let failure = Failure::Told { retry_after: after, window: after };
-        assert_eq!(seen.borrow()[2], Status::Lost(Lost::Bye(Some(Code::Draining), failure)));
+        assert_eq!(seen.borrow()[2], Status::Lost(Lost::Bye(Some(Code::Draining), Ending::Said(failure))));
         assert!((60_000..=120_000).contains(&last_wait(seen).as_millis()), "{seen:?}");
         clock.advance(Duration::from_secs(60) - Duration::from_millis(1));
         assert_eq!(turn(), None);
@@ -511,7 +512,7 @@ fn a_refusal_for_good_ends_it() {
         });
     };
     let ends: [(Act<'_>, Lost); 2] = [
-        (&bye, Lost::Bye(Some(Code::Unauthorized), Failure::Permanent)),
+        (&bye, Lost::Bye(Some(Code::Unauthorized), Ending::Unauthorized)),
         (&close, Lost::Closed(CloseCode::new(3000))),
     ];
     for (end, lost) in ends {
@@ -547,7 +548,7 @@ fn refused_upgrades() {
             network.newest().borrow_mut().to_client.extend(tx.pending());
             let end = turn();
             let retry_after = (status == 503).then_some(7);
-            let refused = Lost::Handshake(HandshakeError::Refused { status, retry_after });
+            let refused = Lost::Handshake(HandshakeError::Refused { status, retry_after, said: None });
             match last {
                 None => assert_eq!(end, Some(refused)),
                 Some(wait) => {
@@ -589,8 +590,7 @@ fn silence_is_noticed_at_every_stage() {
         assert_eq!(turn(), None);
         let mut peer = Peer::new(network.newest());
         peer.serve();
-        // The Close has five seconds to be answered.
-        assert_eq!(wait_for_status(clock, seen, 4, turn), 15);
+        assert_eq!(wait_for_status(clock, seen, 4, turn), 10);
         assert_eq!(seen.borrow()[4], Status::Lost(Lost::NoHello));
         clock.advance(last_wait(seen));
         // A hello, and then nothing, not even Pongs.
@@ -599,9 +599,10 @@ fn silence_is_noticed_at_every_stage() {
         exchange(turn, &mut peer);
         peer.hello(10);
         assert_eq!(turn(), None);
-        assert_eq!(seen.borrow()[7], Status::Open);
-        assert_eq!(wait_for_status(clock, seen, 8, turn), 40);
-        assert_eq!(seen.borrow()[8], Status::Lost(Lost::Broken(Error::Closed(CloseCause::Timeout))));
+        assert_eq!(seen.borrow()[7], Status::Open(Rung::WebSocket));
+        // Twice the heartbeat.
+        assert_eq!(wait_for_status(clock, seen, 8, turn), 30);
+        assert_eq!(seen.borrow()[8], Status::Lost(Lost::Silent));
     });
 }
 
@@ -628,7 +629,8 @@ fn frames_that_have_no_place_here() {
     let _clock = clock();
     let text = |peer: &mut Peer| peer.frame(|connection, tx| connection.send_text(tx, "{}").unwrap());
     let noise = |peer: &mut Peer| peer.frame(|connection, tx| connection.send_binary(tx, b"\xff").unwrap());
-    let cases: [(Act<'_>, Lost, u16); 2] = [(&text, Lost::TextFrame, 1003), (&noise, Lost::BadMessage, 1008)];
+    let cases: [(Act<'_>, Lost, u16); 2] =
+        [(&text, Lost::WrongFrame, 1003), (&noise, Lost::BadMessage, 1008)];
     for (send, lost, code) in cases {
         let (network, outbox) = (Network::default(), outbox_with(0..1));
         with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {

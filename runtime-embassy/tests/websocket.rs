@@ -388,7 +388,7 @@ fn refused_and_broken_handshakes() {
     let _clock = clock();
     let fails = |reply: &'static str| shake_hands(Pace::Bytes(9), 256, |_| reply.into()).unwrap_err();
     let full = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(fails(full), HandshakeError::Refused { status: 503, retry_after: Some(7) });
+    assert_eq!(fails(full), HandshakeError::Refused { status: 503, retry_after: Some(7), said: None });
     let ok = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     assert_eq!(fails(ok), HandshakeError::Response(ResponseError::Accept));
     assert_eq!(fails("HTTP/1.1 101 Swi"), HandshakeError::Ended);

@@ -52,7 +52,9 @@ impl Rungs {
         self.0 & rung.bit() != 0
     }
 
-    const fn and(self, rung: Rung) -> Self {
+    /// These, and this one.
+    #[must_use]
+    pub const fn and(self, rung: Rung) -> Self {
         Self(self.0 | rung.bit())
     }
 

@@ -93,6 +93,11 @@ impl Subscriber {
         }
     }
 
+    /// Goes on from there, whatever was passed: for a reader that cannot have what comes next.
+    pub fn go_to(&mut self, since: Since) {
+        self.go_on_from(since);
+    }
+
     const fn is_ahead(&self, at: Cursor) -> bool {
         match self.since {
             // Positions of two epochs do not lie on one line.

@@ -186,10 +186,10 @@ impl<const BYTES: usize> Log<BYTES> {
     }
 
     /// Reports the counts themselves, if something was lost that was not told. That they may replace, or be replaced, is
-    /// not told again.
-    pub(super) fn report_counts(&mut self, topic: &str) {
+    /// not told again. Says whether it did.
+    pub(super) fn report_counts(&mut self, topic: &str) -> bool {
         if self.counts.lost() == self.told {
-            return;
+            return false;
         }
         let before = self.counts;
         let counts = Counts {
@@ -200,7 +200,8 @@ impl<const BYTES: usize> Log<BYTES> {
         let mut len = Counter(0);
         // Neither a map of numbers nor a counter fails.
         let _ = Encoder::new(&mut len).encode(counts);
-        match self.push(Policy::Conflate, topic, None, &counts, len.0) {
+        let pushed = self.push(Policy::Conflate, topic, None, &counts, len.0);
+        match pushed {
             Ok(()) => self.told = self.counts.lost(),
             // As if nobody had tried.
             Err(_) => {
@@ -208,6 +209,7 @@ impl<const BYTES: usize> Log<BYTES> {
                 self.counts = Counts { reported, too_large, dropped_newest, ..self.counts };
             }
         }
+        pushed.is_ok()
     }
 }
 

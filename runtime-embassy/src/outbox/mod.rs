@@ -228,8 +228,8 @@ pub(crate) trait Source {
     fn acknowledge(&self, n: u64);
     /// The gateway has refused publication `n`, for good or for now.
     fn refuse(&self, n: u64, permanent: bool);
-    /// Reports the counts on this topic, if something was lost since that was done last.
-    fn report_counts(&self, topic: &str);
+    /// Reports the counts on this topic, if something was lost since that was done last; says whether it did.
+    fn report_counts(&self, topic: &str) -> bool;
     /// Waits until something was reported. Cancel-safe.
     async fn reported(&self);
 }
@@ -263,8 +263,8 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
         self.change(|log| log.refuse(n, permanent));
     }
 
-    fn report_counts(&self, topic: &str) {
-        self.change(|log| log.report_counts(topic));
+    fn report_counts(&self, topic: &str) -> bool {
+        self.change(|log| log.report_counts(topic))
     }
 
     async fn reported(&self) {

@@ -3,8 +3,10 @@
 //! Reading is strict: UTF-8, the grammar to the letter, no half surrogates, no field twice, nested at most
 //! [`MAX_DEPTH`](super::MAX_DEPTH) levels deep. It takes one pass, does not recurse, and copies nothing.
 
+mod answer;
 mod scanner;
 
+pub use answer::{PollAnswer, decode_poll, decode_published, decode_refusal};
 pub(super) use scanner::{Scanner, Token};
 
 use super::{

@@ -30,7 +30,7 @@ pub(in crate::session) struct Scanner<'b> {
     /// Offset of the last token.
     token: usize,
     depth: usize,
-    max_depth: usize,
+    pub(super) max_depth: usize,
     /// The kinds of the open levels, the innermost in the lowest bit: 1 is an object.
     objects: u64,
     expect: Expect,

@@ -52,7 +52,7 @@ pub async fn run(
     let mut uplink = Uplink::new(tcp, Gateway::new(&host), &CONFIG, rng, &mut rx, &mut tx);
     let connection = uplink.run(&OUTBOX, |status| match status {
         Status::Lost(why) => log(format_args!("lost: {why}")),
-        Status::Open => log(format_args!("connected after {} ms", Instant::now().as_millis())),
+        Status::Open(_) => log(format_args!("connected after {} ms", Instant::now().as_millis())),
         Status::Waiting(wait) => log(format_args!("next attempt in {} ms", wait.as_millis())),
         _ => {}
     });

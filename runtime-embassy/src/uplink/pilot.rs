@@ -1,0 +1,88 @@
+//! The core's machine, with this device's clock and dice.
+
+use core::convert::Infallible;
+
+use embassy_time::{Instant, Timer};
+use longwire_core::log::Since;
+use longwire_core::rand_core::{Rng, TryRng};
+use longwire_core::session::connector::{Action, ConnectorConfig, Event};
+use longwire_core::session::ladder::Memory;
+use longwire_core::session::subscriber::Subscriber;
+
+use crate::buffered::now;
+
+/// Says when to connect and over what, and keeps the cursor of what comes down.
+pub(super) struct Pilot {
+    pub(super) reader: Subscriber,
+    jitter: Jitter,
+}
+
+impl Pilot {
+    pub(super) fn new(
+        config: ConnectorConfig,
+        since: Since,
+        memory: Option<Memory>,
+        rng: &mut impl Rng,
+    ) -> Self {
+        Self { reader: Subscriber::new(config, since, memory), jitter: Jitter(rng.next_u64()) }
+    }
+
+    pub(super) fn start(&mut self) -> Action {
+        self.reader.start(now())
+    }
+
+    pub(super) fn handle(&mut self, event: Event) -> Action {
+        self.reader.handle(event, now(), &mut self.jitter)
+    }
+
+    pub(super) fn handle_timeout(&mut self) -> Action {
+        self.reader.handle_timeout(now(), &mut self.jitter)
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.reader.poll_timeout().map_or(Instant::MAX, |at| Instant::from_millis(at.as_millis()))
+    }
+
+    /// Something cannot be had from where the cursor is: commands go on with what is to come.
+    pub(super) fn skip(&mut self) {
+        self.reader.go_to(Since::Now);
+    }
+
+    /// Waits until something is to be done, and says what.
+    pub(super) async fn wait(&mut self) -> Action {
+        loop {
+            Timer::at(self.deadline()).await;
+            match self.handle_timeout() {
+                Action::Continue => {}
+                action => return action,
+            }
+        }
+    }
+}
+
+/// Spreads attempts over time (SplitMix64). Nobody gains from predicting it, so the generator of the masks, which the
+/// connection holds, need not be asked again.
+struct Jitter(u64);
+
+impl TryRng for Jitter {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        // The upper half: what is left of the lower one goes.
+        self.try_next_u64().map(|wide| u32::try_from(wide >> 32).unwrap_or_default())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Ok(z ^ (z >> 31))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for byte in bytes {
+            *byte = self.try_next_u64()?.to_le_bytes()[7];
+        }
+        Ok(())
+    }
+}
