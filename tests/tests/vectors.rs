@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use longwire_tests::device::Board;
 use longwire_tests::process::Program;
-use longwire_tests::{emulator, vectors_firmware, workspace};
+use longwire_tests::{vectors_firmware, workspace};
 
 #[test]
 fn every_vector_passes_on_32_bits() {
@@ -12,7 +13,7 @@ fn every_vector_passes_on_32_bits() {
     let cases = file.lines().filter(|line| line.starts_with("  wire")).count();
     assert!(cases > 600, "{cases} cases: most of the vectors are lost");
 
-    let ended = Program::run(&mut emulator(&vectors_firmware()));
+    let ended = Program::run(&mut Board::Mps2.emulator(vectors_firmware()));
     assert!(ended.status.success(), "{ended:#?}");
     let last = ended.stdout.last().or(ended.stderr.last());
     assert_eq!(last, Some(&format!("{cases} passed, 0 failed")), "{ended:#?}");

@@ -72,6 +72,14 @@ impl<'a> Settings<'a> {
         Ok(settings)
     }
 
+    /// The settings that a real board was built with, as one line. It has to say `host`; `name` is that address, unless it
+    /// is set.
+    pub fn from_line(line: &'a str) -> Result<Self, BadSetting<'a>> {
+        let mut words = line.split_ascii_whitespace();
+        let host = words.clone().find_map(|word| word.strip_prefix("host=")).ok_or(BadSetting("host="))?;
+        Self::parse(&mut words, Ipv4Address::UNSPECIFIED, host)
+    }
+
     fn set(&mut self, word: &'a str) -> Option<()> {
         let (name, value) = word.split_once('=')?;
         match name {

@@ -60,7 +60,10 @@ impl Start {
     }
 
     /// The network over this controller; the runner is a task of the board's.
-    pub fn network<D: Driver>(&mut self, chip: D) -> (Stack<'static>, embassy_net::Runner<'static, Network<D>>) {
+    pub fn network<D: Driver>(
+        &mut self,
+        chip: D,
+    ) -> (Stack<'static>, embassy_net::Runner<'static, Network<D>>) {
         static RESOURCES: StaticCell<StackResources<2>> = StaticCell::new();
         let config = embassy_net::Config::ipv4_static(StaticConfigV4 {
             address: ADDRESS,

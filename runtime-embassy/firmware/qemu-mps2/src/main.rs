@@ -10,8 +10,6 @@
 mod clock;
 mod lan9118;
 
-use core::ptr::NonNull;
-
 use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::{ExceptionFrame, entry, exception};
@@ -38,17 +36,10 @@ async fn application(spawner: Spawner, stack: stack::Stack) {
     start.run(net, stack).await
 }
 
-unsafe extern "C" {
-    /// Where static data ends, so the lowest word that the stack may grow down to (from cortex-m-rt's linker script).
-    static mut __sheap: u32;
-}
-
 #[entry]
 fn main() -> ! {
-    let pointer = NonNull::new(cortex_m::register::msp::read() as *mut u32);
-    let (Some(bottom), Some(pointer)) = (NonNull::new(&raw mut __sheap), pointer) else { host::exit(1) };
-    // SAFETY: there is no heap, so all that lies between static data and the stack pointer is the stack's.
-    let stack = unsafe { stack::Stack::paint(bottom, pointer) };
+    // SAFETY: there is one stack and no heap, and this runs once.
+    let stack = unsafe { stack::Stack::paint() };
     clock::start();
     unmask(clock::IRQ);
     sleep::run(|spawner| match application(spawner, stack) {

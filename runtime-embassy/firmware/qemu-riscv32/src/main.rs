@@ -10,8 +10,6 @@
 mod clock;
 mod network;
 
-use core::ptr::NonNull;
-
 use embassy_executor::Spawner;
 use longwire_emulated::{Start, fail, host, sleep};
 use longwire_firmware::stack;
@@ -20,9 +18,7 @@ use riscv::interrupt::Interrupt;
 use riscv_rt::{core_interrupt, entry};
 
 #[embassy_executor::task]
-async fn network_task(
-    mut runner: embassy_net::Runner<'static, longwire_emulated::Network<Network>>,
-) -> ! {
+async fn network_task(mut runner: embassy_net::Runner<'static, longwire_emulated::Network<Network>>) -> ! {
     runner.run().await
 }
 
@@ -39,20 +35,10 @@ async fn application(spawner: Spawner, stack: stack::Stack) {
     start.run(net, stack).await
 }
 
-unsafe extern "C" {
-    /// Where static data ends, so the lowest word that the stack may grow down to (from riscv-rt's linker script).
-    static mut __sheap: u32;
-}
-
 #[entry]
 fn main() -> ! {
-    let pointer: usize;
-    // SAFETY: it reads a register.
-    unsafe { core::arch::asm!("mv {}, sp", out(reg) pointer) };
-    let pointer = NonNull::new(pointer as *mut u32);
-    let (Some(bottom), Some(pointer)) = (NonNull::new(&raw mut __sheap), pointer) else { host::exit(1) };
-    // SAFETY: there is no heap, so all that lies between static data and the stack pointer is the stack's.
-    let stack = unsafe { stack::Stack::paint(bottom, pointer) };
+    // SAFETY: there is one stack and no heap, and this runs once.
+    let stack = unsafe { stack::Stack::paint() };
     clock::on_interrupt();
     // SAFETY: no code relies on these interrupts being masked.
     unsafe {
