@@ -38,6 +38,14 @@ impl Board {
         }
     }
 
+    /// What its processor is to the compiler.
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::Mps2 | Self::Lm3s6965 => "thumbv7m-none-eabi",
+            Self::Riscv32 => "riscv32imac-unknown-none-elf",
+        }
+    }
+
     fn folder(self) -> PathBuf {
         workspace().join("runtime-embassy/firmware").join(self.name())
     }

@@ -39,9 +39,9 @@ pub fn longwire() -> Command {
     }))
 }
 
-/// The firmware that runs `tests/vectors`, as an ELF file; cargo builds it if it has to.
-pub fn vectors_firmware() -> PathBuf {
-    cargo_build(&workspace().join("tests/vectors/firmware"), &[])
+/// The firmware that runs `tests/vectors` on this board, as an ELF file; cargo builds it if it has to.
+pub fn vectors_firmware(board: device::Board) -> PathBuf {
+    cargo_build(&workspace().join("tests/vectors/firmware"), &["--target", board.target()])
 }
 
 /// The interpreter that `tests/setup/python` made, with one of the scripts in `tests/clients/python`.

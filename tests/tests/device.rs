@@ -196,8 +196,8 @@ fn an_outbox_that_overflows_counts_what_it_drops_as_the_gateway_misses_it() {
     let count = |name: &str| counts[name].as_u64().unwrap_or_else(|| panic!("{name} in {counts}"));
     assert_eq!(count("reported"), 600);
     assert_eq!(count("acknowledged"), numbers.len() as u64, "{counts}");
-    assert_eq!(count("dropped"), 600 - numbers.len() as u64, "{counts}");
-    assert!(count("dropped") > 100, "4 s are 400 readings, and there is room for some 70: {counts}");
+    assert_eq!(count("dropped_oldest"), 600 - numbers.len() as u64, "{counts}");
+    assert!(count("dropped_oldest") > 100, "4 s are 400 readings, and there is room for some 70: {counts}");
     assert_eq!((count("refused"), count("waiting")), (0, 0));
     // The oldest went: the newest are there, without a hole.
     assert!(numbers.ends_with(&(550..=600).collect::<Vec<_>>()), "{numbers:?}");
