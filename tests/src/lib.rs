@@ -9,6 +9,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+pub mod cbor;
+pub mod device;
 pub mod gateway;
 pub mod http;
 pub mod network;
@@ -16,6 +18,7 @@ pub mod process;
 pub mod proxy;
 pub mod reader;
 pub mod refusal;
+pub mod relay;
 pub mod rng;
 pub mod ws;
 
@@ -36,21 +39,9 @@ pub fn longwire() -> Command {
     }))
 }
 
-/// The firmware of the emulated board, as an ELF file; cargo builds it if it has to.
-pub fn firmware() -> PathBuf {
-    cargo_build(&workspace().join("runtime-embassy/firmware/qemu-mps2"), &[])
-}
-
-/// The firmware that runs `tests/vectors`, as an ELF file; cargo builds it if it has to.
-pub fn vectors_firmware() -> PathBuf {
-    cargo_build(&workspace().join("tests/vectors/firmware"), &[])
-}
-
-/// The emulator of the board, which runs this firmware.
-pub fn emulator(elf: &Path) -> Command {
-    let mut command = Command::new(workspace().join("runtime-embassy/firmware/qemu-mps2/qemu"));
-    command.arg(elf);
-    command
+/// The firmware that runs `tests/vectors` on this board, as an ELF file; cargo builds it if it has to.
+pub fn vectors_firmware(board: device::Board) -> PathBuf {
+    cargo_build(&workspace().join("tests/vectors/firmware"), &["--target", board.target()])
 }
 
 /// The interpreter that `tests/setup/python` made, with one of the scripts in `tests/clients/python`.

@@ -97,6 +97,11 @@ impl Program {
             .unwrap_or_else(|| panic!("no {what} from {}:\n{}", self.name, self.said()))
     }
 
+    /// The lines of its standard output so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.stdout.seen()
+    }
+
     /// The lines of its standard error so far.
     pub fn errors(&self) -> Vec<String> {
         self.stderr.seen()

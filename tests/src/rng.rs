@@ -14,6 +14,11 @@ impl Rng {
         Self(seed)
     }
 
+    /// One with this seed, for a part of a test that has a seed of its own from another.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A number below `bound`, which is not 0 and small against 2^64.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

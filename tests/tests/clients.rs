@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 use std::process::Command;
 use std::time::Instant;
 
+use longwire_tests::device::{Board, Device};
 use longwire_tests::gateway::Gateway;
 use longwire_tests::http::Response;
 use longwire_tests::process::Program;
 use longwire_tests::reader::{Item, Reader, Transport};
 use longwire_tests::ws::Socket;
-use longwire_tests::{PATIENCE, firmware, http, node, python, workspace};
+use longwire_tests::{PATIENCE, http, node, python, workspace};
 use serde_json::{Value, json};
 
 /// What each client has to see of an event: topic, position, and data (or bytes in base64).
@@ -162,7 +163,7 @@ fn publish_from_everywhere(gateway: &Gateway) {
     }
     while socket.envelope_of(&["ack", "nack", "error"])["n"] != json!(100) {}
 
-    let device = device.finish();
+    let device = device.finish_within(PATIENCE);
     assert!(device.status.success(), "the firmware: {device:#?}");
     let readings = gateway.get("/v1/stream?topic=**").json();
     let from_device =
@@ -175,16 +176,10 @@ fn publish_from_everywhere(gateway: &Gateway) {
 }
 
 /// The firmware in the emulator, reporting to this gateway; it ends by itself after so many readings.
-fn start_device(gateway: &Gateway, readings: u64) -> Program {
+fn start_device(gateway: &Gateway, readings: u64) -> Device {
     let port = gateway.address.port();
-    let arguments =
-        format!("arg=fw,arg=port={port},arg=id=emulated,arg=interval=200,arg=readings={readings}");
-    let mut emulator = Command::new("timeout");
-    emulator.args(["--kill-after=5", &PATIENCE.as_secs().to_string(), "qemu-system-arm"]);
-    emulator.args(["-M", "mps2-an385", "-nographic", "-monitor", "none", "-serial", "none"]);
-    emulator.args(["-semihosting-config", &format!("enable=on,target=native,{arguments}")]);
-    emulator.args(["-nic", "user,model=lan9118", "-kernel"]).arg(firmware());
-    Program::start(&mut emulator)
+    let settings = format!("port={port} id=emulated interval=200 readings={readings}");
+    Device::start(Board::Mps2, &settings.split(' ').map(str::to_owned).collect::<Vec<_>>())
 }
 
 fn curl_sse(url: &str, since: &str) -> Command {

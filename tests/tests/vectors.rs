@@ -1,9 +1,10 @@
-//! The vectors of `tests/vectors` on a 32-bit machine, the emulated board. On the host they run in that crate's own tests.
+//! The vectors of `tests/vectors` on two 32-bit machines, emulated boards. On the host they run in that crate's own tests.
 
 use std::fs;
 
+use longwire_tests::device::Board;
 use longwire_tests::process::Program;
-use longwire_tests::{emulator, vectors_firmware, workspace};
+use longwire_tests::{vectors_firmware, workspace};
 
 #[test]
 fn every_vector_passes_on_32_bits() {
@@ -12,8 +13,10 @@ fn every_vector_passes_on_32_bits() {
     let cases = file.lines().filter(|line| line.starts_with("  wire")).count();
     assert!(cases > 600, "{cases} cases: most of the vectors are lost");
 
-    let ended = Program::run(&mut emulator(&vectors_firmware()));
-    assert!(ended.status.success(), "{ended:#?}");
-    let last = ended.stdout.last().or(ended.stderr.last());
-    assert_eq!(last, Some(&format!("{cases} passed, 0 failed")), "{ended:#?}");
+    for board in [Board::Mps2, Board::Riscv32] {
+        let ended = Program::run(&mut board.emulator(vectors_firmware(board)));
+        assert!(ended.status.success(), "{board:?}: {ended:#?}");
+        let last = ended.stdout.last().or(ended.stderr.last());
+        assert_eq!(last, Some(&format!("{cases} passed, 0 failed")), "{board:?}: {ended:#?}");
+    }
 }

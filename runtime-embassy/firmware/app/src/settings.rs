@@ -1,6 +1,7 @@
 //! What a device is told at boot.
 
 use core::fmt;
+use core::time::Duration;
 
 use embassy_net::Ipv4Address;
 
@@ -16,7 +17,11 @@ pub const MAX_NAME: usize = 64;
 /// | `port=PORT` | 8080 | port of the gateway |
 /// | `id=NAME` | `device` | the device's name, the second level of its topics: letters, digits, `-`, `_` |
 /// | `interval=MS` | 1000 | milliseconds between two reports |
-/// | `readings=N` | for ever | end with success once N readings are acknowledged |
+/// | `heartbeat=MS` | the library's | milliseconds of silence before the gateway is asked whether it lives |
+/// | `cap=MS` | the library's | longest wait between two attempts to connect |
+/// | `readings=N` | for ever | report the numbers up to N instead, and end with success once all are settled |
+/// | `waiting=N` | no limit | of the numbers, report none while as many readings wait |
+/// | `loss=PERCENT` | 0 | frames that get lost, on an emulated board |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
     /// Address of the gateway.
@@ -29,8 +34,16 @@ pub struct Settings<'a> {
     pub id: &'a str,
     /// Milliseconds between two reports.
     pub interval: u32,
-    /// Readings to be acknowledged before the firmware ends; `None` for a device, which never does.
+    /// Silence before a heartbeat.
+    pub heartbeat: Option<Duration>,
+    /// Longest wait between two attempts.
+    pub cap: Option<Duration>,
+    /// How many numbers to report before the firmware ends; `None` for a device, which never does.
     pub readings: Option<u32>,
+    /// Of the numbers, none is reported while as many wait.
+    pub waiting: u32,
+    /// Frames that get lost, in a hundred.
+    pub loss: u8,
 }
 
 impl<'a> Settings<'a> {
@@ -41,11 +54,30 @@ impl<'a> Settings<'a> {
         host: Ipv4Address,
         name: &'a str,
     ) -> Result<Self, BadSetting<'a>> {
-        let mut settings = Self { host, name, port: 8080, id: "device", interval: 1000, readings: None };
+        let mut settings = Self {
+            host,
+            name,
+            port: 8080,
+            id: "device",
+            interval: 1000,
+            heartbeat: None,
+            cap: None,
+            readings: None,
+            waiting: u32::MAX,
+            loss: 0,
+        };
         for word in words {
             settings.set(word).ok_or(BadSetting(word))?;
         }
         Ok(settings)
+    }
+
+    /// The settings that a real board was built with, as one line. It has to say `host`; `name` is that address, unless it
+    /// is set.
+    pub fn from_line(line: &'a str) -> Result<Self, BadSetting<'a>> {
+        let mut words = line.split_ascii_whitespace();
+        let host = words.clone().find_map(|word| word.strip_prefix("host=")).ok_or(BadSetting("host="))?;
+        Self::parse(&mut words, Ipv4Address::UNSPECIFIED, host)
     }
 
     fn set(&mut self, word: &'a str) -> Option<()> {
@@ -56,11 +88,19 @@ impl<'a> Settings<'a> {
             "port" => self.port = value.parse().ok()?,
             "id" if is_id(value) => self.id = value,
             "interval" => self.interval = value.parse().ok().filter(|ms| *ms > 0)?,
+            "heartbeat" => self.heartbeat = Some(milliseconds(value)?),
+            "cap" => self.cap = Some(milliseconds(value)?),
             "readings" => self.readings = Some(value.parse().ok()?),
+            "waiting" => self.waiting = value.parse().ok().filter(|n| *n > 0)?,
+            "loss" => self.loss = value.parse().ok().filter(|percent| *percent < 100)?,
             _ => return None,
         }
         Some(())
     }
+}
+
+fn milliseconds(value: &str) -> Option<Duration> {
+    value.parse().ok().filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
 /// Letters, digits, `-` and `_`, at most 32: so it is one level of a topic.
@@ -75,6 +115,6 @@ pub struct BadSetting<'a>(pub &'a str);
 
 impl fmt::Display for BadSetting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bad setting `{}`: expected host=, name=, port=, id=, interval= or readings=", self.0)
+        write!(f, "bad setting `{}`: see longwire_firmware::Settings", self.0)
     }
 }

@@ -11,6 +11,12 @@ const PAINT: u32 = 0x5354_4143;
 /// interrupt which comes meanwhile, may lie there.
 const MARGIN: usize = 64;
 
+unsafe extern "C" {
+    /// Where static data ends, so the lowest word that the stack may grow down to: from the linker scripts of cortex-m-rt
+    /// and of riscv-rt.
+    static mut __sheap: u32;
+}
+
 /// A painted stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack {
@@ -19,17 +25,27 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Paints from `bottom` (the lowest word that the stack may use) up to shortly below `pointer` (where the stack
-    /// has got to now). Both are multiples of four.
+    /// Paints what lies between static data and shortly below the stack pointer. Earlier is better: where the stack has
+    /// been before, it looks unused.
     ///
     /// # Safety
-    /// The memory in between belongs to nobody but the stack, which grows down from `pointer` towards `bottom`, and
-    /// stays so for as long as the result is used.
-    pub unsafe fn paint(bottom: NonNull<u32>, pointer: NonNull<u32>) -> Self {
-        let words = (pointer.as_ptr() as usize).saturating_sub(bottom.as_ptr() as usize) / 4;
+    /// The program runs on the one stack that its linker script made, it has no heap, and paints once.
+    pub unsafe fn paint() -> Self {
+        let pointer: usize;
+        // SAFETY: it reads a register.
+        unsafe {
+            #[cfg(target_arch = "arm")]
+            core::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags));
+            #[cfg(target_arch = "riscv32")]
+            core::arch::asm!("mv {}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags));
+        }
+        // The symbol's address is what counts; no linker script puts it at 0.
+        let bottom = NonNull::new(&raw mut __sheap).unwrap_or(NonNull::dangling());
+        let words = pointer.saturating_sub(bottom.as_ptr() as usize) / 4;
         let painted = Self { bottom, words: words.saturating_sub(MARGIN) };
         for at in 0..painted.words {
-            // SAFETY: in the range that the caller vouches for. Volatile, for no Rust object lies there.
+            // SAFETY: between static data and the stack; the caller vouches that it is nobody else's. Volatile, for no
+            // Rust object lies there.
             unsafe { painted.bottom.add(at).write_volatile(PAINT) };
         }
         painted

@@ -1,0 +1,130 @@
+//! The emulator's host, through semihosting: <https://github.com/ARM-software/abi-aa/blob/main/semihosting/semihosting.rst>,
+//! and for RISC-V <https://github.com/riscv-non-isa/riscv-semihosting>.
+
+use core::arch::asm;
+use core::ffi::CStr;
+use core::fmt::{self, Write as _};
+
+/// Numbers of the operations.
+mod operation {
+    pub(super) const OPEN: usize = 0x01;
+    pub(super) const CLOSE: usize = 0x02;
+    pub(super) const WRITE: usize = 0x05;
+    pub(super) const READ: usize = 0x06;
+    pub(super) const GET_CMDLINE: usize = 0x15;
+    pub(super) const EXIT_EXTENDED: usize = 0x20;
+}
+
+/// "The application ended": the reason that gives the emulator the exit status which follows it.
+const APPLICATION_EXIT: usize = 0x20026;
+
+/// Modes of `fopen`: "rb" and "w".
+const READ_BINARY: usize = 1;
+const WRITE: usize = 4;
+
+/// Traps to the host with an operation and its block of arguments, and returns the answer.
+///
+/// # Safety
+/// The block is as the operation wants it, and what it points to may be read, or written, as that says.
+unsafe fn syscall<const N: usize>(operation: usize, block: &mut [usize; N]) -> usize {
+    let answer;
+    // SAFETY: the instructions do nothing but trap to the host, which answers in the register of the operation and may
+    // read and write memory by way of the block: the asm block may touch memory, for it is not told otherwise.
+    unsafe {
+        #[cfg(target_arch = "arm")]
+        asm!("bkpt #0xab", inlateout("r0") operation => answer, in("r1") block.as_mut_ptr());
+        // Three instructions that are recognised together, uncompressed and within one page.
+        #[cfg(target_arch = "riscv32")]
+        asm!(
+            ".balign 16",
+            ".option push",
+            ".option norvc",
+            "slli zero, zero, 0x1f",
+            "ebreak",
+            "srai zero, zero, 7",
+            ".option pop",
+            inlateout("a0") operation => answer,
+            in("a1") block.as_mut_ptr(),
+        );
+    }
+    answer
+}
+
+fn open(path: &CStr, mode: usize) -> Option<usize> {
+    let mut block = [path.as_ptr() as usize, mode, path.count_bytes()];
+    // SAFETY: name, mode and length of the name, which is read.
+    let handle = unsafe { syscall(operation::OPEN, &mut block) };
+    (handle != usize::MAX).then_some(handle)
+}
+
+/// Ends the emulator with this exit status.
+pub fn exit(status: usize) -> ! {
+    loop {
+        // SAFETY: the operation takes two words by value. It does not return.
+        unsafe { syscall(operation::EXIT_EXTENDED, &mut [APPLICATION_EXIT, status]) };
+    }
+}
+
+/// The command line after the program's name, as words. Empty when it does not fit `line`.
+pub fn arguments(line: &mut [u8]) -> impl Iterator<Item = &str> {
+    let mut block = [line.as_mut_ptr() as usize, line.len()];
+    // SAFETY: a block of an address and a length, of memory that is lent to us; the host writes both.
+    let failed = unsafe { syscall(operation::GET_CMDLINE, &mut block) } != 0;
+    let [_, len] = block;
+    let line = if failed { &[] } else { line.get(..len).unwrap_or_default() };
+    let line = core::str::from_utf8(line).unwrap_or_default();
+    line.trim_end_matches('\0').split_ascii_whitespace().skip(1)
+}
+
+/// Fills `bytes` from the host's generator; false when it has none.
+#[must_use]
+pub fn random(bytes: &mut [u8]) -> bool {
+    let Some(file) = open(c"/dev/urandom", READ_BINARY) else { return false };
+    // SAFETY: handle, address and length of bytes that the host writes; then the handle. `READ` answers with the number
+    // of bytes that are missing.
+    unsafe {
+        let missing = syscall(operation::READ, &mut [file, bytes.as_mut_ptr() as usize, bytes.len()]);
+        syscall(operation::CLOSE, &mut [file]);
+        missing == 0
+    }
+}
+
+/// Writes a line to the host's standard output.
+pub fn print(line: fmt::Arguments<'_>) {
+    if let Some(file) = open(c":tt", WRITE) {
+        let mut output = Output { file, line: [0; MAX_PRINT], len: 0 };
+        let _ = output.write_fmt(line);
+        output.write_line();
+        // SAFETY: the handle.
+        unsafe { syscall(operation::CLOSE, &mut [file]) };
+    }
+}
+
+/// The longest line, with its end; the rest is cut off.
+const MAX_PRINT: usize = 160;
+
+/// A line, which is written in one piece, so that none gets mixed with what the emulator itself has to say.
+struct Output {
+    file: usize,
+    line: [u8; MAX_PRINT],
+    len: usize,
+}
+
+impl Output {
+    fn write_line(&mut self) {
+        let end = self.len.min(MAX_PRINT - 1);
+        self.line[end] = b'\n';
+        // SAFETY: handle, address and length of bytes that the host reads.
+        unsafe { syscall(operation::WRITE, &mut [self.file, self.line.as_ptr() as usize, end + 1]) };
+    }
+}
+
+impl fmt::Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (to, from) in self.line[self.len..].iter_mut().zip(text.bytes()) {
+            *to = from;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! longwire on WIZnet's board W5500-EVB-Pico: see the README beside it.
+#![no_std]
+#![no_main]
+
+use chacha20::ChaCha12Rng;
+use chacha20::rand_core::{Rng as _, SeedableRng};
+use embassy_executor::Spawner;
+use embassy_net::StackResources;
+use embassy_net_wiznet::chip::W5500;
+use embassy_net_wiznet::{Device, Runner, State};
+use embassy_rp::clocks::RoscRng;
+use embassy_rp::flash::{Blocking, Flash};
+use embassy_rp::gpio::{Input, Level, Output, Pull};
+use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, SPI0};
+use embassy_rp::spi::{self, Spi};
+use embassy_rp::{bind_interrupts, dma};
+use embassy_time::Delay;
+use embedded_hal_bus::spi::ExclusiveDevice;
+use longwire_firmware::traffic::{Counted, Traffic};
+use longwire_firmware::{Board, Settings, stack};
+use portable_atomic as _;
+use rtt_target::{rprintln, rtt_init_print};
+use static_cell::StaticCell;
+
+bind_interrupts!(struct Interrupts {
+    DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>;
+});
+
+type Bus = ExclusiveDevice<Spi<'static, SPI0, spi::Async>, Output<'static>, Delay>;
+
+const FLASH: usize = 2 << 20;
+
+static TRAFFIC: Traffic = Traffic::new();
+
+struct Pico {
+    stack: stack::Stack,
+    light: Output<'static>,
+}
+
+impl Board for Pico {
+    fn free_stack(&self) -> u32 {
+        self.stack.free()
+    }
+
+    fn traffic(&self) -> &Traffic {
+        &TRAFFIC
+    }
+
+    fn light(&mut self, on: bool) {
+        self.light.set_level(on.into());
+    }
+}
+
+#[embassy_executor::task]
+async fn chip(runner: Runner<'static, W5500, Bus, Input<'static>, Output<'static>>) -> ! {
+    runner.run().await
+}
+
+#[embassy_executor::task]
+async fn network(mut runner: embassy_net::Runner<'static, Counted<Device<'static>>>) -> ! {
+    runner.run().await
+}
+
+#[embassy_executor::main]
+async fn main(spawner: Spawner) -> ! {
+    // SAFETY: there is one stack and no heap, and this runs once.
+    let stack = unsafe { stack::Stack::paint() };
+    rtt_init_print!();
+    let p = embassy_rp::init(Default::default());
+    // The jitter of the ring oscillator is all the randomness that this chip has.
+    let mut seed = [0; 32];
+    RoscRng.fill_bytes(&mut seed);
+    let mut rng = ChaCha12Rng::from_seed(seed);
+    let mut id = [0; 8];
+    let mut flash = Flash::<_, Blocking, FLASH>::new_blocking(p.FLASH);
+    if flash.blocking_unique_id(&mut id).is_err() {
+        panic!("the flash does not say its number");
+    }
+    let mut config = spi::Config::default();
+    config.frequency = 50_000_000;
+    let bus = Spi::new(p.SPI0, p.PIN_18, p.PIN_19, p.PIN_16, p.DMA_CH0, p.DMA_CH1, Interrupts, config);
+    let Ok(bus) = ExclusiveDevice::new(bus, Output::new(p.PIN_17, Level::High), Delay);
+    static STATE: StaticCell<State<4, 4>> = StaticCell::new();
+    let interrupt = Input::new(p.PIN_21, Pull::Up);
+    let reset = Output::new(p.PIN_20, Level::High);
+    let started = embassy_net_wiznet::new(address(id), STATE.init(State::new()), bus, interrupt, reset).await;
+    let Ok((device, runner)) = started else { panic!("no W5500") };
+    match chip(runner) {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => panic!("no room for a task"),
+    }
+    static RESOURCES: StaticCell<StackResources<3>> = StaticCell::new();
+    let (net, runner) = embassy_net::new(
+        Counted::new(device, &TRAFFIC),
+        embassy_net::Config::dhcpv4(Default::default()),
+        RESOURCES.init(StackResources::new()),
+        rng.next_u64(),
+    );
+    match network(runner) {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => panic!("no room for a task"),
+    }
+    let words = option_env!("LONGWIRE").unwrap_or_default();
+    let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
+    let board = Pico { stack, light: Output::new(p.PIN_25, Level::Low) };
+    let outcome = longwire_firmware::run(net, &settings, rng, board, |line| rprintln!("{}", line)).await;
+    match outcome {
+        longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
+        longwire_firmware::Outcome::Done => rprintln!("done"),
+    }
+    core::future::pending().await
+}
+
+/// A locally administered address that each board keeps: the end of its flash's unique number.
+fn address(id: [u8; 8]) -> [u8; 6] {
+    let [_, _, a, b, c, d, e, f] = id;
+    [a & 0xfc | 2, b, c, d, e, f]
+}
+
+/// A device that panics begins anew.
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    if let Some(place) = info.location() {
+        rprintln!("panic at {}:{}", place.file(), place.line());
+    }
+    cortex_m::peripheral::SCB::sys_reset()
+}

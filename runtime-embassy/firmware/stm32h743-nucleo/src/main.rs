@@ -1,0 +1,147 @@
+//! longwire on ST's board NUCLEO-H743ZI: see the README beside it.
+#![no_std]
+#![no_main]
+
+use chacha20::ChaCha12Rng;
+use chacha20::rand_core::{Rng as _, SeedableRng};
+use embassy_executor::Spawner;
+use embassy_net::StackResources;
+use embassy_stm32::eth::{self, Ethernet, GenericPhy, PacketQueue, Sma};
+use embassy_stm32::gpio::{Level, Output, Speed};
+use embassy_stm32::peripherals::{ETH, ETH_SMA, RNG};
+use embassy_stm32::{Config, bind_interrupts, rng, uid};
+use longwire_firmware::traffic::{Counted, Traffic};
+use longwire_firmware::{Board, Settings, stack};
+use rtt_target::{rprintln, rtt_init_print};
+use static_cell::StaticCell;
+
+bind_interrupts!(struct Interrupts {
+    ETH => eth::InterruptHandler;
+    RNG => rng::InterruptHandler<RNG>;
+});
+
+type Network = Counted<Ethernet<'static, ETH, GenericPhy<Sma<'static, ETH_SMA>>>>;
+
+static TRAFFIC: Traffic = Traffic::new();
+
+struct Nucleo {
+    stack: stack::Stack,
+    green: Output<'static>,
+}
+
+impl Board for Nucleo {
+    fn free_stack(&self) -> u32 {
+        self.stack.free()
+    }
+
+    fn traffic(&self) -> &Traffic {
+        &TRAFFIC
+    }
+
+    fn light(&mut self, on: bool) {
+        self.green.set_level(on.into());
+    }
+}
+
+#[embassy_executor::task]
+async fn network(mut runner: embassy_net::Runner<'static, Network>) -> ! {
+    runner.run().await
+}
+
+#[embassy_executor::main]
+async fn main(spawner: Spawner) -> ! {
+    // SAFETY: there is one stack and no heap, and this runs once.
+    let stack = unsafe { stack::Stack::paint() };
+    rtt_init_print!();
+    let p = embassy_stm32::init(clocks());
+    let mut seed = [0; 32];
+    if rng::Rng::new(p.RNG, Interrupts).async_fill_bytes(&mut seed).await.is_err() {
+        panic!("the generator of randomness fails");
+    }
+    let mut rng = ChaCha12Rng::from_seed(seed);
+    static FRAMES: StaticCell<PacketQueue<4, 4>> = StaticCell::new();
+    let ethernet = Ethernet::new(
+        FRAMES.init(PacketQueue::new()),
+        p.ETH,
+        Interrupts,
+        p.PA1,
+        p.PA7,
+        p.PC4,
+        p.PC5,
+        p.PG13,
+        p.PB13,
+        p.PG11,
+        address(&uid::uid()),
+        p.ETH_SMA,
+        p.PA2,
+        p.PC1,
+    );
+    static RESOURCES: StaticCell<StackResources<3>> = StaticCell::new();
+    let (net, runner) = embassy_net::new(
+        Counted::new(ethernet, &TRAFFIC),
+        embassy_net::Config::dhcpv4(Default::default()),
+        RESOURCES.init(StackResources::new()),
+        rng.next_u64(),
+    );
+    match network(runner) {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => panic!("no room for a task"),
+    }
+    let words = option_env!("LONGWIRE").unwrap_or_default();
+    let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
+    let board = Nucleo { stack, green: Output::new(p.PB0, Level::Low, Speed::Low) };
+    let outcome = longwire_firmware::run(net, &settings, rng, board, |line| rprintln!("{}", line)).await;
+    match outcome {
+        longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
+        longwire_firmware::Outcome::Done => rprintln!("done"),
+    }
+    core::future::pending().await
+}
+
+/// 400 MHz from the internal oscillator; the generator of randomness wants 48 MHz of its own.
+fn clocks() -> Config {
+    use embassy_stm32::rcc::{
+        AHBPrescaler, APBPrescaler, HSIPrescaler, Hsi48Config, Pll, PllDiv, PllMul, PllPreDiv, PllSource,
+        Sysclk, VoltageScale,
+    };
+    let mut config = Config::default();
+    let rcc = &mut config.rcc;
+    rcc.hsi = Some(HSIPrescaler::DIV1);
+    rcc.hsi48 = Some(Hsi48Config::default());
+    rcc.pll1 = Some(Pll {
+        source: PllSource::HSI,
+        prediv: PllPreDiv::DIV4,
+        mul: PllMul::MUL50,
+        divp: Some(PllDiv::DIV2),
+        divq: None,
+        divr: None,
+        fracn: None,
+    });
+    rcc.sys = Sysclk::PLL1_P;
+    rcc.ahb_pre = AHBPrescaler::DIV2;
+    rcc.apb1_pre = APBPrescaler::DIV2;
+    rcc.apb2_pre = APBPrescaler::DIV2;
+    rcc.apb3_pre = APBPrescaler::DIV2;
+    rcc.apb4_pre = APBPrescaler::DIV2;
+    rcc.voltage_scale = VoltageScale::Scale1;
+    config
+}
+
+/// A locally administered address that each chip keeps: a fold of its unique number.
+fn address(id: &[u8]) -> [u8; 6] {
+    let mut address = [0; 6];
+    for (at, byte) in id.iter().enumerate() {
+        address[at % 6] ^= byte.rotate_left(at as u32 / 6);
+    }
+    address[0] = address[0] & 0xfc | 2;
+    address
+}
+
+/// A device that panics begins anew.
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    if let Some(place) = info.location() {
+        rprintln!("panic at {}:{}", place.file(), place.line());
+    }
+    cortex_m::peripheral::SCB::sys_reset()
+}

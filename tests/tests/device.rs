@@ -1,0 +1,239 @@
+//! The emulated devices at a real gateway, over links that are cut, networks that lose frames, and gateways that die: what
+//! a device promised to keep arrives, once and in order.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use longwire_tests::PATIENCE;
+use longwire_tests::device::{Board, Conversation, Device, numbered};
+use longwire_tests::gateway::Gateway;
+use longwire_tests::relay::Relay;
+use longwire_tests::rng::Rng;
+use serde_json::Value;
+
+/// How long a device may take for all that is asked of it.
+const LONG: Duration = Duration::from_secs(240);
+
+const READINGS: u64 = 1000;
+
+/// A gateway that has its clients back soon, and keeps all that a device reports.
+fn lasting_gateway() -> Gateway {
+    Gateway::start_with(&["--reconnect-window=500ms", "--history-events=5000"])
+}
+
+fn start(board: Board, relay: &Relay, settings: &str) -> Device {
+    let mut all = vec![format!("port={}", relay.address.port()), format!("id={}", board.name())];
+    all.extend(settings.split_whitespace().map(str::to_owned));
+    Device::start(board, &all)
+}
+
+/// Everything on this topic that the gateway holds, from the first event on.
+fn stored(gateway: &Gateway, start: &str, topic: &str) -> Vec<Value> {
+    let (mut since, mut all) = (start.to_owned(), Vec::new());
+    loop {
+        let response = gateway.get(&format!("/v1/stream?topic={topic}&since={since}"));
+        if response.status == 204 {
+            return all;
+        }
+        let answer = response.json();
+        assert!(answer.get("gap").is_none(), "{answer}");
+        all.extend(answer["events"].as_array().expect("events").iter().map(|event| event["data"].clone()));
+        since = answer["next"].as_str().expect("a cursor").to_owned();
+    }
+}
+
+/// The gateway's position before anything was published.
+fn beginning(gateway: &Gateway) -> String {
+    let response = gateway.get("/v1/stream?topic=**&since=now");
+    response.header("longwire-next").expect("section 8.1").to_owned()
+}
+
+fn conversations(relay: &Relay) -> Vec<Conversation> {
+    relay.taps().iter().filter_map(Conversation::of).collect()
+}
+
+/// The largest of the numbered readings that was acknowledged, as the relay saw it.
+fn acknowledged(relay: &Relay) -> u64 {
+    conversations(relay).iter().map(Conversation::acknowledged).max().unwrap_or(0)
+}
+
+/// Waits until so many are acknowledged.
+fn wait_until_acknowledged(device: &Device, relay: &Relay, enough: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while acknowledged(relay) < enough {
+        assert!(Instant::now() < deadline, "{enough} acknowledgements:\n{}", device.program.said());
+        // The interval of a look.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Cuts the link so often, at random moments, in two ways: all connections are reset and refused; or every frame is lost,
+/// and nobody is told.
+fn cut_at_random(device: &Device, relay: &Relay, rng: &mut Rng, cuts: u64, readings: std::ops::Range<u64>) {
+    let span = (readings.end - readings.start) / cuts;
+    for cut in 0..cuts {
+        let at = readings.start + cut * span + rng.below(span * 3 / 4);
+        wait_until_acknowledged(device, relay, at);
+        let time = Duration::from_millis(50 + rng.below(1200));
+        if rng.below(2) == 0 {
+            relay.cut();
+            // How long the fault lasts.
+            std::thread::sleep(time);
+            relay.mend();
+        } else {
+            device.set_link(false);
+            std::thread::sleep(time);
+            device.set_link(true);
+        }
+    }
+}
+
+#[test]
+fn a_thousand_readings_arrive_once_and_in_order_over_a_bad_link_that_is_cut_ten_times() {
+    let gateway = lasting_gateway();
+    let start_at = beginning(&gateway);
+    let mut rng = Rng::from_env();
+    let seeds = Board::ALL.map(|board| (board, rng.below(1 << 40)));
+    std::thread::scope(|scope| {
+        for (board, seed) in seeds {
+            let (gateway, start_at) = (&gateway, &start_at);
+            scope.spawn(move || {
+                let relay = Relay::start(gateway.address);
+                let settings =
+                    format!("readings={READINGS} interval=10 waiting=40 loss=5 cap=1000 heartbeat=3000");
+                let device = start(board, &relay, &settings);
+                cut_at_random(&device, &relay, &mut Rng::new(seed), 10, 20..READINGS - 50);
+                let ended = device.finish_within(LONG);
+                assert!(ended.status.success(), "{board:?}: {ended:#?}");
+
+                let numbers = stored(gateway, start_at, &format!("device/{}/number", board.name()));
+                let expected: Vec<Value> = (1..=READINGS).map(Value::from).collect();
+                assert_eq!(numbers, expected, "{board:?}");
+                let conversations = conversations(&relay);
+                let repeated = conversations.iter().map(|c| c.publications.len()).sum::<usize>();
+                let numbered = numbered(&conversations);
+                println!(
+                    "{board:?}: {} connections, {repeated} publications of {} readings",
+                    conversations.len(),
+                    numbered.len()
+                );
+                assert!(conversations.len() > 1, "{board:?}: the link was never cut");
+            });
+        }
+    });
+}
+
+#[test]
+fn what_no_gateway_acknowledged_survives_two_that_are_killed() {
+    let board = Board::Lm3s6965;
+    let mut rng = Rng::from_env();
+    let mut gateway = Some(lasting_gateway());
+    let address = |gateway: &Option<Gateway>| gateway.as_ref().expect("it runs").address;
+    let mut generations = vec![address(&gateway)];
+    let relay = Relay::start(address(&gateway));
+    let settings = format!("readings={READINGS} interval=10 waiting=40 loss=5 cap=1000 heartbeat=3000");
+    let device = start(board, &relay, &settings);
+    let mut start_at = String::new();
+    for generation in 0..2 {
+        let begin = 20 + generation * 320;
+        cut_at_random(&device, &relay, &mut rng, 3, begin..begin + 250);
+        wait_until_acknowledged(&device, &relay, begin + 250 + rng.below(60));
+        // Killed: it says nothing to anybody, and its log is gone.
+        drop(gateway.take());
+        std::thread::sleep(Duration::from_millis(rng.below(1500)));
+        gateway = Some(lasting_gateway());
+        start_at = beginning(gateway.as_ref().expect("it runs"));
+        generations.push(address(&gateway));
+        relay.set_target(address(&gateway));
+    }
+    cut_at_random(&device, &relay, &mut rng, 4, 680..READINGS - 50);
+    let ended = device.finish_within(LONG);
+    assert!(ended.status.success(), "{ended:#?}");
+
+    let taps = relay.taps();
+    let numbered = numbered(&conversations(&relay));
+    let readings: BTreeMap<u64, u64> = numbered
+        .iter()
+        .filter(|(_, publication)| publication.topic.ends_with("/number"))
+        .map(|(n, publication)| (publication.data.as_u64().expect("a number"), *n))
+        .collect();
+    let all: Vec<u64> = (1..=READINGS).collect();
+    assert_eq!(readings.keys().copied().collect::<Vec<_>>(), all, "each reading was sent");
+    // What the gateways that died had acknowledged was theirs to keep.
+    let earlier = &generations[..2];
+    let of_earlier = taps.iter().filter(|tap| earlier.contains(&tap.to)).filter_map(Conversation::of);
+    let kept_by_them = of_earlier.map(|conversation| conversation.acknowledged()).max().expect("they talked");
+    assert!(kept_by_them > 300, "{kept_by_them}");
+    let last = gateway.as_ref().expect("it runs");
+    let stored = stored(last, &start_at, &format!("device/{}/number", board.name()));
+    let stored: Vec<u64> = stored.iter().map(|number| number.as_u64().expect("a number")).collect();
+    assert!(stored.is_sorted_by(|a, b| a < b), "once, and in order: {stored:?}");
+    let lost: Vec<_> =
+        readings.iter().filter(|(reading, n)| **n > kept_by_them && !stored.contains(reading)).collect();
+    assert!(lost.is_empty(), "neither acknowledged nor there: {lost:?}");
+}
+
+#[test]
+fn an_outbox_that_overflows_counts_what_it_drops_as_the_gateway_misses_it() {
+    let board = Board::Mps2;
+    let gateway = lasting_gateway();
+    let start_at = beginning(&gateway);
+    let relay = Relay::start(gateway.address);
+    let device = start(board, &relay, "readings=600 interval=10 cap=1000");
+    wait_until_acknowledged(&device, &relay, 50);
+    relay.cut();
+    // Longer than the outbox lasts: 10 ms a reading.
+    std::thread::sleep(Duration::from_secs(4));
+    relay.mend();
+    let ended = device.finish_within(LONG);
+    assert!(ended.status.success(), "{ended:#?}");
+
+    let topic = |what| format!("device/{}/{what}", board.name());
+    let numbers = stored(&gateway, &start_at, &topic("number"));
+    let numbers: Vec<u64> = numbers.iter().map(|number| number.as_u64().expect("a number")).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "once, and in order: {numbers:?}");
+    let counts = stored(&gateway, &start_at, &topic("outbox")).pop().expect("the last reading");
+    let count = |name: &str| counts[name].as_u64().unwrap_or_else(|| panic!("{name} in {counts}"));
+    assert_eq!(count("reported"), 600);
+    assert_eq!(count("acknowledged"), numbers.len() as u64, "{counts}");
+    assert_eq!(count("dropped_oldest"), 600 - numbers.len() as u64, "{counts}");
+    assert!(count("dropped_oldest") > 100, "4 s are 400 readings, and there is room for some 70: {counts}");
+    assert_eq!((count("refused"), count("waiting")), (0, 0));
+    // The oldest went: the newest are there, without a hole.
+    assert!(numbers.ends_with(&(550..=600).collect::<Vec<_>>()), "{numbers:?}");
+    let holes = numbers.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
+    assert_eq!(holes, 1, "{numbers:?}");
+}
+
+#[test]
+fn a_device_comes_back_within_the_window_that_bye_gave_it() {
+    const WINDOW: Duration = Duration::from_secs(8);
+    let gateway = Gateway::start_with(&["--reconnect-window=8s"]);
+    let relay = Relay::start(gateway.address);
+    let device = start(Board::Riscv32, &relay, "interval=100");
+    wait_until_acknowledged(&device, &relay, 10);
+    let other = lasting_gateway();
+    relay.set_target(other.address);
+    gateway.program.terminate();
+    let wait = device.wait_for("next attempt", |line| {
+        let wait = line.strip_prefix("next attempt in ")?.strip_suffix(" ms")?;
+        Some(Duration::from_millis(wait.parse().expect("a number")))
+    });
+    let said_bye = Instant::now();
+    assert!(device.said().iter().any(|line| line.contains("bye: draining")), "{}", device.program.said());
+    let conversation = conversations(&relay).pop().expect("it talked");
+    let bye = conversation.answers_of(24).next().expect("bye");
+    let window = Duration::from_millis(bye["19"].as_u64().expect("a window"));
+    let earliest = Duration::from_millis(bye["18"].as_u64().unwrap_or(0));
+    assert_eq!(window, WINDOW);
+    assert!((earliest..=earliest + window).contains(&wait), "{wait:?} after {bye}");
+    let deadline = said_bye + wait + PATIENCE;
+    while relay.taps().len() < 2 {
+        assert!(Instant::now() < deadline, "it does not come back:\n{}", device.program.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The line was read a moment after the wait began.
+    let came = relay.taps()[1].began - said_bye;
+    assert!(came + Duration::from_millis(500) >= wait, "it came back after {came:?} of {wait:?}");
+    wait_until_acknowledged(&device, &relay, 20);
+}
