@@ -32,13 +32,17 @@ async fn main() {
             match &*api {
                 "serve" => {
                     let s = serve(socket, |message, out| out.send(message));
-                    if std::env::var("SIZES").is_ok() { eprintln!("{}", size_of_val(&s)); }
+                    if std::env::var("SIZES").is_ok() {
+                        eprintln!("{}", size_of_val(&s));
+                    }
                     tokio::spawn(s);
                 }
                 "async" => {
                     tokio::spawn(async move {
                         while let Some(Ok(message)) = socket.recv_message().await {
-                            if socket.send(message).await.is_err() { return }
+                            if socket.send(message).await.is_err() {
+                                return;
+                            }
                         }
                     });
                 }

@@ -12,8 +12,6 @@ mod clock;
 pub mod gateway;
 pub mod hub;
 pub mod net;
-#[allow(dead_code, reason = "the hub and the WebSocket server are about to move onto it")]
 mod readiness;
-#[allow(dead_code, reason = "the hub and the WebSocket server are about to move onto it")]
 mod timers;
 pub mod websocket;

@@ -15,7 +15,7 @@ use mio::event::Event;
 use mio::{Events, Interest, Poll as Selector, Token};
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -161,6 +161,15 @@ impl Tcp {
         self.attempt(Ready::WRITABLE, bytes.len(), |mut socket| socket.write(bytes))
     }
 
+    /// The same with several slices, in one system call.
+    ///
+    /// # Errors
+    /// As [`try_write`](Self::try_write).
+    pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.attempt(Ready::WRITABLE, len, |mut socket| socket.write_vectored(slices))
+    }
+
     /// Ends a direction, or both.
     ///
     /// # Errors
@@ -193,6 +202,26 @@ impl Tcp {
             self.ready.set(self.ready().without(wanted));
         }
         done
+    }
+}
+
+impl Read for Tcp {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        self.try_read(space)
+    }
+}
+
+impl Write for Tcp {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use longwire_core::session::{Code, Refusal, ServerMessage, Text};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ pub(super) struct Access {
     grant: Grant,
     lease: Lease,
     /// A credential that is looked at.
-    renewing: Option<Renewing>,
+    renewing: Option<(Renewing, Waker)>,
     /// What waits until the connection has said who it is; `None` once it has.
     waiting: Option<Waiting>,
     /// Somebody has taken the grant back.
@@ -117,16 +117,17 @@ impl Access {
     }
 
     /// Begins to look at a credential; false when its text is none.
-    pub(super) fn present(&mut self, token: Text<'_>, shard: &Shard) -> bool {
+    pub(super) fn present(&mut self, token: Text<'_>, id: u32, shard: &Shard) -> bool {
         let mut credential = String::new();
         if token.write_to(&mut credential).is_err() {
             return false;
         }
         let (authorize, asked) = (Arc::clone(&shard.shared.authorize), Instant::now());
-        self.renewing = Some(Box::pin(async move {
+        let renewing = async move {
             let grant = authorize.authorize(Some(&credential)).await;
             grant.map(|grant| Grant { issued: asked, ..grant }).map_err(|denied| denied.0)
-        }));
+        };
+        self.renewing = Some((Box::pin(renewing), shard.waker(id)));
         true
     }
 
@@ -134,12 +135,12 @@ impl Access {
     /// whether it replaces the old one, and what has waited for it.
     pub(super) fn poll_renewed(
         &mut self,
-        cx: &mut Context<'_>,
         shard: &Shard,
         reads: &Filter,
     ) -> Poll<Option<Result<Vec<Subscription>, &'static str>>> {
-        let Some(renewing) = &mut self.renewing else { return Poll::Ready(None) };
-        let Poll::Ready(renewed) = renewing.as_mut().poll(cx) else { return Poll::Pending };
+        let Some((renewing, waker)) = &mut self.renewing else { return Poll::Ready(None) };
+        let mut cx = Context::from_waker(waker);
+        let Poll::Ready(renewed) = renewing.as_mut().poll(&mut cx) else { return Poll::Pending };
         self.renewing = None;
         let taken = renewed.and_then(|grant| self.replace(shard, grant, reads));
         if taken.is_err() {

@@ -84,7 +84,7 @@ pub(super) fn receive(
             session.access.spend(n);
             io.rx.commit(n);
         }
-        if let Some(outcome) = work_off(&mut io, cx, shard, session, &mut ws.connection) {
+        if let Some(outcome) = work_off(&mut io, shard, session, &mut ws.connection) {
             return Ok(outcome);
         }
     }
@@ -94,7 +94,6 @@ pub(super) fn receive(
 /// Handles every message that is whole; `None` when more input is needed.
 fn work_off(
     io: &mut Io<'_>,
-    cx: &mut Context<'_>,
     shard: &Shard,
     session: &mut Session,
     connection: &mut ws::Connection<ws::Server, Arc<ws::Config>>,
@@ -103,7 +102,7 @@ fn work_off(
     let mut worked = 0;
     loop {
         let mut reply = Reply { connection, tx: io.tx.reborrow(), form: session.form, now, ended: None };
-        let waits = session.must_wait(cx, shard, &mut reply);
+        let waits = session.must_wait(shard, &mut reply);
         if let Some(cause) = reply.ended {
             return Some(closed(Step::Closed(cause)));
         }

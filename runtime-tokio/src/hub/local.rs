@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io, thread};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::LocalSet;
 
 /// How often the logs drop what is too old.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -37,17 +36,14 @@ impl LocalShard {
     /// [`LocalRuntime`](tokio::runtime::LocalRuntime) best, where waking it takes no system call.
     pub async fn run(self) {
         let scratch = Scratch::new();
-        // Not the runtime's own: they end with this future, wherever it runs.
-        let tasks = Rc::new(LocalSet::new());
-        // The first thread does it for all.
-        if self.id == 0 {
-            tasks.spawn_local(sweep(self.logs.clone()));
-        }
-        let shard =
-            |log| Shard::new(self.id, Arc::clone(log), Rc::clone(&scratch), Rc::downgrade(&tasks)).run();
-        // Not tasks of their own: between two deliveries are few turns of connections, however many there are.
+        let shard = |log| Shard::new(self.id, Arc::clone(log), Rc::clone(&scratch)).run();
         let all = self.logs.iter().map(shard).collect::<FuturesUnordered<_>>();
-        tasks.run_until(all.collect::<()>()).await;
+        // The first thread does it for all.
+        let swept = if self.id == 0 { self.logs.clone() } else { Vec::new() };
+        tokio::select! {
+            () = all.collect::<()>() => {}
+            () = sweep(swept) => {}
+        }
     }
 }
 
@@ -90,6 +86,9 @@ pub(super) fn spawn(shard: LocalShard) -> io::Result<thread::JoinHandle<()>> {
 
 /// Drops what is too old from the logs, also while nobody publishes or reads.
 async fn sweep(logs: Vec<Arc<Shared>>) {
+    if logs.is_empty() {
+        return std::future::pending().await;
+    }
     loop {
         tokio::time::sleep(SWEEP).await;
         // In turn: one of which there is always more to drop does not keep the others from it.

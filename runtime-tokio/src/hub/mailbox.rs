@@ -3,11 +3,12 @@
 use super::handover::Flag;
 use super::reader::Watch;
 use super::sessions::Renewal;
-use super::{Adoption, Filter};
+use super::{Adoption, Filter, Shared};
 use std::collections::{HashSet, VecDeque};
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 /// What other threads know of a shard.
@@ -20,7 +21,7 @@ pub(crate) struct ShardHandle {
 }
 
 /// Bounded by what there is of readers, connections and requests, which have bounds of their own: each has at most
-/// one letter that adds it and one that removes it.
+/// one letter that adds it, one that wakes it, and one that removes it.
 #[derive(Debug, Default)]
 struct Mailbox {
     letters: VecDeque<Mail>,
@@ -41,6 +42,8 @@ pub(super) enum Mail {
     Revoke(Arc<HashSet<Box<str>>>),
     /// Another grant for a session. As many as there are requests that say so.
     Renew(Box<Renewal>),
+    /// A connection is to have a turn.
+    Ring(Arc<Bell>),
     Close {
         retry_after: Duration,
         window: Duration,
@@ -58,6 +61,43 @@ impl Mail {
     pub(super) fn turn_away(self) {
         if let Self::Watch { watch, .. } = self {
             watch.hit();
+        }
+    }
+}
+
+/// Wakes a connection from outside of its shard: when a stream that is not a socket of the shard's is ready, or a
+/// credential was looked at. At most one letter of it is on its way.
+pub(super) struct Bell {
+    rung: AtomicBool,
+    shared: Weak<Shared>,
+    shard: usize,
+    conn: u32,
+}
+
+impl Bell {
+    pub(super) fn waker(shared: &Arc<Shared>, shard: usize, conn: u32) -> Waker {
+        Arc::new(Self { rung: AtomicBool::new(false), shared: Arc::downgrade(shared), shard, conn }).into()
+    }
+
+    /// The letter has arrived: whose it is. What rings from now on is another.
+    pub(super) fn answer(&self) -> u32 {
+        // A swap takes over from whoever rang, and so sees what that one did before.
+        self.rung.swap(false, Ordering::SeqCst);
+        self.conn
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.rung.swap(true, Ordering::SeqCst)
+            && let Some(shared) = self.shared.upgrade()
+            && let Some(shard) = shared.shards.get(self.shard)
+        {
+            shard.post(Mail::Ring(Arc::clone(self)));
         }
     }
 }

@@ -15,7 +15,7 @@ use longwire_core::session::{
     self, ClientMessage, Code, Level, Refusal, ServerMessage, Text, Topics, cbor, json,
 };
 use longwire_core::ws::CloseCode;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 /// Bytes that the answers to one message may take.
@@ -30,7 +30,7 @@ const MAX_ERRORS: u32 = 16;
 
 /// The state of one connection above its transport.
 pub(super) struct Session {
-    pub(super) id: usize,
+    pub(super) id: u32,
     /// Nobody can guess it, so whoever knows it is at the other end.
     pub(super) secret: u128,
     pub(super) form: Form,
@@ -57,7 +57,7 @@ pub(super) struct End {
 impl Session {
     /// `id` is its place in the shard.
     pub(super) fn new(
-        id: usize,
+        id: u32,
         form: Form,
         access: Access,
         publisher: Option<Incarnation>,
@@ -119,9 +119,9 @@ impl Session {
     }
 
     /// Whether input has to wait: until the shards have caught up, until the past that was asked for is on its way, or
-    /// until a new credential was looked at. Something wakes the task when it need not wait any more.
-    pub(super) fn must_wait(&mut self, cx: &mut Context<'_>, shard: &Shard, reply: &mut Reply<'_>) -> bool {
-        match self.access.poll_renewed(cx, shard, &self.reads.filter) {
+    /// until a new credential was looked at. Something wakes the connection when it need not wait any more.
+    pub(super) fn must_wait(&mut self, shard: &Shard, reply: &mut Reply<'_>) -> bool {
+        match self.access.poll_renewed(shard, &self.reads.filter) {
             Poll::Pending => return true,
             Poll::Ready(None) => {
                 if let Some(end) = self.access.overspent() {
@@ -169,7 +169,7 @@ impl Session {
                 self.object(Refusal::new(Code::Forbidden, "before auth nothing is subscribed to"), id, reply);
             }
             Ok(ClientMessage::Unsub { id, topics }) => self.unsubscribe(topics, id, shard, reply),
-            Ok(ClientMessage::Auth { token }) if self.access.present(token, shard) => {}
+            Ok(ClientMessage::Auth { token }) if self.access.present(token, self.id, shard) => {}
             Ok(_) => self.object(unknown(), None, reply),
             Err(error) if error.code == Code::BadData => {
                 count(&shard.shared.counters.refused, 1);

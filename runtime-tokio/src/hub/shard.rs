@@ -1,5 +1,10 @@
 //! A shard: the connections of one log that one thread owns. A thread has a shard for each log.
 //!
+//! # Turns
+//! A connection has no task. It has a *turn* when its socket is ready ([`Readiness`]), when its deadline has come
+//! ([`Timers`]), or when somebody woke it: then its place stands once in a queue, and the shard works that off,
+//! [`BUDGET`] turns at a time.
+//!
 //! # Delivery
 //! 1. A publisher appends to the log and flags the shards.
 //! 2. The shard takes a *window*: what the tail holds after its position. It notes, for each event, which readers
@@ -9,30 +14,37 @@
 //!
 //! The shards of a thread take turns, a piece of delivery each: a log that is flooded does not stop another.
 //!
-//! A reader whose socket is full stops being *live*: its task goes on from where it stopped, at its own pace.
+//! A reader whose socket is full stops being *live*: it goes on in its own turns from where it stopped, at its own pace.
 
-use super::conn::Conn;
+use super::conn::{Conn, Turn};
 use super::event::Form;
-use super::mailbox::{Mail, ShardHandle};
+use super::mailbox::{Bell, Mail, ShardHandle};
 use super::outlet::Image;
 use super::reader::Watch;
 use super::sessions::{RenewError, Renewal};
 use super::trie::Trie;
 use super::{Adoption, Filter, PageSize, Record, Shared, count};
 use crate::clock::Clock;
+use crate::readiness::{Readiness, Ready, Tcp};
+use crate::timers::Timers;
 use longwire_core::log::Pattern;
+use longwire_core::time;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
+use std::io::{self, ErrorKind};
 use std::mem;
-use std::rc::{Rc, Weak};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::task::LocalSet;
+use tokio::time::{Instant, Sleep};
 
-/// Readers served before the other tasks of the thread get a turn.
+/// Readers served, and turns taken, before the other tasks of the thread get a turn.
 const BUDGET: usize = 64;
 /// What is taken from the tail at once: it bounds the memory of an image.
 const WINDOW: PageSize = PageSize { events: 64, bytes: 256 << 10 };
@@ -46,18 +58,22 @@ pub(super) struct Shard {
     pub(super) shared: Arc<Shared>,
     pub(super) id: usize,
     pub(super) clock: Clock,
+    /// The connections' sockets, once it runs.
+    readiness: RefCell<Option<Readiness>>,
+    /// The connections' deadlines, in milliseconds of the clock.
+    timers: RefCell<Timers>,
+    /// Connections that are to have a turn, each at most once.
+    turns: RefCell<VecDeque<u32>>,
     readers: RefCell<Slab<Reader>>,
-    trie: RefCell<Trie<usize>>,
-    watches: RefCell<HashMap<u64, (usize, Filter)>>,
+    trie: RefCell<Trie<u32>>,
+    watches: RefCell<HashMap<u64, (u32, Filter)>>,
     window: RefCell<Window>,
     pub(super) scratch: Rc<RefCell<Scratch>>,
     /// Connections that are not read until the shards have caught up.
-    waiting: RefCell<BTreeSet<usize>>,
+    waiting: RefCell<BTreeSet<u32>>,
     /// The sessions that are renewed from outside.
-    sessions: RefCell<HashMap<u128, usize>>,
+    sessions: RefCell<HashMap<u128, u32>>,
     closing: Cell<Option<(Duration, Duration)>>,
-    /// The tasks of the connections; they end with it.
-    tasks: Weak<LocalSet>,
 }
 
 /// Buffers of a thread, that whoever has its turn uses and leaves empty.
@@ -80,6 +96,8 @@ struct Reader {
     sink: Sink,
     /// At the head: what the shard delivers next, it gets.
     live: bool,
+    /// It stands in the queue for a turn.
+    queued: Cell<bool>,
     /// It has everything up to here already, although the shard's position may be behind.
     floor: u64,
     /// What it gets of the window: the first and last of a chain of hits.
@@ -88,10 +106,11 @@ struct Reader {
     seen: u64,
 }
 
-#[derive(Clone)]
 enum Sink {
-    Conn(Rc<RefCell<Conn>>),
+    Conn(Box<Conn>),
     Watch(Arc<Watch>),
+    /// The connection has its turn, or is written to; it comes back.
+    Away,
 }
 
 #[derive(Default)]
@@ -99,7 +118,7 @@ struct Window {
     records: Vec<Record>,
     hits: Vec<Hit>,
     /// Readers that were hit, in the order of their places.
-    readers: Vec<usize>,
+    readers: Vec<u32>,
     /// How many of them were served.
     served: usize,
     /// The hits of one reader, and what is written for them; kept while the next reader has the same.
@@ -114,34 +133,26 @@ struct Hit {
     next: Option<u32>,
 }
 
-/// However a connection's task ends, its reader goes with it.
-struct Leave {
-    id: usize,
-    conn: Rc<RefCell<Conn>>,
-    shard: Rc<Shard>,
-}
+/// However the shard ends, its connections are closed, and counted so.
+struct Leave(Rc<Shard>);
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        if let Ok(mut conn) = self.conn.try_borrow_mut() {
-            conn.end(&self.shard);
-            self.shard.sessions.borrow_mut().remove(&conn.secret());
-        }
-        self.shard.remove(self.id);
+        let ids =
+            self.0.readers.borrow().iter().filter_map(|(id, _)| u32::try_from(id).ok()).collect::<Vec<_>>();
+        ids.into_iter().for_each(|id| self.0.end(id));
     }
 }
 
 impl Shard {
-    pub(super) fn new(
-        id: usize,
-        shared: Arc<Shared>,
-        scratch: Rc<RefCell<Scratch>>,
-        tasks: Weak<LocalSet>,
-    ) -> Rc<Self> {
+    pub(super) fn new(id: usize, shared: Arc<Shared>, scratch: Rc<RefCell<Scratch>>) -> Rc<Self> {
         Rc::new(Self {
             shared,
             id,
             clock: Clock::start(),
+            readiness: RefCell::default(),
+            timers: RefCell::default(),
+            turns: RefCell::default(),
             readers: RefCell::default(),
             trie: RefCell::default(),
             watches: RefCell::default(),
@@ -150,21 +161,139 @@ impl Shard {
             waiting: RefCell::default(),
             sessions: RefCell::default(),
             closing: Cell::new(None),
-            tasks,
         })
     }
 
     pub(super) async fn run(self: Rc<Self>) {
         let Some(handle) = self.shared.shards.get(self.id) else { return };
+        match Readiness::new() {
+            Ok(readiness) => *self.readiness.borrow_mut() = Some(readiness),
+            Err(error) => return tracing::error!(%error, "a shard cannot wait for sockets"),
+        }
+        let _leave = Leave(Rc::clone(&self));
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         while self.closing.get().is_none() || !self.readers.borrow().is_empty() {
-            handle.flag.lower().await;
+            let mut flag = pin!(handle.flag.lower());
+            poll_fn(|cx| match (flag.as_mut().poll(cx), self.look(cx, sleep.as_mut())) {
+                (Poll::Pending, false) => Poll::Pending,
+                _ => Poll::Ready(()),
+            })
+            .await;
             loop {
                 self.read_mail(handle);
                 self.resume_waiting();
-                if self.closing.get().is_some() || !self.deliver(handle) {
+                self.take_turns();
+                let delivers = self.closing.get().is_none() && self.deliver(handle);
+                if !delivers && self.turns.borrow().is_empty() {
                     break;
                 }
                 tokio::task::yield_now().await;
+                poll_fn(|cx| Poll::Ready(self.look(cx, sleep.as_mut()))).await;
+            }
+        }
+    }
+
+    /// Queues the connections that are ready or due, and sees to it that the task is woken for the next; true when some
+    /// stand in the queue.
+    fn look(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> bool {
+        // Ready as often as there is something, or the waker is not kept. An error means that the runtime is ending.
+        while let Some(readiness) = &mut *self.readiness.borrow_mut()
+            && let Poll::Ready(Ok(())) = readiness.poll(cx, |id, ready| self.note(id, ready))
+            && self.turns.borrow().is_empty()
+        {}
+        loop {
+            let timers = &mut *self.timers.borrow_mut();
+            timers.expire(self.clock.now().as_millis(), |id| self.wake(id));
+            let Some(next) = timers.next() else { break };
+            let next = self.clock.at(time::Instant::from_millis(next));
+            if sleep.deadline() != next {
+                sleep.as_mut().reset(next);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                break;
+            }
+        }
+        !self.turns.borrow().is_empty()
+    }
+
+    /// A connection's socket has become ready.
+    fn note(&self, id: usize, ready: Ready) {
+        let readers = self.readers.borrow();
+        if let Some(reader) = readers.get(id)
+            && let Sink::Conn(conn) = &reader.sink
+            && conn.note(ready)
+        {
+            self.queue(id, reader);
+        }
+    }
+
+    /// A connection is to have a turn.
+    pub(super) fn wake(&self, id: u32) {
+        // One that has gone meanwhile is not missed, and another in its place has a turn for nothing.
+        if let Some(reader) = self.readers.borrow().get(id as usize) {
+            self.queue(id as usize, reader);
+        }
+    }
+
+    fn queue(&self, id: usize, reader: &Reader) {
+        if !reader.queued.replace(true)
+            && let Ok(id) = u32::try_from(id)
+        {
+            self.turns.borrow_mut().push_back(id);
+        }
+    }
+
+    /// A connection is to have a turn at that moment, if not before.
+    pub(super) fn wake_at(&self, id: u32, deadline: Instant) {
+        self.timers.borrow_mut().arm(id, self.clock.by(deadline).as_millis());
+    }
+
+    /// Wakes a connection from wherever.
+    pub(super) fn waker(&self, id: u32) -> Waker {
+        Bell::waker(&self.shared, self.id, id)
+    }
+
+    /// The sockets of the shard; none before it runs.
+    pub(super) fn add_socket(&self, socket: std::net::TcpStream, id: u32) -> io::Result<Tcp> {
+        let readiness = self.readiness.borrow();
+        readiness.as_ref().ok_or(ErrorKind::NotConnected)?.add(socket, id as usize)
+    }
+
+    /// Gives some connections their turns, those that were there first.
+    fn take_turns(&self) {
+        let waiting = self.turns.borrow().len();
+        for _ in 0..waiting.min(BUDGET) {
+            let Some(id) = self.turns.borrow_mut().pop_front() else { break };
+            if let Some(reader) = self.readers.borrow().get(id as usize) {
+                reader.queued.set(false);
+            }
+            let turn = self.with_conn(id, |conn| {
+                // As it would end a task: who panics, a grant's decision or a foreign stream, takes no others along.
+                catch_unwind(AssertUnwindSafe(|| conn.turn(self))).unwrap_or(Turn::Over)
+            });
+            match turn {
+                Some(Turn::Over) => self.end(id),
+                Some(Turn::More) => self.wake(id),
+                Some(Turn::Waiting) | None => {}
+            }
+        }
+    }
+
+    /// Lends a connection out, while its place in the shard stays what it is.
+    fn with_conn<T>(&self, id: u32, work: impl FnOnce(&mut Conn) -> T) -> Option<T> {
+        let sink = |to| {
+            let mut readers = self.readers.borrow_mut();
+            readers.get_mut(id as usize).map(|reader| mem::replace(&mut reader.sink, to))
+        };
+        match sink(Sink::Away)? {
+            Sink::Conn(mut conn) => {
+                let result = work(&mut conn);
+                sink(Sink::Conn(conn));
+                Some(result)
+            }
+            other => {
+                sink(other);
+                None
             }
         }
     }
@@ -174,14 +303,14 @@ impl Shard {
         self.closing.get()
     }
 
-    /// Wakes the connection's task when publishers may go on.
-    pub(super) fn wait_for_relief(&self, id: usize) {
+    /// Wakes the connection when publishers may go on.
+    pub(super) fn wait_for_relief(&self, id: u32) {
         self.waiting.borrow_mut().insert(id);
     }
 
     /// The reader is at the head, with everything up to `floor`.
-    pub(super) fn go_live(&self, id: usize, floor: u64) {
-        if let Some(reader) = self.readers.borrow_mut().get_mut(id) {
+    pub(super) fn go_live(&self, id: u32, floor: u64) {
+        if let Some(reader) = self.readers.borrow_mut().get_mut(id as usize) {
             reader.live = true;
             reader.floor = floor;
         }
@@ -189,9 +318,9 @@ impl Shard {
 
     /// The reader leaves the head, if it was there, and owns its position from now on. What it has not got yet of the
     /// window it reads from the log, so that it is not served again when it is back before the window ends.
-    pub(super) fn leave_head(&self, id: usize) -> Option<u64> {
+    pub(super) fn leave_head(&self, id: u32) -> Option<u64> {
         let position = self.head_of(id)?;
-        if let Some(reader) = self.readers.borrow_mut().get_mut(id) {
+        if let Some(reader) = self.readers.borrow_mut().get_mut(id as usize) {
             reader.live = false;
             reader.chain = None;
         }
@@ -199,21 +328,21 @@ impl Shard {
     }
 
     /// The position of a reader that is at the head: what it has for certain.
-    pub(super) fn head_of(&self, id: usize) -> Option<u64> {
+    pub(super) fn head_of(&self, id: u32) -> Option<u64> {
         let position = self.shared.shards.get(self.id)?.position();
         let readers = self.readers.borrow();
-        readers.get(id).filter(|reader| reader.live).map(|reader| reader.floor.max(position))
+        readers.get(id as usize).filter(|reader| reader.live).map(|reader| reader.floor.max(position))
     }
 
     /// A reader wants what a pattern matches.
-    pub(super) fn subscribe(&self, id: usize, pattern: Pattern<'_>) {
+    pub(super) fn subscribe(&self, id: u32, pattern: Pattern<'_>) {
         if self.trie.borrow_mut().insert(pattern, id) {
             count(&self.shared.counters.subscriptions, 1);
         }
     }
 
     /// A reader no longer does.
-    pub(super) fn unsubscribe(&self, id: usize, pattern: Pattern<'_>) {
+    pub(super) fn unsubscribe(&self, id: u32, pattern: Pattern<'_>) {
         if self.trie.borrow_mut().remove(pattern, id) {
             self.shared.counters.subscriptions.fetch_sub(1, Ordering::Relaxed);
         }
@@ -223,13 +352,8 @@ impl Shard {
         if self.waiting.borrow().is_empty() || self.shared.is_congested() {
             return;
         }
-        let readers = self.readers.borrow();
-        for id in mem::take(&mut *self.waiting.borrow_mut()) {
-            // One that has gone meanwhile, and another in its place, are woken for nothing.
-            if let Some(Reader { sink: Sink::Conn(conn), .. }) = readers.get(id) {
-                conn.borrow().wake();
-            }
-        }
+        let waiting = mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(|id| self.wake(id));
     }
 
     fn read_mail(self: &Rc<Self>, handle: &ShardHandle) {
@@ -244,6 +368,7 @@ impl Shard {
                 Mail::Unwatch(id) => self.unwatch(id),
                 Mail::Revoke(names) => self.revoke(&names),
                 Mail::Renew(renewal) => self.renew(*renewal),
+                Mail::Ring(bell) => self.wake(bell.answer()),
                 Mail::Close { retry_after, window } => {
                     self.closing.set(Some((retry_after, window)));
                     handle.retire();
@@ -254,33 +379,30 @@ impl Shard {
         }
     }
 
-    fn adopt(self: &Rc<Self>, adoption: Adoption) {
-        let Some(tasks) = self.tasks.upgrade() else { return };
-        let mut readers = self.readers.borrow_mut();
-        let entry = readers.vacant_entry();
-        let id = entry.key();
-        // A socket that cannot be taken over is dropped, and with it the connection.
-        let Ok(conn) = Conn::new(id, adoption, self) else { return };
-        if conn.form() == Form::Sse {
-            self.sessions.borrow_mut().insert(conn.secret(), id);
-        }
-        let conn = Rc::new(RefCell::new(conn));
-        entry.insert(Reader::new(Sink::Conn(Rc::clone(&conn))));
-        drop(readers);
-        conn.borrow_mut().begin(self);
-        let leave = Leave { id, conn, shard: Rc::clone(self) };
-        tasks.spawn_local(async move {
-            let Leave { conn, shard, .. } = &leave;
-            let sleep = tokio::time::sleep(Duration::ZERO);
-            tokio::pin!(sleep);
-            poll_fn(|cx| conn.borrow_mut().turn(cx, shard, sleep.as_mut())).await;
+    fn adopt(&self, adoption: Adoption) {
+        let at = self.readers.borrow_mut().insert(Reader::new(Sink::Away));
+        let conn = u32::try_from(at).ok().filter(|id| *id < Timers::KEYS).map(|id| {
+            let mut conn = Conn::new(id, adoption, self)?;
+            if conn.form() == Form::Sse {
+                self.sessions.borrow_mut().insert(conn.secret(), id);
+            }
+            conn.begin(self);
+            io::Result::Ok((id, Box::new(conn)))
         });
+        // A socket that cannot be taken over is dropped, and with it the connection.
+        let Some(Ok((id, conn))) = conn else { return self.remove(at) };
+        if let Some(reader) = self.readers.borrow_mut().get_mut(at) {
+            reader.sink = Sink::Conn(conn);
+        }
+        self.wake(id);
     }
 
     fn revoke(&self, names: &HashSet<Box<str>>) {
-        for (_, reader) in self.readers.borrow().iter() {
-            if let Sink::Conn(conn) = &reader.sink {
-                conn.borrow_mut().revoke(names);
+        for (id, reader) in self.readers.borrow_mut().iter_mut() {
+            if let Sink::Conn(conn) = &mut reader.sink
+                && conn.revoke(names)
+            {
+                self.queue(id, reader);
             }
         }
     }
@@ -288,32 +410,38 @@ impl Shard {
     fn renew(&self, renewal: Renewal) {
         let Renewal { secret, grant, answer } = renewal;
         let id = self.sessions.borrow().get(&secret).copied();
-        let conn = id.and_then(|id| match &self.readers.borrow().get(id)?.sink {
-            Sink::Conn(conn) => Some(Rc::clone(conn)),
-            Sink::Watch(_) => None,
-        });
-        let renewed = conn.map_or(Err(RenewError::Unknown), |conn| conn.borrow_mut().renew(self, grant));
+        let renewed = id.and_then(|id| self.with_conn(id, |conn| conn.renew(self, grant)));
         // Whoever asked may have gone.
-        let _ = answer.send(renewed);
+        let _ = answer.send(renewed.unwrap_or(Err(RenewError::Unknown)));
     }
 
-    fn remove(&self, id: usize) {
-        let removed = self.readers.borrow_mut().try_remove(id);
-        drop(removed);
+    /// A connection is over: its reader goes with it, however it ended.
+    fn end(&self, id: u32) {
+        self.timers.borrow_mut().disarm(id);
+        self.with_conn(id, |conn| {
+            self.sessions.borrow_mut().remove(&conn.secret());
+            conn.end(self);
+        });
+        // With it goes what an application counts connections by, which may panic, too.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.remove(id as usize)));
+    }
+
+    fn remove(&self, at: usize) {
+        let removed = self.readers.borrow_mut().try_remove(at);
         // A shard that is closing waits for the last to go.
         if let (Some(_), Some(handle)) = (self.closing.get(), self.shared.shards.get(self.id)) {
             handle.flag();
         }
+        drop(removed);
     }
 
     fn watch(&self, watch: Arc<Watch>, filter: Filter, position: u64) {
         if self.shared.log.head() > position {
             watch.hit();
         }
-        let id = self
-            .readers
-            .borrow_mut()
-            .insert(Reader { live: true, ..Reader::new(Sink::Watch(Arc::clone(&watch))) });
+        let reader = Reader { live: true, ..Reader::new(Sink::Watch(Arc::clone(&watch))) };
+        let at = self.readers.borrow_mut().insert(reader);
+        let Ok(id) = u32::try_from(at) else { return self.remove(at) };
         for pattern in filter.parsed() {
             self.subscribe(id, pattern);
         }
@@ -325,15 +453,15 @@ impl Shard {
         for pattern in filter.parsed() {
             self.unsubscribe(id, pattern);
         }
-        self.remove(id);
+        self.remove(id as usize);
     }
 
     fn wake_all(&self) {
         let watches: Vec<u64> = self.watches.borrow().keys().copied().collect();
-        for (_, reader) in self.readers.borrow().iter() {
+        for (id, reader) in self.readers.borrow().iter() {
             match &reader.sink {
-                Sink::Conn(conn) => conn.borrow().wake(),
                 Sink::Watch(watch) => watch.hit(),
+                Sink::Conn(_) | Sink::Away => self.queue(id, reader),
             }
         }
         watches.into_iter().for_each(|id| self.unwatch(id));
@@ -381,7 +509,7 @@ impl Shard {
         for (index, record) in (0u32..).zip(&window.records) {
             let seq = record.event.seq;
             trie.find(record.event.topic.topic(), &mut |id| {
-                let Some(reader) = readers.get_mut(id) else { return };
+                let Some(reader) = readers.get_mut(id as usize) else { return };
                 if !reader.live || seq <= reader.floor || reader.seen == seq {
                     return;
                 }
@@ -411,30 +539,31 @@ impl Shard {
     fn fall_behind(&self, handle: &ShardHandle, position: u64) {
         // Taken first: what comes after it is a window's, so a watch that is hit here and looks at once misses nothing.
         let head = self.shared.log.head();
-        let mut conns = Vec::new();
-        for (_, reader) in self.readers.borrow_mut().iter_mut().filter(|(_, reader)| reader.live) {
-            match &reader.sink {
+        for (id, reader) in self.readers.borrow_mut().iter_mut().filter(|(_, reader)| reader.live) {
+            match &mut reader.sink {
                 Sink::Conn(conn) => {
                     reader.live = false;
-                    conns.push((Rc::clone(conn), reader.floor.max(position)));
+                    conn.lag(reader.floor.max(position));
+                    self.queue(id, reader);
                 }
                 Sink::Watch(watch) => watch.hit(),
+                Sink::Away => {}
             }
-        }
-        for (conn, position) in conns {
-            conn.borrow_mut().lag(position);
         }
         handle.reached(head);
         self.shared.relieved();
     }
 
     /// Gives one reader what it gets of the window.
-    fn serve(&self, window: &mut Window, id: usize, end: u64) {
-        let sink = match self.readers.borrow_mut().get_mut(id) {
+    fn serve(&self, window: &mut Window, id: u32, end: u64) {
+        match self.readers.borrow_mut().get_mut(id as usize) {
             Some(Reader { sink, chain, floor, .. }) => {
                 // It may have left while others were served.
                 let Some((mut hit, _)) = chain.take() else { return };
                 *floor = end;
+                if let Sink::Watch(watch) = sink {
+                    return watch.hit();
+                }
                 let before = mem::take(&mut window.picked);
                 while let Some(Hit { record, next }) = window.hits.get(hit as usize) {
                     window.picked.push(*record);
@@ -444,36 +573,32 @@ impl Shard {
                 if before != window.picked {
                     window.form = None;
                 }
-                sink.clone()
             }
             None => return,
-        };
-        match sink {
-            Sink::Watch(watch) => watch.hit(),
-            Sink::Conn(conn) => {
-                let mut conn = conn.borrow_mut();
-                if window.form != Some(conn.form()) {
-                    // Neither the same events nor the same form as for the reader before.
-                    window.form = Some(conn.form());
-                    window.image.clear();
-                    for record in window.picked.iter().filter_map(|at| window.records.get(*at as usize)) {
-                        let bytes = record.live(self.shared.log.epoch(), conn.form());
-                        window.image.push(record.event.seq, |out| out.extend_from_slice(&bytes));
-                    }
-                }
-                let first = window.picked.first().and_then(|at| window.records.get(*at as usize));
-                if !conn.deliver(self, &mut window.image, first.map_or(end, |record| record.event.seq - 1))
-                    && let Some(reader) = self.readers.borrow_mut().get_mut(id)
-                {
-                    reader.live = false;
+        }
+        let stays = self.with_conn(id, |conn| {
+            if window.form != Some(conn.form()) {
+                // Neither the same events nor the same form as for the reader before.
+                window.form = Some(conn.form());
+                window.image.clear();
+                for record in window.picked.iter().filter_map(|at| window.records.get(*at as usize)) {
+                    let bytes = record.live(self.shared.log.epoch(), conn.form());
+                    window.image.push(record.event.seq, |out| out.extend_from_slice(&bytes));
                 }
             }
+            let first = window.picked.first().and_then(|at| window.records.get(*at as usize));
+            conn.deliver(self, &mut window.image, first.map_or(end, |record| record.event.seq - 1))
+        });
+        if stays == Some(false)
+            && let Some(reader) = self.readers.borrow_mut().get_mut(id as usize)
+        {
+            reader.live = false;
         }
     }
 }
 
 impl Reader {
     fn new(sink: Sink) -> Self {
-        Self { sink, live: false, floor: 0, chain: None, seen: 0 }
+        Self { sink, live: false, queued: Cell::new(false), floor: 0, chain: None, seen: 0 }
     }
 }

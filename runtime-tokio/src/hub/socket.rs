@@ -1,13 +1,14 @@
-//! What a shard writes to: its own TCP sockets at once, with or without TLS, anything else by way of the connection's
-//! task.
+//! What a shard writes to: its own TCP sockets at once, with or without TLS, anything else in the connection's turn.
 
 use super::HubConfig;
-use super::outlet::Pins;
 use super::pulse::TcpState;
+use super::shard::Shard;
 use super::tls::Tls;
 use crate::net::NetStream;
+use crate::readiness::{Ready, Tcp};
 use std::fmt;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,13 +25,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> AsyncStream for T {}
 
 /// A connection, as it is handed over to a shard.
 pub enum Socket {
-    /// A TCP socket, in non-blocking mode: the *direct* sink. The shard writes what is new without waking a task.
+    /// A TCP socket: the *direct* sink. The shard writes what is new at once.
     Tcp(std::net::TcpStream),
     /// The same with TLS over it, whose handshake is done. (A stream of `tokio-rustls` is turned into one by
     /// `Socket::try_from`.) What waits to go out is one record at most; it counts for
     /// [`max_pinned_bytes`](HubConfig::max_pinned_bytes).
     Tls(std::net::TcpStream, Box<ServerConnection>),
-    /// The *woken* sink: one wake-up of its task for each burst.
+    /// The *woken* sink: one turn for each burst.
     Stream(Box<dyn AsyncStream>),
 }
 
@@ -74,27 +75,28 @@ impl TryFrom<NetStream> for Socket {
 
 /// A socket at home in its shard.
 pub(super) enum Stream {
-    Direct(TcpStream),
+    Direct(Tcp),
     /// Apart, for it is large and others have none.
-    Tls(Box<(TcpStream, Tls)>),
+    Tls(Box<(Tcp, Tls)>),
     Woken(Box<dyn AsyncStream>),
 }
 
 impl Stream {
     /// Takes the socket over, and bounds what the kernel holds for a slow peer, and how long it holds on to what the peer
     /// does not acknowledge, also when this end has closed the socket.
-    pub(super) fn new(socket: Socket, config: &HubConfig, pins: &Arc<Pins>) -> io::Result<Self> {
+    pub(super) fn new(socket: Socket, id: u32, shard: &Shard) -> io::Result<Self> {
+        let own = |tcp| shard.add_socket(set_up(tcp, &shard.shared.config)?, id);
         Ok(match socket {
-            Socket::Tcp(tcp) => Self::Direct(own(tcp, config)?),
+            Socket::Tcp(tcp) => Self::Direct(own(tcp)?),
             Socket::Tls(tcp, tls) => {
-                Self::Tls(Box::new((own(tcp, config)?, Tls::new(tls, Arc::clone(pins)))))
+                Self::Tls(Box::new((own(tcp)?, Tls::new(tls, Arc::clone(&shard.shared.pins)))))
             }
             Socket::Stream(stream) => Self::Woken(stream),
         })
     }
 
     /// The socket underneath, where it is the shard's own.
-    fn tcp(&self) -> Option<&TcpStream> {
+    fn tcp(&self) -> Option<&Tcp> {
         match self {
             Self::Direct(tcp) => Some(tcp),
             Self::Tls(tls) => Some(&tls.0),
@@ -106,7 +108,7 @@ impl Stream {
     pub(super) fn abandon(&self) {
         if let Some(tcp) = self.tcp() {
             // If it cannot be had, the kernel gives up later.
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+            let _ = socket2::SockRef::from(tcp.socket()).set_linger(Some(Duration::ZERO));
         }
     }
 
@@ -114,12 +116,19 @@ impl Stream {
     pub(super) fn tcp_state(&self) -> Option<TcpState> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Some(tcp) = self.tcp() {
-            return super::tcp_info::tcp_state(std::os::fd::AsFd::as_fd(tcp));
+            return super::tcp_info::tcp_state(std::os::fd::AsFd::as_fd(tcp.socket()));
         }
         None
     }
 
-    /// Whether the shard may write without a task.
+    /// The socket has become ready.
+    pub(super) fn note(&self, ready: Ready) {
+        if let Some(tcp) = self.tcp() {
+            tcp.note(ready);
+        }
+    }
+
+    /// Whether its socket is the shard's own: it can be written to at once, and needs no waker.
     pub(super) fn is_direct(&self) -> bool {
         !matches!(self, Self::Woken(_))
     }
@@ -132,26 +141,22 @@ impl Stream {
         }
     }
 
-    /// Writes at once, if it can be done without a task.
+    /// Writes at once, if it can be done without a waker.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Direct(tcp) => tcp.try_write(bytes),
             Self::Tls(tls) => {
                 let (tcp, tls) = &mut **tls;
-                tls.write(&mut Now(tcp), bytes)
+                tls.write(tcp, bytes)
             }
             Self::Woken(_) => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
-    /// Writes, or sees to it that the task is woken when there is room.
+    /// Writes, or sees to it that there is a turn when there is room.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Direct(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Self::Tls(tls) => {
-                let (tcp, tls) = &mut **tls;
-                or_pending(tls.write(&mut Later { tcp, cx }, bytes))
-            }
+            Self::Direct(_) | Self::Tls(_) => or_pending(self.try_write(bytes)),
             Self::Woken(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -162,7 +167,7 @@ impl Stream {
             Self::Direct(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => {
                 let (tcp, tls) = &mut **tls;
-                or_pending(tls.flush(&mut Later { tcp, cx }))
+                or_pending(tls.flush(tcp))
             }
             Self::Woken(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -171,36 +176,35 @@ impl Stream {
     /// Reads; `Ok(0)` is the end of the stream, and [`Interrupted`](ErrorKind::Interrupted) means that there may be more,
     /// after others had their turn.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(space);
-        let read = match self {
-            Self::Direct(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
+        match self {
+            Self::Direct(tcp) => or_pending(tcp.try_read(space)),
             Self::Tls(tls) => {
                 let (tcp, tls) = &mut **tls;
-                return or_pending(tls.read(&mut Later { tcp, cx }, space));
+                or_pending(tls.read(tcp, space))
             }
-            Self::Woken(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-        };
-        read.map_ok(|()| buf.filled().len())
+            Self::Woken(stream) => {
+                let mut buf = ReadBuf::new(space);
+                Pin::new(stream).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+            }
+        }
     }
 
     /// Ends our direction.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Direct(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Direct(tcp) => Poll::Ready(tcp.shutdown(Shutdown::Write)),
             Self::Tls(tls) => {
                 let (tcp, tls) = &mut **tls;
-                ready!(or_pending(tls.close(&mut Later { tcp, cx })))?;
-                Pin::new(tcp).poll_shutdown(cx)
+                ready!(or_pending(tls.close(tcp)))?;
+                Poll::Ready(tcp.shutdown(Shutdown::Write))
             }
             Self::Woken(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
 
-/// Makes a socket the shard's own.
-fn own(tcp: std::net::TcpStream, config: &HubConfig) -> io::Result<TcpStream> {
-    tcp.set_nonblocking(true)?;
-    let tcp = TcpStream::from_std(tcp)?;
+/// Sets a socket's options.
+fn set_up(tcp: std::net::TcpStream, config: &HubConfig) -> io::Result<std::net::TcpStream> {
     tcp.set_nodelay(true)?;
     let socket = socket2::SockRef::from(&tcp);
     // Not every platform has it, and nothing but memory depends on it.
@@ -217,61 +221,10 @@ fn own(tcp: std::net::TcpStream, config: &HubConfig) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// A socket that takes what it can at once.
-struct Now<'a>(&'a TcpStream);
-
-/// A socket that sees to it that the task is woken when it is ready.
-struct Later<'a, 'c> {
-    tcp: &'a mut TcpStream,
-    cx: &'a mut Context<'c>,
-}
-
+/// A socket of the shard's is noted when it becomes ready, without a waker.
 fn or_pending<T>(done: io::Result<T>) -> Poll<io::Result<T>> {
     match done {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
         done => Poll::Ready(done),
-    }
-}
-
-fn or_would_block<T>(done: Poll<io::Result<T>>) -> io::Result<T> {
-    match done {
-        Poll::Pending => Err(ErrorKind::WouldBlock.into()),
-        Poll::Ready(done) => done,
-    }
-}
-
-impl io::Write for Now<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl io::Write for Later<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        or_would_block(Pin::new(&mut *self.tcp).poll_write(self.cx, bytes))
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        or_would_block(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, slices))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl io::Read for Later<'_, '_> {
-    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        let mut buf = ReadBuf::new(space);
-        or_would_block(Pin::new(&mut *self.tcp).poll_read(self.cx, &mut buf))?;
-        Ok(buf.filled().len())
     }
 }

@@ -63,7 +63,8 @@ pub use endpoint::Role;
 pub(crate) use endpoint::ThreadRng;
 pub use error::{Error, HandshakeError, Refused, Timeout};
 pub use longwire_core::ws::{
-    Chunk, CloseCause, CloseCode, CloseReason, Delivery, Event, Heartbeat, Kind, Text};
+    Chunk, CloseCause, CloseCode, CloseReason, Delivery, Event, Heartbeat, Kind, Text,
+};
 pub use message::{Message, MessageRef};
 pub use serve::{Handler, Output, PushError, Pusher, Serve, serve, serve_with};
 pub use split::{Receiver, Sender};

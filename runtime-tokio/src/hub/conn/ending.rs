@@ -1,13 +1,13 @@
 //! How a connection ends: the reasons that are the server's, the last words, and the wait for the peer's end.
 
-use super::{Conn, Phase, give_way};
+use super::{Conn, Phase, Turn};
 use crate::hub::count;
 use crate::hub::session::close_code;
 use crate::hub::shard::{READ_SIZE, Shard};
 use longwire_core::buf::TxBuf;
 use longwire_core::session::{Code, Refusal, ServerMessage};
 use longwire_core::ws::CloseCode;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -65,31 +65,33 @@ impl Conn {
         self.phase = Phase::Ending(Instant::now() + LINGER);
     }
 
-    /// What is pending has gone out: end our direction, then wait a little for the peer's end.
-    pub(super) fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Poll<()> {
+    /// What is pending goes out, then our direction ends, then the peer's end is waited for a little.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Turn {
         if self.phase == Phase::Cut {
-            return Poll::Ready(());
+            return Turn::Over;
         }
         if let Phase::Ending(until) = self.phase {
             match self.flush(cx, shard) {
                 Ok(Poll::Ready(())) => {}
-                Ok(Poll::Pending) => return Poll::Pending,
-                Err(_) => return Poll::Ready(()),
+                Ok(Poll::Pending) => return Turn::Waiting,
+                Err(_) => return Turn::Over,
             }
-            if ready!(self.stream.poll_shutdown(cx)).is_err() {
-                return Poll::Ready(());
+            match self.stream.poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return Turn::Waiting,
+                Poll::Ready(Err(_)) => return Turn::Over,
             }
             self.phase = Phase::Lingering(until);
         }
         let mut ignored = [0; 4096];
         for _ in 0..READ_SIZE / ignored.len() {
-            match ready!(self.stream.poll_read(cx, &mut ignored)) {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return Poll::Ready(()),
+            match self.stream.poll_read(cx, &mut ignored) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Turn::Over,
+                Poll::Pending => return Turn::Waiting,
             }
         }
         // It goes on sending; a round with others in between, until LINGER is over.
-        give_way(cx);
-        Poll::Pending
+        Turn::More
     }
 }

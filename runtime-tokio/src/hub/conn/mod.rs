@@ -23,6 +23,7 @@ use super::sessions::RenewError;
 use super::shard::{REPLY_SIZE, Scratch, Shard};
 use super::socket::Stream;
 use super::{Adoption, Grant, Protocol, count, encode};
+use crate::readiness::Ready;
 use crate::websocket::deflate::Codec;
 use bytes::{Bytes, BytesMut};
 use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
@@ -33,11 +34,10 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker, ready};
-use tokio::time::{Instant, Sleep};
+use std::task::{Context, Poll, Waker};
+use tokio::time::Instant;
 
 /// Pages that a lagging reader is served in one turn, unless they take [`TURN`] steps.
 pub(super) const PAGES: usize = 8;
@@ -71,6 +71,7 @@ pub(super) struct Conn {
     phase: Phase,
     /// Counted as not at the head.
     lagging: bool,
+    /// Of a stream that is no socket of the shard's.
     waker: Option<Waker>,
     gauge: fn(&super::Counters) -> &AtomicU64,
     _permit: Box<dyn Any + Send>,
@@ -88,7 +89,7 @@ enum Phase {
 }
 
 impl Conn {
-    pub(super) fn new(id: usize, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
+    pub(super) fn new(id: u32, adoption: Adoption, shard: &Shard) -> io::Result<Self> {
         let Adoption {
             socket,
             head,
@@ -102,8 +103,7 @@ impl Conn {
             parked,
             permit,
         } = adoption;
-        let config = &shard.shared.config;
-        let stream = Stream::new(socket, config, &shard.shared.pins)?;
+        let stream = Stream::new(socket, id, shard)?;
         let pulse = Pulse::new(&stream);
         let deflated = deflate.is_some_and(|agreed| agreed.server.bits >= encode::SHARED_WINDOW.bits);
         let form = match protocol {
@@ -128,6 +128,7 @@ impl Conn {
                 subscription,
                 policy,
             ),
+            waker: (!stream.is_direct()).then(|| shard.waker(id)),
             stream,
             ws,
             rest,
@@ -141,7 +142,6 @@ impl Conn {
             pulse,
             phase: Phase::Open,
             lagging: false,
-            waker: None,
             gauge,
             _permit: permit,
         })
@@ -163,13 +163,15 @@ impl Conn {
         self.session.secret
     }
 
-    /// Its turn comes, and it ends, if it is one of these.
-    pub(super) fn revoke(&mut self, names: &HashSet<Box<str>>) {
+    /// It ends in its next turn, if it is one of these; says whether it is.
+    pub(super) fn revoke(&mut self, names: &HashSet<Box<str>>) -> bool {
         let grant = self.session.access.grant();
-        if names.contains(&*grant.subject) || grant.id.as_deref().is_some_and(|id| names.contains(id)) {
+        let named =
+            names.contains(&*grant.subject) || grant.id.as_deref().is_some_and(|id| names.contains(id));
+        if named {
             self.session.access.revoke();
-            self.wake();
         }
+        named
     }
 
     /// Another grant comes from outside.
@@ -185,36 +187,38 @@ impl Conn {
         let name = self.session.name(shard);
         let hello = self.session.hello(shard, &name);
         self.say(&hello);
-        self.wake();
+        shard.wake(self.session.id);
         Ok(())
     }
 
-    pub(super) fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
+    /// Its socket has become ready; says whether it needs a turn for that.
+    pub(super) fn note(&self, ready: Ready) -> bool {
+        self.stream.note(ready);
+        ready.is(Ready::READABLE) || self.is_busy() || self.phase != Phase::Open
     }
 
-    /// The reader was live and the tail has left it behind.
+    /// The reader was live and is so no more: it goes on from here in a turn.
     pub(super) fn lag(&mut self, position: u64) {
         self.session.reads.lag(position);
-        self.wake();
     }
 
     /// Writes what the shard has for a live reader; false when the reader is no longer live: then it goes on from
     /// `before`, or from the last piece that was begun, in its own turn.
     pub(super) fn deliver(&mut self, shard: &Shard, image: &mut Image<u64>, before: u64) -> bool {
+        let id = self.session.id;
         let idle = self.phase == Phase::Open && self.has_sent() && self.may_send(shard);
         if !idle || !self.stream.is_direct() {
             self.lag(before);
+            shard.wake(id);
             return false;
         }
         let written = match self.stream.try_write(image.bytes()) {
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
             Err(_) => {
-                // The task sees the same error, and ends the connection.
+                // Its turn sees the same error, and ends the connection.
                 self.lag(before);
+                shard.wake(id);
                 return false;
             }
         };
@@ -237,6 +241,7 @@ impl Conn {
         self.keep(rest);
         count(&counters.delivered, begun);
         self.lag(position);
+        shard.wake(id);
         false
     }
 
@@ -248,7 +253,7 @@ impl Conn {
         }
     }
 
-    /// The connection is over; its task has ended.
+    /// The connection is over.
     pub(super) fn end(&mut self, shard: &Shard) {
         if self.phase == Phase::Cut {
             count(&shard.shared.counters.too_slow, 1);
@@ -271,65 +276,65 @@ impl Conn {
         }
     }
 
-    /// One turn of the connection's task; ready when the connection is over.
-    pub(super) fn turn(&mut self, cx: &mut Context<'_>, shard: &Shard, sleep: Pin<&mut Sleep>) -> Poll<()> {
-        let turn = self.take_turn(cx, shard, sleep);
+    /// One turn.
+    pub(super) fn turn(&mut self, shard: &Shard) -> Turn {
+        let waker = self.waker.take();
+        let turn = self.take_turn(&mut Context::from_waker(waker.as_ref().unwrap_or(Waker::noop())), shard);
+        self.waker = waker;
         self.count_lagging(shard);
         turn
     }
 
-    fn take_turn(&mut self, cx: &mut Context<'_>, shard: &Shard, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
-        if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            self.waker = Some(cx.waker().clone());
-        }
+    fn take_turn(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Turn {
         loop {
             if let Some((retry_after, window)) = shard.closing() {
                 self.say_goodbye(shard, retry_after, window);
             }
             if self.end_with_grant(shard) {
-                return Poll::Ready(());
+                return Turn::Over;
             }
-            let progress = match self.work(cx, shard) {
-                Ok(progress) => progress,
+            let mut turn = match self.work(cx, shard) {
+                Ok(turn) => turn,
                 Err(error) => {
                     match error.kind() {
                         ErrorKind::QuotaExceeded => self.phase = Phase::Cut,
                         _ if is_silence(&error) => count(&shard.shared.counters.timeouts, 1),
                         _ => {}
                     }
-                    return Poll::Ready(());
+                    return Turn::Over;
                 }
             };
-            if self.phase != Phase::Open && self.finish(cx, shard).is_ready() {
-                return Poll::Ready(());
+            if self.phase != Phase::Open {
+                turn = turn.max(self.finish(cx, shard));
+            }
+            if turn == Turn::Over {
+                return Turn::Over;
             }
             if self.phase == Phase::Open && self.session.is_too_slow(shard) {
                 self.cast_off(shard);
                 continue;
             }
             let deadline = self.deadline(shard);
-            if progress == Progress::Waiting {
-                sleep.as_mut().reset(deadline);
-                ready!(sleep.as_mut().poll(cx));
-            } else if Instant::now() < deadline {
-                // There is more to do, but others want their turn, too.
-                give_way(cx);
-                return Poll::Pending;
+            if Instant::now() < deadline {
+                if turn == Turn::Waiting {
+                    shard.wake_at(self.session.id, deadline);
+                }
+                return turn;
             }
             // Also when there is always more to do: a grant ends in the middle of a flood.
             if self.due(shard) {
-                return Poll::Ready(());
+                return Turn::Over;
             }
         }
     }
 
     /// Steps 1 to 3 of a turn.
-    fn work(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
+    fn work(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Turn> {
         let flushed = self.flush(cx, shard)?.is_ready();
         if self.phase != Phase::Open {
-            return Ok(Progress::Waiting);
+            return Ok(Turn::Waiting);
         }
-        let mut progress = if flushed { self.catch_up(cx, shard)? } else { Progress::Waiting };
+        let mut turn = if flushed { self.catch_up(cx, shard)? } else { Turn::Waiting };
         for read in 1..=READS {
             if self.phase != Phase::Open {
                 break;
@@ -338,26 +343,25 @@ impl Conn {
             // to one read only.
             self.deaf = !self.tx_at.is_idle();
             if self.deaf {
-                return Ok(Progress::Waiting);
+                return Ok(Turn::Waiting);
             }
             match self.receive(cx, shard)? {
                 Received::Nothing => break,
                 Received::Enough => {
-                    progress = Progress::More;
+                    turn = Turn::More;
                     break;
                 }
-                Received::Some if read == READS => progress = Progress::More,
+                Received::Some if read == READS => turn = Turn::More,
                 // What does not go out now shows above, or below.
                 Received::Some => _ = self.flush(cx, shard)?,
             }
         }
         // An answer may have been written, or a subscription begun.
         let flushed = self.flush(cx, shard)?.is_ready();
-        if flushed && progress == Progress::Waiting && self.session.reads.lags() && self.phase == Phase::Open
-        {
-            progress = self.catch_up(cx, shard)?;
+        if flushed && turn == Turn::Waiting && self.session.reads.lags() && self.phase == Phase::Open {
+            turn = self.catch_up(cx, shard)?;
         }
-        Ok(progress)
+        Ok(turn)
     }
 
     /// Writes what has to go out.
@@ -387,21 +391,21 @@ impl Conn {
     }
 
     /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
-    fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Progress> {
+    fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Turn> {
         let (mut image, mut steps) = (Image::default(), 0);
         for _ in 0..PAGES {
             if steps >= TURN {
                 break;
             }
             if !self.session.reads.lags() || !self.may_send(shard) {
-                return Ok(Progress::Waiting);
+                return Ok(Turn::Waiting);
             }
             image.clear();
             match self.session.compose(shard, &mut image) {
                 Ok(taken) => steps += taken,
                 Err(TooSlow) => {
                     self.cast_off(shard);
-                    return Ok(Progress::Waiting);
+                    return Ok(Turn::Waiting);
                 }
             }
             let mut written = 0;
@@ -421,13 +425,13 @@ impl Conn {
             self.keep(rest);
             if written < image.bytes().len() {
                 count(&shard.shared.counters.blocked, 1);
-                return Ok(Progress::Waiting);
+                return Ok(Turn::Waiting);
             }
             if self.stream.poll_flush(cx)?.is_pending() {
-                return Ok(Progress::Waiting);
+                return Ok(Turn::Waiting);
             }
         }
-        Ok(if self.session.reads.lags() { Progress::More } else { Progress::Waiting })
+        Ok(if self.session.reads.lags() { Turn::More } else { Turn::Waiting })
     }
 
     /// One read, and what follows from it.
@@ -560,19 +564,15 @@ fn web_socket(deflate: Option<Agreed>, early: &[u8], shard: &Shard) -> WebSocket
     ws
 }
 
-/// What a turn's work came to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Progress {
-    /// Something wakes the task when there is more to do.
+/// What comes after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// The next when something wakes the connection: its socket, its deadline, or somebody.
     Waiting,
-    /// There is more to do at once.
+    /// The next at once, behind all others that wait for theirs.
     More,
-}
-
-/// Lets others have a turn, and the system say which sockets are ready, before the task has its next. A task that only
-/// wakes itself comes again dozens of times before the system is asked.
-fn give_way(cx: &mut Context<'_>) {
-    let _ = pin!(tokio::task::yield_now()).poll(cx);
+    /// None: the connection is over.
+    Over,
 }
 
 /// Whether the system has given the peer up.

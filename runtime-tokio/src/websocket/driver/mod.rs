@@ -404,7 +404,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// The end of the stream, in order and bounded by a deadline: what waits is written, the stream is shut down, and
     /// after an error of the peer's its bytes are read and dropped until it has read our Close (RFC 6455 section 7.1.1;
     /// a socket that is closed with unread input resets the connection, and the Close is lost).
-    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<Option<Result<Found, Error>>> {
+    pub(super) fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        rx: &mut Rx,
+    ) -> Poll<Option<Result<Found, Error>>> {
         let State::Ending { cause, deadline, .. } = self.state else { return Poll::Ready(None) };
         if self.clock.now() < deadline {
             if self.poll_goodbye(cx).is_pending() && self.poll_timer(cx, deadline).is_pending() {

@@ -36,7 +36,12 @@ impl<S> Driver<S> {
 
     /// Takes a message; there must be none before it that was taken and not begun. `own` is asked for the bytes
     /// only when they do not fit beside what waits.
-    pub(in crate::websocket) fn take(&mut self, kind: Kind, data: &[u8], own: impl FnOnce() -> Bytes) -> Result<(), Error> {
+    pub(in crate::websocket) fn take(
+        &mut self,
+        kind: Kind,
+        data: &[u8],
+        own: impl FnOnce() -> Bytes,
+    ) -> Result<(), Error> {
         self.check_open()?;
         if self.outgoing.is_some() {
             return Err(Error::NotReady);

@@ -128,10 +128,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     }
 
     /// Calls the handler for something that was not received.
-    fn call(&mut self, cx: &mut Context<'_>, call: impl FnOnce(&mut H, &mut Output<'_>) -> Result<(), Error>) {
+    fn call(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: impl FnOnce(&mut H, &mut Output<'_>) -> Result<(), Error>,
+    ) {
         let mut out = Out { bytes: pool::take(), at: TxCursor::default() };
         let Self { driver, handler, answering, .. } = self;
-        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } = driver;
+        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } =
+            driver;
         let outlet = &mut Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
         let tx = TxBuf::new(&mut out.bytes, &mut out.at);
         let result = call(handler, &mut Output { endpoint, codec, config, tx, outlet, answering, now: *now });
@@ -210,7 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     /// Hands out what was received.
     fn hand_out(&mut self, cx: &mut Context<'_>, out: &mut Out, budget: &mut Budget) -> Stop {
         let Self { driver, rx, handler, found, answering, .. } = self;
-        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } = driver;
+        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } =
+            driver;
         let mut outlet = Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
         let mut tx = TxBuf::new(&mut out.bytes, &mut out.at);
         let deflated = endpoint.deflate().is_some();
