@@ -1,7 +1,7 @@
 //! `longwire connect`
 
-use super::Failure;
 use super::output::{Output, Style, printable};
+use super::{Failure, Trust};
 use longwire::client::EventStream;
 use longwire::websocket::{self, CloseCause, CloseCode, ConnectOptions, Event, Message, WebSocket};
 use std::fmt::Write as _;
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Do not read standard input: only listen
     #[arg(long)]
     no_input: bool,
+
+    #[command(flatten)]
+    trust: Trust,
 }
 
 const EXAMPLES: &str = "\
@@ -43,6 +46,7 @@ Commands, as lines of standard input:
 Examples:
   longwire connect ws://127.0.0.1:8080/v1/stream?topic=** --subprotocol longwire.v1.json
   longwire connect wss://example.org/ws -H 'Authorization: Bearer abc'
+  longwire connect wss://10.0.0.5:8443/v1/stream?topic=** --ca authority.pem
   longwire connect http://127.0.0.1:8080/v1/stream?topic=**
   printf 'hello\\n/close 1000 done\\n' | longwire connect ws://127.0.0.1:9001/";
 
@@ -73,7 +77,7 @@ async fn events(args: &Args, log: &mut Log) -> Result<(), Failure> {
             "`--subprotocol` is for WebSockets: an http URL is read as an event stream",
         ));
     }
-    let mut stream = EventStream::connect(&args.url, &args.header, None).await?;
+    let mut stream = EventStream::connect(&args.url, &args.header, args.trust.config()?).await?;
     log.about(&format!("connected to {}", args.url))?;
     loop {
         let event = tokio::select! {
@@ -144,6 +148,9 @@ async fn talk(args: &Args, log: &mut Log) -> Result<(), Failure> {
     let mut options = ConnectOptions::default();
     options.headers.clone_from(&args.header);
     options.subprotocols.clone_from(&args.subprotocol);
+    if let Some(trusted) = args.trust.config()? {
+        options = options.tls(trusted);
+    }
     let mut socket = websocket::connect(&args.url, &options).await.map_err(failure)?;
     match socket.subprotocol() {
         Some(subprotocol) => log.about(&format!("connected to {}, subprotocol {subprotocol}", args.url))?,

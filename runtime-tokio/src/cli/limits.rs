@@ -25,7 +25,7 @@ pub(crate) struct Limits {
     /// Bytes of a request's head; half of it for the target
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(gateway().max_head), value_parser = a_head)]
     max_head: Bytes,
-    /// Time for a request's head, and between two requests
+    /// Time for a request's head, the first with the TLS handshake before it, and between two requests
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().handshake_timeout), value_parser = some_time)]
     handshake_timeout: Time,
     /// Time for a request's body, and for a client to take some of its answer
@@ -94,7 +94,7 @@ pub(crate) struct Limits {
     /// Age of the oldest of those
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().max_lag_age), value_parser = some_time)]
     max_lag_age: Time,
-    /// Bytes of events that are half-sent, all streams together
+    /// Bytes of events that are half-sent, and over TLS of records, all streams together
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(hub().max_pinned_bytes), value_parser = some_bytes)]
     max_pinned_bytes: Bytes,
     /// Bytes that the kernel holds unsent for a stream

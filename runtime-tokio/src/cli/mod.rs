@@ -11,10 +11,12 @@ mod sub;
 use clap::{Args, Parser, Subcommand};
 use longwire::client::{self, Endpoint};
 use longwire::net;
+use longwire::net::rustls::ClientConfig;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Real-time data over connections that stay open: one log, one cursor, one URL, four transports.
 #[derive(Parser)]
@@ -66,17 +68,35 @@ struct Gateway {
     #[arg(long, value_name = "TOKEN", env = "LONGWIRE_TOKEN", hide_env_values = true)]
     token: Option<String>,
 
+    #[command(flatten)]
+    trust: Trust,
+}
+
+/// Whom a command trusts to be who they say.
+#[derive(Args)]
+struct Trust {
     /// Trust the certificate authorities in this file (PEM), and no others
     #[arg(long, value_name = "FILE", env = "LONGWIRE_CA")]
     ca: Option<PathBuf>,
 }
 
+impl Trust {
+    /// `None`: those whom Mozilla trusts. An empty variable is one that is not set.
+    fn config(&self) -> Result<Option<Arc<ClientConfig>>, Failure> {
+        let Some(file) = self.ca.as_ref().filter(|file| !file.as_os_str().is_empty()) else {
+            return Ok(None);
+        };
+        let config = net::client_config_of(file);
+        let config =
+            config.map_err(|error| Failure::usage(format_args!("`--ca {}`: {error}", file.display())))?;
+        Ok(Some(Arc::new(config)))
+    }
+}
+
 impl Gateway {
     fn endpoint(&self) -> Result<Endpoint, Failure> {
         let mut endpoint = Endpoint::new(&self.url)?;
-        if let Some(file) = self.ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {
-            let trusted = net::client_config_of(file)
-                .map_err(|error| Failure::usage(format_args!("`--ca {}`: {error}", file.display())))?;
+        if let Some(trusted) = self.trust.config()? {
             endpoint = endpoint.tls(trusted);
         }
         // An empty variable is one that is not set.

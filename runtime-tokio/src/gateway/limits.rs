@@ -68,7 +68,7 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
         (
             "handshake-timeout",
             Time(config.handshake_timeout).to_string(),
-            "time for a request's head, and between two requests",
+            "time for a request's head, the first with the TLS handshake before it, and between two requests",
             "408 `request_timeout`",
             "connections_refused",
         ),
@@ -231,7 +231,7 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
         (
             "max-pinned-bytes",
             Bytes(config.max_pinned_bytes).to_string(),
-            "bytes of events that are half-sent, all streams of a log together",
+            "bytes of events that are half-sent, and over TLS of records, all streams of a log together",
             "an event takes at most an eighth of what is left; the stream that needs more is cut off",
             "pinned_bytes, too_slow",
         ),

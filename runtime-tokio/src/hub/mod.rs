@@ -158,7 +158,7 @@ pub struct HubConfig {
     /// `DropOldest`, `Conflate`, `Disconnect`. (`DropNewest` is none for readers, and counts for nothing here.)
     pub policies: Vec<Policy>,
     /// Bytes that half-sent events may take, over all connections of a log; one that several readers have half of
-    /// counts once for each shard. Default 64 MiB. One event may take an eighth of what is left of it. A connection that
+    /// counts once for each shard, and a record of TLS for each connection. Default 64 MiB. One event may take an eighth of what is left of it. A connection that
     /// would need more is closed without a word: nothing can be said in the middle of a frame.
     pub max_pinned_bytes: usize,
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes

@@ -127,3 +127,203 @@ impl Tls {
         self.flush(socket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{client_config, rustls};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConnection, RootCertStore, ServerConfig};
+    use std::collections::VecDeque;
+
+    /// A socket with room for so many bytes, and so many of what came in at a read.
+    #[derive(Default)]
+    struct Wire {
+        incoming: VecDeque<u8>,
+        at_once: usize,
+        outgoing: Vec<u8>,
+        room: usize,
+    }
+
+    impl Read for Wire {
+        fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+            let n = space.len().min(self.at_once).min(self.incoming.len());
+            if n == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.incoming.drain(..n).zip(space).for_each(|(from, to)| *to = from);
+            Ok(n)
+        }
+    }
+
+    impl Write for Wire {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.room);
+            if n == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.room -= n;
+            self.outgoing.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Wire {
+        /// What the client says comes in, and what was written goes to the client.
+        fn exchange(&mut self, client: &mut ClientConnection) -> Vec<u8> {
+            let mut plain = Vec::new();
+            let outgoing = std::mem::take(&mut self.outgoing);
+            let mut outgoing = &outgoing[..];
+            while !outgoing.is_empty() {
+                client.read_tls(&mut outgoing).unwrap();
+                client.process_new_packets().unwrap();
+                let mut piece = vec![0; 1 << 16];
+                match client.reader().read(&mut piece) {
+                    Ok(n) => plain.extend_from_slice(&piece[..n]),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+            }
+            while client.wants_write() {
+                let mut said = Vec::new();
+                client.write_tls(&mut said).unwrap();
+                self.incoming.extend(said);
+            }
+            plain
+        }
+    }
+
+    fn pair(pins: &Arc<Pins>) -> (Tls, ClientConnection, Wire) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client_config(roots)), name).unwrap();
+        let server = Box::new(ServerConnection::new(Arc::new(config)).unwrap());
+        let mut server = Tls::new(server, Arc::clone(pins));
+        let mut wire = Wire { at_once: usize::MAX, room: usize::MAX, ..Wire::default() };
+        while client.is_handshaking() || server.connection.is_handshaking() {
+            wire.exchange(&mut client);
+            let read = server.read(&mut wire, &mut [0; 64]);
+            assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+        wire.exchange(&mut client);
+        wire.room = 0;
+        (server, client, wire)
+    }
+
+    #[test]
+    fn what_a_socket_takes_in_pieces_arrives_whole_and_at_most_a_record_waits() {
+        let bytes: Vec<u8> = (0..50_000_usize).map(|n| (n % 251) as u8).collect();
+        for room in [1, 7, 100, 5000, 16_384, 16_500, 60_000] {
+            let pins = Pins::new(1 << 20);
+            let (mut server, mut client, mut wire) = pair(&pins);
+            let (mut written, mut got) = (0, Vec::new());
+            while got.len() < bytes.len() {
+                wire.room = room;
+                match server.write(&mut wire, &bytes[written..]) {
+                    Ok(n) => written += n,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+                assert!(pins.used() <= RECORD + OVERHEAD);
+                assert_eq!(server.is_flushed(), pins.used() == 0, "what waits counts");
+                got.extend(wire.exchange(&mut client));
+                // Of what was taken only a record may be on its way.
+                assert!(written - got.len() <= RECORD);
+                if written == bytes.len() {
+                    wire.room = room;
+                    let _ = server.flush(&mut wire);
+                    got.extend(wire.exchange(&mut client));
+                }
+            }
+            assert!(got == bytes && server.is_flushed() && pins.used() == 0, "{room}");
+        }
+    }
+
+    #[test]
+    fn without_room_to_keep_it_the_connection_ends() {
+        let (mut server, _client, mut wire) = pair(&Pins::new(0));
+        wire.room = 10;
+        let end = server.write(&mut wire, b"hello").unwrap_err();
+        assert_eq!(end.kind(), ErrorKind::QuotaExceeded);
+    }
+
+    #[test]
+    fn input_that_comes_byte_by_byte_gives_way_in_between_and_is_read_whole() {
+        let (mut server, mut client, mut wire) = pair(&Pins::new(0));
+        client.writer().write_all(&[7; 20_000]).unwrap();
+        wire.exchange(&mut client);
+        wire.at_once = 1;
+        let (mut got, mut ways, mut space) = (Vec::new(), 0, [0; 999]);
+        loop {
+            let left = wire.incoming.len();
+            match server.read(&mut wire, &mut space) {
+                Ok(n) => got.extend_from_slice(&space[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => ways += 1,
+                Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            assert!(left - wire.incoming.len() <= READS);
+        }
+        assert!(got == [7; 20_000] && ways > 1000);
+    }
+
+    #[test]
+    fn an_end_is_announced_once_and_told_from_one_that_is_not() {
+        let (mut server, mut client, mut wire) = pair(&Pins::new(1 << 20));
+        assert_eq!(server.close(&mut wire).unwrap_err().kind(), ErrorKind::WouldBlock);
+        wire.room = 1000;
+        server.close(&mut wire).unwrap();
+        server.close(&mut wire).unwrap();
+        let alert = wire.outgoing.len();
+        wire.exchange(&mut client);
+        assert!(alert < 30 && matches!(client.reader().read(&mut [0]), Ok(0)));
+        client.send_close_notify();
+        wire.exchange(&mut client);
+        assert_eq!(server.read(&mut wire, &mut [0]).unwrap(), 0);
+        let (mut server, ..) = pair(&Pins::new(0));
+        let cut = server.read(&mut io::Cursor::new(Vec::new()), &mut [0]);
+        assert_eq!(cut.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_is_not_the_peers_is_answered_with_an_alert() {
+        let (mut server, mut client, mut wire) = pair(&Pins::new(1 << 20));
+        wire.room = 1000;
+        client.writer().write_all(b"hello").unwrap();
+        wire.exchange(&mut client);
+        if let Some(last) = wire.incoming.back_mut() {
+            *last ^= 1;
+        }
+        assert_eq!(server.read(&mut wire, &mut [0; 9]).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert!(!wire.outgoing.is_empty());
+    }
+
+    /// Each asks for an answer, and none may pile up while the peer does not read.
+    #[test]
+    fn key_updates_are_answered_and_bounded() {
+        let (mut server, mut client, mut wire) = pair(&Pins::new(1 << 20));
+        wire.at_once = usize::MAX;
+        let mut end = None;
+        for _ in 0..100 {
+            client.refresh_traffic_keys().unwrap();
+            wire.exchange(&mut client);
+            match server.read(&mut wire, &mut [0]).unwrap_err().kind() {
+                ErrorKind::WouldBlock => {}
+                kind => {
+                    end = Some(kind);
+                    break;
+                }
+            }
+        }
+        assert_eq!(end, Some(ErrorKind::InvalidData), "too many of them are an attack");
+    }
+}

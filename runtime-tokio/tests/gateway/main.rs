@@ -9,6 +9,7 @@
 
 mod access;
 mod admission;
+mod authority;
 mod credentials;
 mod drain;
 mod logs;
@@ -20,6 +21,7 @@ mod publishing;
 mod quotas;
 mod refusals;
 mod renewal;
+mod secure;
 mod slow;
 mod streams;
 mod subscriber;

@@ -1,39 +1,18 @@
 //! `longwire sub` and `pub` with `--ca`, through a proxy that speaks TLS in front of a gateway.
 
+use crate::authority::Authority;
 use crate::support::{PATIENCE, Served};
 use longwire::net::rustls::{ServerConfig, pki_types::PrivateKeyDer};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
-/// An authority, and its certificate in a file, which is removed with it.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
 impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([]).unwrap();
-        // Two of one name would be told apart by their signatures only.
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        let file = std::env::temp_dir().join(format!("longwire-{}-{name}.pem", std::process::id()));
-        std::fs::write(&file, certificate.pem()).unwrap();
-        Self { issuer: Issuer::new(params, key), file }
-    }
-
     /// A proxy at `localhost`, with a certificate of this authority.
     async fn proxy(&self, gateway: &Served) -> String {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let (certificate, key) = self.certificate();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let config = ServerConfig::builder()
             .with_no_client_auth()
@@ -56,20 +35,10 @@ impl Authority {
         });
         format!("https://localhost:{port}")
     }
-
-    fn path(&self) -> &str {
-        self.file.to_str().unwrap()
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.file);
-    }
 }
 
 /// Runs it with one line of standard input to its end, which has to come by itself.
-async fn run(arguments: &[&str]) -> Output {
+pub(crate) async fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
     command.args(arguments).env_remove("LONGWIRE_URL").env_remove("LONGWIRE_TOKEN").env_remove("LONGWIRE_CA");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
