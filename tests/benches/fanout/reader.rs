@@ -1,39 +1,67 @@
-//! A reader that costs next to nothing: it counts events, and looks at no byte of them that it need not.
+//! Readers that cost next to nothing: they count bytes, and one of them, which looks at what it gets, says how many
+//! bytes the events were. All get the same bytes, for all have the same subscription.
+//!
+//! Over TLS the handshake is real, and what comes after it is counted by the lengths of its records (RFC 8446 section
+//! 5.2) without decrypting them: otherwise this program would be what is measured.
 
-use super::connected;
-use std::io;
-use std::net::SocketAddr;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use super::gateway::{Gateway, Stream};
+use longwire::net::rustls::ProtocolVersion;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
 
-/// Bytes that are read at once, on the stack of whoever reads.
+/// Bytes that are read at once.
 const READ: usize = 64 << 10;
+/// What a record has beside its plaintext: the tag, and its type (RFC 8446 section 5.2).
+const OVERHEAD: u64 = 17;
+/// The last byte of each event's data, which nothing else contains.
+pub(super) const MARK: u8 = b'~';
+
+/// What all readers together have got.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Events that all of them have.
+    got: AtomicU64,
+    wanted: AtomicU64,
+    reached: Notify,
+}
+
+impl Progress {
+    /// Waits until everybody has so many.
+    pub(super) async fn until(&self, wanted: u64) {
+        self.wanted.store(wanted, Ordering::SeqCst);
+        while self.got.load(Ordering::SeqCst) < wanted {
+            self.reached.notified().await;
+        }
+    }
+}
 
 /// One connection that is subscribed to everything below `bench/fanout`.
 pub(super) struct Reader {
-    stream: TcpStream,
-    counter: Counter,
+    stream: Stream,
+    count: Count,
+    /// Plaintext so far.
+    bytes: u64,
 }
 
-enum Counter {
-    /// Bytes of a frame's header that were read, and then bytes of its payload to come.
-    Frames { header: Vec<u8>, payload: u64 },
-    /// Events of a topic have no `event:` line and all others do: `id: ` begins a line in each, and in `tick`.
-    Lines { matched: usize },
+enum Count {
+    Plain,
+    /// What is known of a record's header, and how much of the record is to come.
+    Records {
+        header: Vec<u8>,
+        left: u64,
+    },
 }
 
 impl Reader {
-    /// Connects, and reads up to the end of the response's head. What follows counts.
-    pub(super) async fn open(address: SocketAddr, sse: bool) -> io::Result<Self> {
-        Self::over(connected(address, false).await?, address, sse).await
-    }
-
-    /// The same for one that is not going to read.
-    pub(super) async fn open_narrow(address: SocketAddr, sse: bool) -> io::Result<Self> {
-        Self::over(connected(address, true).await?, address, sse).await
-    }
-
-    async fn over(mut stream: TcpStream, address: SocketAddr, sse: bool) -> io::Result<Self> {
+    /// Connects, and reads until the subscription has begun. What follows counts.
+    pub(super) fn open(gateway: &Gateway, sse: bool, narrow: bool) -> io::Result<Self> {
+        let mut stream = gateway.connect(narrow)?;
         let how = match sse {
             true => "Accept: text/event-stream\r\n",
             false => {
@@ -41,107 +69,127 @@ impl Reader {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             }
         };
-        let request = format!("GET /v1/stream?topic=bench/fanout HTTP/1.1\r\nHost: {address}\r\n{how}\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut reader = Self {
-            stream,
-            counter: match sse {
-                true => Counter::Lines { matched: 0 },
-                false => Counter::Frames { header: Vec::new(), payload: 0 },
-            },
-        };
-        let mut head = Vec::new();
-        let rest = loop {
-            let mut room = [0; 4096];
-            reader.stream.readable().await?;
-            match reader.stream.try_read(&mut room) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => head.extend_from_slice(&room[..n]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(e) => return Err(e),
+        let host = gateway.address;
+        write!(stream, "GET /v1/stream?topic=bench/fanout HTTP/1.1\r\nHost: {host}\r\n{how}\r\n")?;
+        stream.flush()?;
+        let (mut text, mut room) = (Vec::new(), [0; 4096]);
+        // The last byte of what comes before the first event.
+        let end: &[u8] = if sse { b"\n\n" } else { b"}" };
+        let begun = |text: &[u8]| text.windows(9).any(|nine| nine == b"caught_up") && text.ends_with(end);
+        while !begun(&text) {
+            match stream.read(&mut room)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                n => text.extend_from_slice(&room[..n]),
             }
-            if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
-                break head.split_off(end + 4);
-            }
-        };
-        assert!(head.starts_with(b"HTTP/1.1 101") || head.starts_with(b"HTTP/1.1 200"), "{head:?}");
-        reader.counter.count(&rest);
-        Ok(reader)
+        }
+        if let Stream::Tls(tls) = &stream {
+            assert_eq!(tls.conn.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        }
+        stream.socket().set_nonblocking(true)?;
+        Ok(Self { stream, count: Count::Plain, bytes: 0 })
     }
 
-    /// Waits for input and says how many events ended in it.
-    pub(super) async fn next(&mut self) -> io::Result<u64> {
-        let mut room = [0; READ];
+    /// From here on it counts bytes, and looks at none.
+    fn count_only(&mut self) {
+        if let Stream::Tls(_) = self.stream {
+            self.count = Count::Records { header: Vec::with_capacity(5), left: 0 };
+        }
+    }
+
+    /// Reads what there is.
+    fn read(&mut self, room: &mut [u8]) -> io::Result<()> {
         loop {
-            self.stream.readable().await?;
-            match self.stream.try_read(&mut room) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => return Ok(self.counter.count(&room[..n])),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
+            let n = match self.stream.socket().read(room) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            match &mut self.count {
+                Count::Plain => self.bytes += n as u64,
+                Count::Records { header, left } => self.bytes += records(&room[..n], header, left),
+            }
+            if n < room.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads what there is, and says how many events end in it.
+    fn look(&mut self, room: &mut [u8]) -> io::Result<u64> {
+        let mut events = 0;
+        loop {
+            match self.stream.read(room) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    self.bytes += n as u64;
+                    events += room[..n].iter().filter(|byte| **byte == MARK).count() as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(events),
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
-impl Counter {
-    fn count(&mut self, bytes: &[u8]) -> u64 {
-        match self {
-            Self::Frames { header, payload } => frames(bytes, header, payload),
-            Self::Lines { matched } => lines(bytes, matched),
-        }
-    }
-}
-
-/// Frames larger than any `tick` or `hello`... are told apart by their first words instead: `{"type":"event"`.
-const EVENT: &[u8] = br#"{"type":"event""#;
-
-/// RFC 6455 section 5.2, from a server: no mask.
-fn frames(mut bytes: &[u8], header: &mut Vec<u8>, payload: &mut u64) -> u64 {
-    let mut events = 0;
+/// The plaintext in some bytes of a stream of records.
+fn records(mut bytes: &[u8], header: &mut Vec<u8>, left: &mut u64) -> u64 {
+    let mut plaintext = 0;
     while !bytes.is_empty() {
-        if *payload > 0 {
-            let n = bytes.len().min(usize::try_from(*payload).unwrap_or(usize::MAX));
-            *payload -= n as u64;
+        if *left > 0 {
+            let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= n as u64;
             bytes = &bytes[n..];
             continue;
         }
         header.push(bytes[0]);
         bytes = &bytes[1..];
-        let Some((len, size)) = length(header) else { continue };
-        // The first words of the payload belong to what is looked at.
-        if header.len() - size < EVENT.len().min(usize::try_from(len).unwrap_or(usize::MAX)) {
-            continue;
+        if let [_, _, _, high, low] = header[..] {
+            *left = u64::from(u16::from_be_bytes([high, low]));
+            // Counted when the record begins: one burst is under way at a time, and the reader that looks comes last.
+            plaintext += left.saturating_sub(OVERHEAD);
+            header.clear();
         }
-        events += u64::from(&header[size..] == EVENT);
-        *payload = len - (header.len() - size) as u64;
-        header.clear();
     }
-    events
+    plaintext
 }
 
-/// Length of the payload, and of what stands before it, once that is there.
-fn length(header: &[u8]) -> Option<(u64, usize)> {
-    match (*header.get(1)? & 0x7f, header) {
-        (126, [_, _, a, b, ..]) => Some((u64::from(u16::from_be_bytes([*a, *b])), 4)),
-        (127, [_, _, a, b, c, d, e, f, g, h, ..]) => {
-            Some((u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 10))
+/// Reads for all of them until the process ends, on a thread of its own.
+pub(super) fn spawn(mut readers: Vec<Reader>, progress: Arc<Progress>) -> io::Result<()> {
+    let mut poll = Poll::new()?;
+    for (id, reader) in readers.iter_mut().enumerate() {
+        if id > 0 {
+            reader.count_only();
         }
-        (126 | 127, _) => None,
-        (short, _) => Some((short.into(), 2)),
+        let descriptor = reader.stream.socket().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&descriptor), Token(id), Interest::READABLE)?;
     }
-}
-
-/// Counts `"type":"event"`, which no data of this program contains.
-fn lines(bytes: &[u8], matched: &mut usize) -> u64 {
-    const MARK: &[u8] = br#""type":"event""#;
-    let mut events = 0;
-    for byte in bytes {
-        *matched = if *byte == MARK[*matched] { *matched + 1 } else { usize::from(*byte == MARK[0]) };
-        if *matched == MARK.len() {
-            events += 1;
-            *matched = 0;
+    std::thread::spawn(move || {
+        let (mut events, mut room) = (Events::with_capacity(1024), vec![0; READ]);
+        // Events that the one has which looks, and the bytes that everybody has then.
+        let (mut seen, mut target) = (0, 0);
+        loop {
+            poll.poll(&mut events, Some(Duration::from_secs(1))).expect("it polls");
+            for event in &events {
+                let Token(id) = event.token();
+                let reader = &mut readers[id];
+                match id {
+                    0 => {
+                        seen += reader.look(&mut room).expect("the reader's connection holds");
+                        target = reader.bytes;
+                    }
+                    _ => reader.read(&mut room).expect("the reader's connection holds"),
+                }
+            }
+            let wanted = progress.wanted.load(Ordering::SeqCst);
+            if progress.got.load(Ordering::SeqCst) < wanted
+                && seen >= wanted
+                && readers.iter().all(|reader| reader.bytes >= target)
+            {
+                progress.got.store(seen, Ordering::SeqCst);
+                progress.reached.notify_one();
+            }
         }
-    }
-    events
+    });
+    Ok(())
 }
