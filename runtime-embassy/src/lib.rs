@@ -63,9 +63,7 @@ pub use longwire_core as core;
 pub use net::Tcp;
 pub use outbox::{Counts, Outbox, Policy, ReportError, Reporter};
 #[cfg(feature = "tls")]
-pub use tls::{
-    MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust,
-};
+pub use tls::{MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust};
 pub use uplink::{Gateway, Lost, MAX_TARGET, Status, Uplink, UplinkConfig};
 #[cfg(feature = "inflate")]
 pub use websocket::Decompressor;

@@ -122,12 +122,7 @@ pub struct Tls<'b, C, R, const RX: usize, const TX: usize> {
 
 impl<'b, C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Tls<'b, C, R, RX, TX> {
     /// Connects by way of `connect`. `rng` makes the keys: it must be good.
-    pub const fn new(
-        connect: C,
-        config: TlsConfig<'b>,
-        rng: R,
-        buffers: &'b mut TlsBuffers<RX, TX>,
-    ) -> Self {
+    pub const fn new(connect: C, config: TlsConfig<'b>, rng: R, buffers: &'b mut TlsBuffers<RX, TX>) -> Self {
         Self { connect, config, rng, buffers }
     }
 }
@@ -202,7 +197,7 @@ pub enum TlsLinkError {
 /// `read` waits for whole records, and takes nothing when it is dropped. `write` fills a record, which `flush` sends. A
 /// gateway that changes its keys (`KeyUpdate`, RFC 8446 section 4.6.3: rustls does that after some 2^24 records)
 /// is more than embedded-tls knows, and makes it panic.
-pub struct TlsLink<'a, L: Link + 'a> {
+pub struct TlsLink<'a, L: Link> {
     connection: TlsConnection<'a, Below<'a, L>, Aes128GcmSha256>,
     torn: bool,
 }
