@@ -6,6 +6,7 @@
 //! | [`Uplink`] | a connection to a gateway that comes back by itself |
 //! | [`Outbox`] | where readings wait for the network, in static memory |
 //! | `Inflater` | decompresses what a server sends (permessage-deflate), with the feature `inflate` |
+//! | `Storage` | keeps what waits in an outbox over a reset, with the feature `storage` |
 //! | `Tls` | connections over TLS 1.3, with the feature `tls` |
 //! | [`Link`], [`Connect`] | what is needed of the stream below; bound to embassy-net by the feature `embassy-net` |
 //!
@@ -51,6 +52,8 @@ mod nal;
 #[cfg(feature = "embassy-net")]
 mod net;
 mod outbox;
+#[cfg(feature = "storage")]
+mod storage;
 #[cfg(feature = "tls")]
 mod tls;
 mod uplink;
@@ -66,6 +69,8 @@ pub use nal::{Nal, NalError};
 #[cfg(feature = "embassy-net")]
 pub use net::{Remote, Tcp, TcpError};
 pub use outbox::{Counts, Outbox, Policy, ReportError, Reporter};
+#[cfg(feature = "storage")]
+pub use storage::{OpenError, Storage, StorageConfig, StorageCounts};
 #[cfg(feature = "tls")]
 pub use tls::{MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust};
 pub use uplink::{

@@ -3,7 +3,7 @@
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use longwire_core::session::publisher::{InFlight, Incarnation};
 
-use super::{Outbox, Reading, ReportError, Source};
+use super::{Gone, Outbox, Reading, ReportError, Source};
 
 /// The seam between an [`Outbox`] and whatever keeps its readings over a reset.
 ///
@@ -12,7 +12,7 @@ use super::{Outbox, Reading, ReportError, Source};
 ///
 /// - At boot: [`restore`](Self::restore) what was stored, in the order of the numbers, then [`resume`](Self::resume).
 /// - Later, after each [`changed`](Self::changed): store what is [behind](Self::first_after) the last one that was stored, and
-///   forget what is [not held](Self::is_held) any more.
+///   what became of the others: [dropped](Self::take_gone), or settled.
 pub(crate) trait Keep: Source {
     /// Puts a reading back under its number, which is above those that were put before. It counts as reported.
     ///
@@ -24,9 +24,25 @@ pub(crate) trait Keep: Source {
     /// Hands the first reading behind number `n` that the gateway has not settled to `read`.
     fn first_after<T>(&self, n: u64, read: impl FnOnce(u64, Reading<'_>) -> T) -> Option<T>;
     /// Whether a reading is still to be kept: neither settled by the gateway nor dropped.
+    #[cfg(test)]
     fn is_held(&self, n: u64) -> bool;
-    /// Waits until a reading was put, settled or dropped. Cancel-safe.
+    /// Waits until a reading was put, settled or dropped, or the storage is [wanted](Self::is_wanted). Cancel-safe.
     async fn changed(&self);
+    /// Whether readings were put, or an uplink has begun.
+    fn is_used(&self) -> bool;
+    /// The newest number that was given to a reading.
+    fn newest(&self) -> u64;
+    /// Takes readings out again that were restored: these were dropped later.
+    fn forget(&self, gone: &Gone);
+    /// What is held up to this number is stored, or about to be: if it is dropped now, the storage has to know.
+    fn set_stored(&self, n: u64);
+    /// What was stored and dropped since this was called last.
+    fn take_gone(&self) -> Gone;
+    /// The storage knows what it took by [`take_gone`](Self::take_gone), so what waits for that is sent, up to this number;
+    /// unless there is more that it does not know.
+    fn open_gate(&self, gate: u64);
+    /// Whether something cannot be sent before the storage knows what was dropped.
+    fn is_wanted(&self) -> bool;
 }
 
 impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
@@ -74,6 +90,7 @@ impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
         })
     }
 
+    #[cfg(test)]
     fn is_held(&self, n: u64) -> bool {
         self.log.lock(|log| {
             let log = log.borrow();
@@ -83,6 +100,50 @@ impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
 
     async fn changed(&self) {
         self.changed.wait().await;
+    }
+
+    fn is_used(&self) -> bool {
+        self.log.lock(|log| {
+            let log = log.borrow();
+            log.incarnation.is_some() || log.newest > 0
+        })
+    }
+
+    fn newest(&self) -> u64 {
+        self.log.lock(|log| log.borrow().newest)
+    }
+
+    fn forget(&self, gone: &Gone) {
+        self.log.lock(|log| {
+            let log = &mut *log.borrow_mut();
+            for (first, last) in &gone.ranges {
+                while let Some(n) =
+                    log.ring.records().map(|record| record.n).find(|n| (first..=last).contains(&n))
+                    && log.ring.remove(n)
+                {
+                    log.counts.reported = log.counts.reported.wrapping_sub(1);
+                    log.counts.waiting = log.counts.waiting.saturating_sub(1);
+                }
+            }
+        });
+    }
+
+    fn set_stored(&self, n: u64) {
+        self.log.lock(|log| log.borrow_mut().kept.to = n);
+    }
+
+    fn take_gone(&self) -> Gone {
+        self.log.lock(|log| log.borrow_mut().kept.take_gone())
+    }
+
+    fn open_gate(&self, gate: u64) {
+        if self.log.lock(|log| log.borrow_mut().kept.open(gate)) {
+            self.reported.signal(());
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.log.lock(|log| log.borrow().kept.wanted)
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Log<const BYTES: usize> {
     pub(super) counts: Counts,
     /// What was lost when the counts were reported last.
     told: u32,
+    #[cfg(feature = "storage")]
+    pub(super) kept: super::kept::Kept,
 }
 
 impl<const BYTES: usize> Log<BYTES> {
@@ -39,7 +41,26 @@ impl<const BYTES: usize> Log<BYTES> {
             sent: 0,
             counts: Counts::ZERO,
             told: 0,
+            #[cfg(feature = "storage")]
+            kept: super::kept::Kept::new(),
         }
+    }
+
+    /// A reading that was not sent was dropped.
+    fn dropped(&mut self, n: u64) {
+        #[cfg(feature = "storage")]
+        self.kept.dropped(n);
+        #[cfg(not(feature = "storage"))]
+        let _ = n;
+        self.done(1);
+    }
+
+    /// Whether a storage has nothing against sending this one.
+    fn may_send(&mut self, n: u64) -> bool {
+        #[cfg(feature = "storage")]
+        return self.kept.lets(n);
+        #[cfg(not(feature = "storage"))]
+        return n > 0;
     }
 
     /// Takes a reading whose data has so many bytes.
@@ -100,15 +121,13 @@ impl<const BYTES: usize> Log<BYTES> {
             && self.ring.remove(n)
         {
             self.counts.conflated = self.counts.conflated.wrapping_add(1);
-            self.done(1);
+            self.dropped(n);
         }
         while len > self.ring.room() {
             let oldest = self.ring.records().find(may_go).map(|record| record.n);
-            if !oldest.is_some_and(|n| self.ring.remove(n)) {
-                return false;
-            }
+            let Some(oldest) = oldest.filter(|n| self.ring.remove(*n)) else { return false };
             self.counts.dropped_oldest = self.counts.dropped_oldest.wrapping_add(1);
-            self.done(1);
+            self.dropped(oldest);
         }
         true
     }
@@ -139,7 +158,7 @@ impl<const BYTES: usize> Log<BYTES> {
             let n = self.flight.next(self.ring.last(), max_in_flight.min(MAX_IN_FLIGHT))?;
             let held = self.ring.records().map(|record| record.n).find(|held| *held >= n)?;
             if held == n {
-                return Some(n);
+                return self.may_send(n).then_some(n);
             }
             if held - n <= FEW {
                 (n..held).for_each(|skipped| {

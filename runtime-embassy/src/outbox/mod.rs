@@ -3,6 +3,8 @@
 mod counts;
 #[cfg(feature = "storage")]
 mod keep;
+#[cfg(feature = "storage")]
+mod kept;
 mod log;
 mod ring;
 #[cfg(test)]
@@ -20,8 +22,9 @@ use minicbor::{Encode, Encoder};
 
 pub use counts::Counts;
 #[cfg(feature = "storage")]
-#[expect(unused_imports, reason = "nothing stores readings yet")]
 pub(crate) use keep::Keep;
+#[cfg(feature = "storage")]
+pub(crate) use kept::{Gone, MAX_GONE};
 use log::{Counter, Log};
 
 /// What happens to the readings of a topic when there is not enough room.
@@ -248,7 +251,12 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
         max_in_flight: u64,
         send: impl FnOnce(u64, Reading<'_>) -> Result<(), T>,
     ) -> Option<Result<(), T>> {
-        self.log.lock(|log| log.borrow_mut().send_next(max_in_flight, send))
+        let sent = self.log.lock(|log| log.borrow_mut().send_next(max_in_flight, send));
+        #[cfg(feature = "storage")]
+        if self.is_wanted() {
+            self.changed.signal(());
+        }
+        sent
     }
 
     fn give_up_next(&self) {

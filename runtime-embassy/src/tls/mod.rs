@@ -197,7 +197,7 @@ pub enum TlsLinkError {
 /// `read` waits for whole records, and takes nothing when it is dropped. `write` fills a record, which `flush` sends. A
 /// gateway that changes its keys (`KeyUpdate`, RFC 8446 section 4.6.3: rustls does that after some 2^24 records)
 /// is more than embedded-tls knows, and makes it panic.
-pub struct TlsLink<'a, L: Link + 'a> {
+pub struct TlsLink<'a, L: Link> {
     connection: TlsConnection<'a, Below<'a, L>, Aes128GcmSha256>,
     torn: bool,
 }

@@ -1,0 +1,519 @@
+//! TLS against rustls over a stream in memory, and with a shared secret against OpenSSL over TCP.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::pin::pin;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use common::{Memory, Numbers, Pace, Wire, clock, poll_times};
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use longwire_embassy::{
+    Connect, Gateway, Link, Outbox, Policy, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError,
+    TlsLinkError, Trust, Uplink, UplinkConfig,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection};
+
+/// 2026-06-01.
+const NOW: u64 = 1_780_272_000;
+const HELLO: &[u8] = b"hello, gateway";
+
+/// Somebody who signs certificates.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    der: Vec<u8>,
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
+    params
+}
+
+fn ca_params() -> CertificateParams {
+    let mut params = params("ca.example");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
+impl Authority {
+    fn root() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let der = ca_params().self_signed(&key).unwrap().der().to_vec();
+        Self { issuer: Issuer::new(ca_params(), key), der }
+    }
+
+    /// One that this one vouches for; whether it may be one is in `params`.
+    fn signs(&self, params: CertificateParams) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let der = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
+        Self { issuer: Issuer::new(params, key), der }
+    }
+
+    /// A server with a certificate signed by this one, which shows `between` as well.
+    fn server(&self, params: CertificateParams, between: &[&[u8]]) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
+        let chain =
+            std::iter::once(leaf).chain(between.iter().map(|der| der.to_vec())).map(Into::into).collect();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()));
+        Arc::new(config.unwrap())
+    }
+}
+
+/// Opens a link once.
+struct Once(Option<Memory>);
+
+impl Connect for Once {
+    type Link<'a> = Memory;
+    type Error = ();
+
+    async fn connect(&mut self) -> Result<Memory, ()> {
+        self.0.take().ok_or(())
+    }
+}
+
+/// The server's end. What it reads, it says.
+struct Echo {
+    wire: Rc<RefCell<Wire>>,
+    tls: ServerConnection,
+    heard: Vec<u8>,
+    /// What happens to a byte that it sends, by its position.
+    harm: Box<dyn Fn(usize, u8) -> Option<u8>>,
+    sent: usize,
+}
+
+impl Echo {
+    fn new(link: &Memory, config: Arc<ServerConfig>) -> Self {
+        let tls = ServerConnection::new(config).unwrap();
+        let harm = Box::new(|_, byte| Some(byte));
+        Self { wire: link.wire.clone(), tls, heard: Vec::new(), harm, sent: 0 }
+    }
+
+    fn turn(&mut self) {
+        let came = std::mem::take(&mut self.wire.borrow_mut().from_client);
+        let mut came = &came[..];
+        while !came.is_empty() {
+            self.tls.read_tls(&mut came).unwrap();
+            if self.tls.process_new_packets().is_err() {
+                // It says so, and hears no more.
+                break;
+            }
+            let mut plain = Vec::new();
+            let _ = self.tls.reader().read_to_end(&mut plain);
+            self.tls.writer().write_all(&plain).unwrap();
+            self.heard.extend(plain);
+        }
+        let mut out = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut out).unwrap();
+        }
+        for byte in out {
+            let mut wire = self.wire.borrow_mut();
+            match (self.harm)(self.sent, byte) {
+                Some(byte) if !wire.ended => wire.to_client.push_back(byte),
+                _ => wire.ended = true,
+            }
+            self.sent += 1;
+        }
+    }
+}
+
+/// How it went for the device.
+#[derive(Debug)]
+enum Failed {
+    Connect(TlsConnectError<()>),
+    Link(#[expect(dead_code, reason = "shown when a test fails")] TlsLinkError),
+    End,
+}
+
+async fn greet<L: Link<Error = TlsLinkError>>(link: &mut L) -> Result<Vec<u8>, Failed> {
+    let mut left = HELLO;
+    while !left.is_empty() {
+        let n = link.write(left).await.map_err(Failed::Link)?;
+        left = &left[n..];
+    }
+    link.flush().await.map_err(Failed::Link)?;
+    let (mut answer, mut some) = (Vec::new(), [0; 5]);
+    while answer.len() < HELLO.len() {
+        match link.read(&mut some).await.map_err(Failed::Link)? {
+            0 => return Err(Failed::End),
+            n => answer.extend(&some[..n]),
+        }
+    }
+    Ok(answer)
+}
+
+/// Runs both ends until the device is done.
+fn run<F: Future>(device: F, server: &mut Echo) -> F::Output {
+    let mut device = pin!(device);
+    for _ in 0..100_000 {
+        if let Some(output) =
+            poll_times(device.as_mut() as std::pin::Pin<&mut dyn Future<Output = F::Output>>, 20)
+        {
+            return output;
+        }
+        server.turn();
+    }
+    panic!("they wait for each other")
+}
+
+/// The device says hello, and hears what it said.
+fn meet(
+    config: TlsConfig<'_>,
+    server: Arc<ServerConfig>,
+    harm: Option<Box<dyn Fn(usize, u8) -> Option<u8>>>,
+) -> Result<(Vec<u8>, usize), Failed> {
+    let link = Memory::new(Pace::Bytes(200));
+    let mut server = Echo::new(&link, server);
+    if let Some(harm) = harm {
+        server.harm = harm;
+    }
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let mut tls = Tls::new(Once(Some(link)), config, Numbers(1), &mut buffers);
+    let device = async {
+        let mut link = tls.connect().await.map_err(Failed::Connect)?;
+        greet(&mut link).await
+    };
+    let answer = run(device, &mut server)?;
+    Ok((answer, server.sent))
+}
+
+fn config<'a>(cas: &'a [&'a [u8]]) -> TlsConfig<'a> {
+    TlsConfig { clock: || Some(NOW), ..TlsConfig::new("gateway.example", Trust::Cas(cas)) }
+}
+
+#[track_caller]
+fn accepted(config: TlsConfig<'_>, server: Arc<ServerConfig>) {
+    assert_eq!(meet(config, server, None).unwrap().0, HELLO);
+}
+
+#[track_caller]
+fn refused(config: TlsConfig<'_>, server: Arc<ServerConfig>) {
+    let met = meet(config, server, None);
+    assert!(
+        matches!(met, Err(Failed::Connect(TlsConnectError::Tls(TlsError::InvalidCertificate)))),
+        "{met:?}"
+    );
+}
+
+#[test]
+fn a_certificate_of_the_ca_is_accepted_with_and_without_intermediates() {
+    let root = Authority::root();
+    accepted(config(&[&root.der]), root.server(params("gateway.example"), &[]));
+    let between = root.signs(ca_params());
+    accepted(config(&[&root.der]), between.server(params("gateway.example"), &[&between.der]));
+    // Any of several CAs; a name with a star; an address.
+    let other = Authority::root();
+    accepted(config(&[&other.der, &root.der]), root.server(params("gateway.example"), &[]));
+    let cas = [&root.der[..]];
+    let named = |server_name| TlsConfig { server_name, ..config(&cas) };
+    accepted(named("gw.fleet.example"), root.server(params("*.fleet.example"), &[]));
+    accepted(named("192.0.2.1"), root.server(params("192.0.2.1"), &[]));
+}
+
+#[test]
+fn a_certificate_of_another_ca_is_refused() {
+    let (root, other) = (Authority::root(), Authority::root());
+    refused(config(&[&root.der]), other.server(params("gateway.example"), &[]));
+    refused(config(&[&root.der]), other.server(params("gateway.example"), &[&other.der]));
+    refused(config(&[]), root.server(params("gateway.example"), &[&root.der]));
+    refused(config(&[b"no certificate"]), root.server(params("gateway.example"), &[]));
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let root = Authority::root();
+    for name in [
+        "other.example",
+        "gateway.example.com",
+        "example",
+        "a.gateway.example",
+        "*.gateway.example",
+        "192.0.2.1",
+    ] {
+        refused(config(&[&root.der]), root.server(params(name), &[]));
+    }
+    // A common name is no subject alternative name.
+    let mut named = CertificateParams::default();
+    named.distinguished_name.push(rcgen::DnType::CommonName, "gateway.example");
+    (named.not_before, named.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
+    refused(config(&[&root.der]), root.server(named, &[]));
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_refused_by_whoever_knows_the_time() {
+    let root = Authority::root();
+    for (from, to) in [((2025, 1, 1), (2026, 5, 31)), ((2026, 6, 2), (2027, 1, 1))] {
+        let mut params = params("gateway.example");
+        params.not_before = date_time_ymd(from.0, from.1, from.2);
+        params.not_after = date_time_ymd(to.0, to.1, to.2);
+        let server = root.server(params, &[]);
+        refused(config(&[&root.der]), server.clone());
+        let cas = [&root.der[..]];
+        accepted(TlsConfig::new("gateway.example", Trust::Cas(&cas)), server);
+    }
+    // An intermediate's time counts as well.
+    let mut old = ca_params();
+    old.not_after = date_time_ymd(2026, 5, 31);
+    let between = root.signs(old);
+    refused(config(&[&root.der]), between.server(params("gateway.example"), &[&between.der]));
+    let root_der = [&root.der[..]];
+    let timeless = TlsConfig::new("gateway.example", Trust::Cas(&root_der));
+    accepted(timeless, between.server(params("gateway.example"), &[&between.der]));
+}
+
+#[test]
+fn whoever_has_some_certificate_of_the_ca_cannot_make_the_gateways() {
+    let root = Authority::root();
+    let somebody = root.signs(params("somebody.example"));
+    refused(config(&[&root.der]), somebody.server(params("gateway.example"), &[&somebody.der]));
+    let mut client = params("gateway.example");
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    refused(config(&[&root.der]), root.server(client, &[]));
+}
+
+#[test]
+fn a_handshake_that_was_changed_anywhere_fails() {
+    let root = Authority::root();
+    let server = root.server(params("gateway.example"), &[]);
+    let (_, whole) = meet(config(&[&root.der]), server.clone(), None).unwrap();
+    for at in (0..whole).step_by(5) {
+        let flip = move |n, byte: u8| Some(if n == at { byte ^ 0x10 } else { byte });
+        let met = meet(
+            config(&[&root.der]),
+            server.clone(),
+            Some(Box::new(move |n, byte| {
+                // What waits for more gets the end.
+                if n > at + 4000 { None } else { flip(n, byte) }
+            })),
+        );
+        // The version in a record's header and the record that means nothing any more (ChangeCipherSpec) are not looked at,
+        // nor is a ticket; no other data comes of it.
+        if let Ok((answer, _)) = met {
+            assert_eq!(answer, HELLO, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_ends_anywhere_is_an_error() {
+    let root = Authority::root();
+    let server = root.server(params("gateway.example"), &[]);
+    let (_, whole) = meet(config(&[&root.der]), server.clone(), None).unwrap();
+    for at in (0..whole).step_by(11) {
+        let met = meet(
+            config(&[&root.der]),
+            server.clone(),
+            Some(Box::new(move |n, byte| (n < at).then_some(byte))),
+        );
+        assert!(met.is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn an_unencrypted_alert_does_not_end_a_connection_as_if_the_gateway_had_said_so() {
+    let root = Authority::root();
+    let link = Memory::new(Pace::Bytes(200));
+    let wire = link.wire.clone();
+    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let cas = [&root.der[..]];
+    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
+    let end = run(
+        async {
+            let mut link = tls.connect().await.unwrap();
+            assert_eq!(greet(&mut link).await.unwrap(), HELLO);
+            // close_notify, by anybody.
+            wire.borrow_mut().to_client.extend([21, 3, 3, 0, 2, 1, 0]);
+            link.read(&mut [0; 9]).await
+        },
+        &mut server,
+    );
+    assert!(matches!(end, Err(TlsLinkError::Tls(_))), "{end:?}");
+}
+
+#[test]
+fn a_record_above_the_buffer_ends_the_connection() {
+    let root = Authority::root();
+    let link = Memory::new(Pace::Bytes(200));
+    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let cas = [&root.der[..]];
+    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
+    let end = {
+        let mut link = run(tls.connect(), &mut server).unwrap();
+        server.tls.writer().write_all(&[7; 2048]).unwrap();
+        server.turn();
+        run(link.read(&mut [0; 9]), &mut server)
+    };
+    assert!(matches!(end, Err(TlsLinkError::Tls(_))), "{end:?}");
+}
+
+#[test]
+fn reads_that_are_dropped_lose_nothing() {
+    let root = Authority::root();
+    let link = Memory::new(Pace::Bytes(3));
+    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let cas = [&root.der[..]];
+    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
+    let mut link = run(tls.connect(), &mut server).unwrap();
+    let sent: Vec<u8> = (0..=u8::MAX).collect();
+    server.tls.writer().write_all(&sent).unwrap();
+    server.turn();
+    let (mut heard, mut some) = (Vec::<u8>::new(), [0; 16]);
+    while heard.len() < sent.len() {
+        // One look at a time, each with a future of its own.
+        if let Some(read) = poll_times(link.read(&mut some), 1) {
+            heard.extend(&some[..read.unwrap()]);
+        }
+    }
+    assert_eq!(heard, sent);
+}
+
+#[test]
+fn a_write_that_was_dropped_ends_the_connection() {
+    let root = Authority::root();
+    let link = Memory::new(Pace::Bytes(200));
+    let wire = link.wire.clone();
+    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let cas = [&root.der[..]];
+    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
+    let mut link = run(tls.connect(), &mut server).unwrap();
+    wire.borrow_mut().stuck = true;
+    assert_eq!(run(link.write(HELLO), &mut server).unwrap(), HELLO.len());
+    assert!(poll_times(link.flush(), 3).is_none());
+    wire.borrow_mut().stuck = false;
+    assert!(matches!(run(link.flush(), &mut server), Err(TlsLinkError::Torn)));
+    assert!(matches!(run(link.write(HELLO), &mut server), Err(TlsLinkError::Torn)));
+}
+
+#[test]
+fn an_uplink_runs_over_tls() {
+    static CONFIG: UplinkConfig = UplinkConfig::new();
+    let (_guard, _clock) = clock();
+    let root = Authority::root();
+    let link = Memory::new(Pace::Bytes(200));
+    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let cas = [&root.der[..]];
+    let tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
+    let outbox = Outbox::<NoopRawMutex, 64>::new(Policy::DropOldest);
+    let (mut rx, mut tx) = ([0; 512], [0; 512]);
+    let gateway = Gateway::new("gateway.example");
+    let mut uplink = Uplink::new(tls, gateway, &CONFIG, Numbers(2), &mut rx, &mut tx);
+    let mut run = pin!(uplink.run(&outbox, |_| {}));
+    for _ in 0..1000 {
+        assert!(poll_times(run.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>, 20).is_none());
+        server.turn();
+        if server.heard.ends_with(b"\r\n\r\n") {
+            break;
+        }
+    }
+    let request = String::from_utf8(server.heard).unwrap();
+    assert!(request.starts_with("GET /v1/stream?publisher="), "{request:?}");
+}
+
+/// TCP, for a test that may block.
+struct Blocking(TcpStream);
+
+impl Link for Blocking {
+    type Error = std::io::Error;
+
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, std::io::Error> {
+        self.0.read(bytes)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, std::io::Error> {
+        self.0.write(bytes)
+    }
+}
+
+struct Dial(u16);
+
+impl Connect for Dial {
+    type Link<'a> = Blocking;
+    type Error = Infallible;
+
+    async fn connect(&mut self) -> Result<Blocking, Infallible> {
+        for _ in 0..600 {
+            if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.0)) {
+                stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+                return Ok(Blocking(stream));
+            }
+            // It has not begun to listen yet.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("OpenSSL does not listen")
+    }
+}
+
+/// Against `openssl s_server`, which says what it hears backwards.
+fn meet_openssl(key: &[u8], server_key: &str) -> Result<Vec<u8>, TlsConnectError<Infallible>> {
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-quiet", "-rev", "-nocert", "-tls1_3", "-accept", &format!("127.0.0.1:{port}")])
+        .args(["-psk_identity", "device-7", "-psk", server_key])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl is installed");
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let config = TlsConfig::new("gateway.example", Trust::Psk { identity: b"device-7", key });
+    let mut tls = Tls::new(Dial(port), config, Numbers(3), &mut buffers);
+    let device = async {
+        let mut link = tls.connect().await?;
+        link.write(b"abc\n").await.unwrap();
+        link.flush().await.unwrap();
+        let (mut heard, mut some) = (Vec::new(), [0; 9]);
+        while heard.len() < 4 {
+            let n = link.read(&mut some).await.unwrap();
+            heard.extend(&some[..n]);
+        }
+        Ok(heard)
+    };
+    let outcome = match pin!(device).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => panic!("nothing here waits"),
+    };
+    server.kill().unwrap();
+    server.wait().unwrap();
+    outcome
+}
+
+#[test]
+fn a_shared_secret_opens_a_connection_and_another_does_not() {
+    let key: Vec<u8> = (1..=16).collect();
+    let hex = "0102030405060708090a0b0c0d0e0f10";
+    assert_eq!(meet_openssl(&key, hex).unwrap(), b"cba\n");
+    assert!(meet_openssl(&key, "1102030405060708090a0b0c0d0e0f10").is_err());
+}
+
+#[test]
+fn who_shares_a_secret_takes_no_certificate_for_it() {
+    let root = Authority::root();
+    let trust = Trust::Psk { identity: b"device-7", key: &[7; 16] };
+    let met =
+        meet(TlsConfig::new("gateway.example", trust), root.server(params("gateway.example"), &[]), None);
+    assert!(matches!(met, Err(Failed::Connect(_))), "{met:?}");
+}
