@@ -134,7 +134,7 @@ impl<const BYTES: usize> Log<BYTES> {
     }
 
     /// The number to send next. Those that were skipped are given up.
-    fn next(&mut self, max_in_flight: u64) -> Option<u64> {
+    pub(super) fn next(&mut self, max_in_flight: u64) -> Option<u64> {
         loop {
             let n = self.flight.next(self.ring.last(), max_in_flight.min(MAX_IN_FLIGHT))?;
             let held = self.ring.records().map(|record| record.n).find(|held| *held >= n)?;

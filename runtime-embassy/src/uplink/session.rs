@@ -20,7 +20,7 @@ use super::hear::{Heard, Hello, SUBSCRIPTION};
 use super::tokens::{Present, Purse, Tokens, Why};
 use super::{Desk, End, Line, Lost, MAX_TARGET, Status};
 use crate::buffered::now;
-use crate::error::{Error, HandshakeError};
+use crate::error::Error;
 use crate::link::{Connect, Link};
 use crate::outbox::{Reading, Source};
 use crate::websocket::{Decompressor, WebSocket};
@@ -93,7 +93,7 @@ impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
         let authorization = if T::SOME { purse.authorization() } else { desk.gateway.authorization };
         let incarnation = desk.outbox.incarnation(|| rng.next_u64());
         let Some(target) = target(desk.gateway.target, incarnation, later) else {
-            return Err(End::new(Lost::Handshake(HandshakeError::Request(WriteError::Target))));
+            return Err(End::request(WriteError::Target));
         };
         let field: Option<Field<'_>> = authorization.filter(|_| !later).map(|value| ("Authorization", value));
         let offer = Offer {
@@ -103,7 +103,7 @@ impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
         };
         let opening = WebSocket::open(link, &offer, &desk.config.connection, rng, rx, tx, decompressor);
         match with_deadline(desk.pilot.deadline(), opening).await {
-            Err(_) => Err(desk.timed_out(Lost::NoHello)),
+            Err(_) => Err(desk.pilot.timed_out(Lost::NoHello)),
             Ok(Err(error)) => Err(End::new(Lost::Handshake(error.without_link()))),
             Ok(Ok((_, None))) => Err(End::new(Lost::NoSubprotocol)),
             Ok(Ok((socket, Some(_)))) => {
@@ -235,10 +235,7 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
                 Action::Continue => {}
                 // Full: then something goes out anyway.
                 Action::Ping => drop(self.socket.try_send_ping(&[])),
-                action => {
-                    let lost = if self.hello.is_some() { Lost::Silent } else { Lost::NoHello };
-                    return Turn::End(End { action: Some(action), ..End::new(lost) });
-                }
+                action => return Turn::End(End::due(action, self.hello.is_some())),
             }
             let renew = matches!(self.lease.poll(now()), LeaseStep::Renew { .. });
             if renew && can_renew && asking.is_none() {
