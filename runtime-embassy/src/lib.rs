@@ -67,9 +67,7 @@ pub use nal::{Nal, NalError};
 pub use net::{Remote, Tcp, TcpError};
 pub use outbox::{Counts, Outbox, Policy, ReportError, Reporter};
 #[cfg(feature = "tls")]
-pub use tls::{
-    MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust,
-};
+pub use tls::{MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust};
 pub use uplink::{
     Form, Gateway, Lost, MAX_TARGET, NoTokens, Present, Status, Tokens, Uplink, UplinkConfig, Why,
 };

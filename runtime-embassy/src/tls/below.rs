@@ -33,10 +33,8 @@ impl<'a, L: Link> Below<'a, L> {
 
     /// Bytes of the record, as far as they are known.
     fn wanted(&self) -> Result<usize, ErrorKind> {
-        let Some((&[kind, _, _, high, low], _)) = self
-            .record
-            .get(..self.filled)
-            .and_then(|record| record.split_first_chunk::<HEADER>())
+        let Some((&[kind, _, _, high, low], _)) =
+            self.record.get(..self.filled).and_then(|record| record.split_first_chunk::<HEADER>())
         else {
             return Ok(HEADER);
         };

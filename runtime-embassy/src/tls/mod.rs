@@ -122,12 +122,7 @@ pub struct Tls<'b, C, R, const RX: usize, const TX: usize> {
 
 impl<'b, C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Tls<'b, C, R, RX, TX> {
     /// Connects by way of `connect`. `rng` makes the keys: it must be good.
-    pub const fn new(
-        connect: C,
-        config: TlsConfig<'b>,
-        rng: R,
-        buffers: &'b mut TlsBuffers<RX, TX>,
-    ) -> Self {
+    pub const fn new(connect: C, config: TlsConfig<'b>, rng: R, buffers: &'b mut TlsBuffers<RX, TX>) -> Self {
         Self { connect, config, rng, buffers }
     }
 }

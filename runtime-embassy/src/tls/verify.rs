@@ -16,8 +16,8 @@ use longwire_core::rand_core::CryptoRng;
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{DerSignature, Signature, VerifyingKey};
 use rustls_pki_types::{
-    AlgorithmIdentifier, CertificateDer, InvalidSignature, ServerName, SignatureVerificationAlgorithm, TrustAnchor,
-    UnixTime, alg_id,
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, ServerName, SignatureVerificationAlgorithm,
+    TrustAnchor, UnixTime, alg_id,
 };
 use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
 
@@ -80,8 +80,10 @@ impl<'a> Verifier<'a> {
     fn check(&self, certificates: &[CertificateDer<'_>]) -> Option<[u8; KEY]> {
         let Trust::Cas(cas) = self.config.trust else { return None };
         let (leaf, intermediates) = certificates.split_first()?;
-        let cas: Vec<CertificateDer<'_>, MAX_CAS> = cas.iter().map(|ca| CertificateDer::from(*ca)).take(MAX_CAS).collect();
-        let anchors: Vec<TrustAnchor<'_>, MAX_CAS> = cas.iter().filter_map(|ca| anchor_from_trusted_cert(ca).ok()).collect();
+        let cas: Vec<CertificateDer<'_>, MAX_CAS> =
+            cas.iter().map(|ca| CertificateDer::from(*ca)).take(MAX_CAS).collect();
+        let anchors: Vec<TrustAnchor<'_>, MAX_CAS> =
+            cas.iter().filter_map(|ca| anchor_from_trusted_cert(ca).ok()).collect();
         let leaf = EndEntityCert::try_from(leaf).ok()?;
         let name = ServerName::try_from(self.config.server_name).ok()?;
         leaf.verify_is_valid_for_subject_name(&name).ok()?;
@@ -126,8 +128,12 @@ impl TlsVerifier<Aes128GcmSha256> for Verifier<'_> {
     fn verify_certificate(&mut self, transcript: &Sha256, shown: CertificateRef<'_>) -> Result<(), TlsError> {
         let mut certificates = Vec::<CertificateDer<'_>, MAX_CHAIN>::new();
         for entry in &shown.entries {
-            let CertificateEntryRef::X509(certificate) = entry else { return Err(TlsError::InvalidCertificate) };
-            certificates.push(CertificateDer::from(*certificate)).map_err(|_| TlsError::InvalidCertificate)?;
+            let CertificateEntryRef::X509(certificate) = entry else {
+                return Err(TlsError::InvalidCertificate);
+            };
+            certificates
+                .push(CertificateDer::from(*certificate))
+                .map_err(|_| TlsError::InvalidCertificate)?;
         }
         let key = self.check(&certificates).ok_or(TlsError::InvalidCertificate)?;
         let mut signed = [b' '; SIGNED];

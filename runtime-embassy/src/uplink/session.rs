@@ -57,6 +57,7 @@ enum Turn<'t> {
 struct Session<'b, L, R> {
     socket: WebSocket<'b, L, R>,
     hello: Option<Hello>,
+    open: bool,
     lease: Lease,
     /// Nothing is published earlier: the gateway asked for it.
     not_before: Instant,
@@ -108,8 +109,8 @@ impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
             Ok(Ok((_, None))) => Err(End::new(Lost::NoSubprotocol)),
             Ok(Ok((socket, Some(_)))) => {
                 desk.outbox.rewind();
-                let (hello, lease, not_before) = (None, Lease::endless(), Instant::MIN);
-                Ok(Self { socket, hello, lease, not_before, authorised: !later })
+                let (hello, open, lease, not_before) = (None, false, Lease::endless(), Instant::MIN);
+                Ok(Self { socket, hello, open, lease, not_before, authorised: !later })
             }
         }
     }
@@ -235,7 +236,7 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
                 Action::Continue => {}
                 // Full: then something goes out anyway.
                 Action::Ping => drop(self.socket.try_send_ping(&[])),
-                action => return Turn::End(End::due(action, self.hello.is_some())),
+                action => return Turn::End(End::due(action, self.open)),
             }
             let renew = matches!(self.lease.poll(now()), LeaseStep::Renew { .. });
             if renew && can_renew && asking.is_none() {
@@ -283,11 +284,15 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
             }
             Heard::Renew(within) => self.lease.asked(now(), within),
             Heard::Hello(hello) => {
-                let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
-                desk.pilot.handle(Event::Opened { heartbeat, window });
                 let first = self.hello.replace(hello).is_none();
                 self.authorised |= !first;
-                desk.tell(if first { Status::Open(Rung::WebSocket) } else { Status::Renewed });
+                // Before its credential is taken a connection is of no use, and does not count as open.
+                if self.authorised {
+                    let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
+                    desk.pilot.handle(Event::Opened { heartbeat, window });
+                    let renewed = core::mem::replace(&mut self.open, true);
+                    desk.tell(if renewed { Status::Renewed } else { Status::Open(Rung::WebSocket) });
+                }
                 // Before that the time is what it may take to say `auth`.
                 self.lease = match hello.lease.filter(|_| self.authorised) {
                     Some(lease) => Lease::until(now(), now().after(lease), RENEW_BEFORE),
