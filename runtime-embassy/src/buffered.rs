@@ -3,9 +3,10 @@
 use embassy_futures::select::{Either, select};
 use embassy_time::{Duration, Timer, with_timeout};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::http::head::{HeadError, HeadReader, Limits, ResponseHead, Step};
 use longwire_core::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, HandshakeError};
 use crate::link::Link;
 use crate::websocket::Decompressor;
 
@@ -59,6 +60,18 @@ impl<'b, L: Link> Buffered<'b, L> {
         TxBuf::new(self.tx, &mut self.tx_at)
     }
 
+    /// Forgets what is queued, and was not begun to be written.
+    #[cfg(feature = "sse")]
+    pub(crate) fn clear_tx(&mut self) {
+        self.tx_at = TxCursor::new();
+    }
+
+    /// What was received, and the memory of the send buffer, in which nothing is queued now.
+    #[cfg(feature = "sse")]
+    pub(crate) fn split(&mut self) -> (RxBuf<'_>, &mut [u8]) {
+        (RxBuf::new(self.rx, &mut self.rx_at), self.tx)
+    }
+
     pub(crate) fn io(&mut self) -> Io<'_> {
         let io = Io::new(RxBuf::new(self.rx, &mut self.rx_at), TxBuf::new(self.tx, &mut self.tx_at));
         match &mut self.decompressor {
@@ -87,6 +100,21 @@ impl<'b, L: Link> Buffered<'b, L> {
             }
             Either::First(Err(error)) => Err(Error::Link(error)),
             Either::Second(()) => Ok(Input::Deadline),
+        }
+    }
+
+    /// Reads the head of an answer; it stays in the receive buffer until it is released.
+    pub(crate) async fn head(&mut self) -> Result<ResponseHead, HandshakeError<L::Error>> {
+        let mut reader = HeadReader::default();
+        loop {
+            match reader.poll_response(&mut self.rx(), &Limits::DEFAULT).map_err(HandshakeError::Head)? {
+                Step::Head(head) => return Ok(head),
+                Step::NeedSpace(_) => return Err(HandshakeError::Head(HeadError::TooLong)),
+                Step::NeedInput => match self.read(None).await? {
+                    Input::End => return Err(HandshakeError::Ended),
+                    Input::Bytes | Input::Deadline => {}
+                },
+            }
         }
     }
 

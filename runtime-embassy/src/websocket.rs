@@ -1,7 +1,6 @@
 //! A WebSocket client over a [`Link`].
 
 use embassy_time::{Duration, with_timeout};
-use longwire_core::http::head::{HeadError, HeadReader, Limits, Step as HeadStep};
 use longwire_core::http::upgrade::{ClientUpgrade, Offer, ResponseError};
 use longwire_core::rand_core::{CryptoRng, Rng};
 use longwire_core::ws::deflate::{self, Agreed, Inflate, Window};
@@ -205,25 +204,25 @@ async fn shake_hands<'o, L: Link>(
         // What comes right behind the answer needs room, too.
         stream.rx().reserve_for_expansion();
     }
-    let mut reader = HeadReader::default();
-    let head = loop {
-        match reader.poll_response(&mut stream.rx(), &Limits::DEFAULT).map_err(HandshakeError::Head)? {
-            HeadStep::Head(head) => break head,
-            HeadStep::NeedSpace(_) => return Err(HandshakeError::Head(HeadError::TooLong)),
-            HeadStep::NeedInput => match stream.read(None).await? {
-                Input::End => return Err(HandshakeError::Ended),
-                Input::Bytes | Input::Deadline => {}
-            },
-        }
-    };
+    let head = stream.head().await?;
     let response = head.view(stream.rx());
-    let agreed = upgrade.check(&whole, &response).map_err(|error| match error {
-        ResponseError::Status(status) => {
-            let retry_after = response.retry_after().map(|s| u32::try_from(s).unwrap_or(u32::MAX));
-            HandshakeError::Refused { status, retry_after, said: None }
+    let agreed = match upgrade.check(&whole, &response) {
+        Ok(agreed) => agreed,
+        Err(ResponseError::Status(status)) => {
+            let retry_after = response.retry_after();
+            #[cfg(feature = "sse")]
+            let said = {
+                let framing = longwire_core::http::body::Framing::of_response(&response, "GET");
+                head.release(&mut stream.rx());
+                crate::uplink::said(stream, framing, retry_after).await
+            };
+            #[cfg(not(feature = "sse"))]
+            let said = None;
+            let retry_after = retry_after.map(|s| u32::try_from(s).unwrap_or(u32::MAX));
+            return Err(HandshakeError::Refused { status, retry_after, said });
         }
-        error => HandshakeError::Response(error),
-    })?;
+        Err(error) => return Err(HandshakeError::Response(error)),
+    };
     let chosen = agreed.subprotocol();
     let subprotocol = offer.subprotocols.iter().copied().find(|offered| Some(*offered) == chosen);
     let deflate = match deflate {

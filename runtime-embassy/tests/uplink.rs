@@ -2,199 +2,31 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
 
 mod common;
+#[path = "common/gateway.rs"]
+mod gateway;
 #[path = "common/zlib.rs"]
 mod zlib;
 
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
-use std::rc::Rc;
 
-use common::{Memory, Numbers, Pace, Wire, clock, poll_times};
+use common::{Numbers, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
-use embassy_time::{Duration, MockDriver};
-use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
-use longwire_core::http::head::{HeadReader, Limits as HeadLimits, Step as HeadStep};
-use longwire_core::http::upgrade;
+use embassy_time::Duration;
+use gateway::{CONFIG, Network, Peer, Seen, exchange, last_wait, wait_for_status};
+use longwire_core::buf::{TxBuf, TxCursor};
 use longwire_core::http::write::{self, WriteError};
 use longwire_core::session::backoff::Failure;
 use longwire_core::session::ladder::{Ending, Rung};
-use longwire_core::session::publisher::Incarnation;
-use longwire_core::session::{ClientMessage, Code, Data, Level, Limits, Refusal, ServerMessage, cbor};
+use longwire_core::session::{Code, Level, Refusal, ServerMessage};
 use longwire_core::time::Instant;
-use longwire_core::ws::deflate;
-use longwire_core::ws::{self, CloseCause, CloseCode, Connection, Event, Server, Step};
+use longwire_core::ws::{CloseCause, CloseCode};
 use longwire_embassy::{
-    Connect, Counts, Decompressor, Error, Gateway, HandshakeError, Inflater, Link, Lost, Outbox, Policy,
-    Status, Uplink, UplinkConfig,
+    Counts, Decompressor, Error, Gateway, HandshakeError, Inflater, Lost, Outbox, Policy, Status, Uplink,
+    UplinkConfig,
 };
-use zlib::Zlib;
-
-static CONFIG: UplinkConfig = UplinkConfig::new();
-static SERVER: ws::Config = ws::Config::new();
 
 type Readings = Outbox<NoopRawMutex, 4096>;
-
-/// The links that were opened, newest last; each attempt opens one.
-#[derive(Clone, Default)]
-struct Network {
-    wires: Rc<RefCell<Vec<Rc<RefCell<Wire>>>>>,
-    down: bool,
-}
-
-impl Network {
-    fn newest(&self) -> Rc<RefCell<Wire>> {
-        self.wires.borrow().last().unwrap().clone()
-    }
-}
-
-/// A link that cannot tell how much of a dropped write was taken: the uplink must never drop one.
-struct Unsafe(Memory);
-
-impl Link for Unsafe {
-    type Error = Infallible;
-
-    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
-        self.0.read(bytes).await
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        self.0.write(bytes).await
-    }
-}
-
-impl Connect for Network {
-    type Link<'a> = Unsafe;
-    type Error = ();
-
-    async fn connect(&mut self) -> Result<Unsafe, ()> {
-        if self.down {
-            return Err(());
-        }
-        let link = Memory::new(Pace::Bytes(7));
-        self.wires.borrow_mut().push(link.wire.clone());
-        Ok(Unsafe(link))
-    }
-}
-
-/// The gateway's end of one link.
-struct Peer {
-    wire: Rc<RefCell<Wire>>,
-    connection: Option<Connection<Server>>,
-    rx: (Vec<u8>, RxCursor),
-    /// What was published: number, topic, value.
-    published: Vec<(u64, String, u32)>,
-    closed: Option<CloseCode>,
-    publisher: Option<Incarnation>,
-    /// Compresses whatever it says, if that was offered.
-    zlib: Zlib,
-}
-
-impl Peer {
-    fn new(wire: Rc<RefCell<Wire>>) -> Self {
-        let rx = (vec![0; 4096], RxCursor::default());
-        Self {
-            wire,
-            connection: None,
-            rx,
-            published: Vec::new(),
-            closed: None,
-            publisher: None,
-            zlib: Zlib::default(),
-        }
-    }
-
-    /// Works off what the device sent.
-    fn serve(&mut self) {
-        let (mut bytes, mut at) = (vec![0; 4096], TxCursor::default());
-        let mut io = Io::new(RxBuf::new(&mut self.rx.0, &mut self.rx.1), TxBuf::new(&mut bytes, &mut at));
-        let came = core::mem::take(&mut self.wire.borrow_mut().from_client);
-        assert_eq!(io.rx.fill(&came), came.len());
-        if self.connection.is_none() {
-            match HeadReader::default().poll_request(&mut io.rx, &HeadLimits::DEFAULT).unwrap() {
-                HeadStep::Head(head) => {
-                    let request = head.view(io.rx.reborrow());
-                    assert_eq!((request.path(), request.authority()), ("/v1/stream", "gateway:80"));
-                    let publisher = request.query().unwrap().strip_prefix("publisher=").unwrap();
-                    self.publisher = Some(publisher.parse().unwrap());
-                    assert_eq!(request.header("authorization"), Some(&b"Bearer secret"[..]));
-                    let upgrade = upgrade::accept(&request).unwrap();
-                    let chosen = upgrade.subprotocols().next();
-                    assert_eq!(chosen, Some("longwire.v1.cbor"));
-                    let takes_over = deflate::Window { bits: 15, takeover: true };
-                    let own = deflate::Config { send: takes_over, ..deflate::Config::new() };
-                    let (agreed, extensions) = own.accept(upgrade.extensions()).unzip();
-                    upgrade.write_response(&mut io.tx, chosen, extensions.as_deref(), &[]).unwrap();
-                    head.release(&mut io.rx);
-                    let connection = Connection::new(Server, &SERVER, Instant::default());
-                    self.connection = Some(match agreed {
-                        Some(agreed) => connection.with_deflate(agreed),
-                        None => connection,
-                    });
-                }
-                _ => return,
-            }
-        }
-        let connection = self.connection.as_mut().unwrap();
-        while let Step::Event(found) = connection.poll(Instant::default(), &mut io).unwrap() {
-            match found.event(io.rx.reborrow()) {
-                Event::Binary(message) => {
-                    let message = cbor::decode_client(message).unwrap();
-                    let ClientMessage::Pub { n, topic, key: None, data: Data::Cbor(data) } = message else {
-                        panic!("{message:?}")
-                    };
-                    let value = minicbor::decode(data).unwrap();
-                    self.published.push((n.unwrap(), topic.as_plain().unwrap().into(), value));
-                }
-                Event::Close(reason) => self.closed = reason.code,
-                event => panic!("{event:?}"),
-            }
-        }
-        self.wire.borrow_mut().to_client.extend(io.tx.pending());
-    }
-
-    fn say(&mut self, message: &ServerMessage<'_>) {
-        let mut encoded = heapless::Vec::<u8, 256>::new();
-        cbor::encode_server(message, &mut encoded).unwrap();
-        let mut zlib = core::mem::take(&mut self.zlib);
-        self.frame(|connection, tx| match connection.send_window() {
-            Some(window) => {
-                connection.start_deflated(ws::Kind::Binary).unwrap();
-                connection.write(tx, &zlib.deflate(window, &encoded)).unwrap();
-                connection.finish(tx).unwrap();
-            }
-            None => connection.send_binary(tx, &encoded).unwrap(),
-        });
-        self.zlib = zlib;
-    }
-
-    fn frame(&mut self, write: impl FnOnce(&mut Connection<Server>, &mut TxBuf<'_>)) {
-        let (mut bytes, mut at) = (vec![0; 4096], TxCursor::default());
-        let mut tx = TxBuf::new(&mut bytes, &mut at);
-        write(self.connection.as_mut().unwrap(), &mut tx);
-        self.wire.borrow_mut().to_client.extend(tx.pending());
-    }
-
-    fn hello(&mut self, max_inflight: u64) {
-        self.hello_with(max_inflight, None);
-    }
-
-    fn hello_with(&mut self, max_inflight: u64, window: Option<core::time::Duration>) {
-        self.say(&ServerMessage::Hello {
-            session: "s".into(),
-            heartbeat: core::time::Duration::from_secs(15),
-            lease: None,
-            limits: Limits { max_message: 200, max_topics: 1, max_inflight },
-            publisher_n: None,
-            window,
-        });
-    }
-
-    fn ack(&mut self, n: u64) {
-        self.say(&ServerMessage::Ack { n, level: Level::Ring, pressure: None });
-    }
-}
 
 fn values(peer: &Peer) -> Vec<u32> {
     // Each reading has its number, which here is one more than its value, over all connections.
@@ -204,9 +36,6 @@ fn values(peer: &Peer) -> Vec<u32> {
 
 /// Something that the gateway does.
 type Act<'a> = &'a dyn Fn(&mut Peer);
-
-/// What an uplink said.
-type Seen = Rc<RefCell<Vec<Status>>>;
 
 /// Runs `test` beside an uplink. `turn` lets the uplink go on until it waits for something, and gives what it
 /// returned.
@@ -245,21 +74,6 @@ fn outbox_with(readings: impl Iterator<Item = u32>) -> Readings {
     outbox
 }
 
-/// A turn of the uplink, one of the gateway, one of the uplink again.
-fn exchange(turn: &mut dyn FnMut() -> Option<Lost>, peer: &mut Peer) {
-    assert_eq!(turn(), None);
-    peer.serve();
-    assert_eq!(turn(), None);
-    peer.serve();
-}
-
-fn last_wait(seen: &Seen) -> Duration {
-    match seen.borrow().last() {
-        Some(Status::Waiting(wait)) => Duration::from_millis(wait.as_millis().try_into().unwrap()),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn readings_are_published_after_hello_and_stay_until_acknowledged() {
     let _clock = clock();
@@ -268,6 +82,7 @@ fn readings_are_published_after_hello_and_stay_until_acknowledged() {
         assert_eq!(turn(), None);
         let mut peer = Peer::new(network.newest());
         exchange(turn, &mut peer);
+        assert_eq!(peer.authorization.as_deref(), Some("Bearer secret"));
         assert_eq!(*seen.borrow(), [Status::Connecting(Rung::WebSocket)]);
         assert!(peer.published.is_empty(), "nothing is sent before hello");
         peer.hello(10);
@@ -487,7 +302,7 @@ fn a_gateway_that_dies_is_gone_back_to_within_the_window_that_hello_said() {
         assert_eq!(turn(), None);
         let mut peer = Peer::new(network.newest());
         exchange(turn, &mut peer);
-        peer.hello_with(10, Some(core::time::Duration::from_secs(60)));
+        peer.hello_with(10, Some(core::time::Duration::from_secs(60)), None);
         exchange(turn, &mut peer);
         clock.advance(Duration::from_secs(10));
         peer.wire.borrow_mut().ended = true;
@@ -558,23 +373,6 @@ fn refused_upgrades() {
             }
         });
     }
-}
-
-/// Lets time go by until the uplink has said more than `so_far` things.
-fn wait_for_status(
-    clock: &MockDriver,
-    seen: &Seen,
-    so_far: usize,
-    turn: &mut dyn FnMut() -> Option<Lost>,
-) -> u64 {
-    for seconds in 0..100 {
-        assert_eq!(turn(), None);
-        if seen.borrow().len() > so_far {
-            return seconds;
-        }
-        clock.advance(Duration::from_secs(1));
-    }
-    panic!("nothing: {seen:?}")
 }
 
 #[test]

@@ -30,16 +30,23 @@ pub struct Counts {
 
 impl Counts {
     /// None.
-    pub(super) const ZERO: Self = Self {
-        reported: 0,
-        acknowledged: 0,
-        refused: 0,
-        too_large: 0,
-        dropped_oldest: 0,
-        dropped_newest: 0,
-        conflated: 0,
-        waiting: 0,
-    };
+    pub(super) const ZERO: Self = Self::all(0);
+
+    /// As long as they can be.
+    pub(super) const MAX: Self = Self::all(u32::MAX);
+
+    const fn all(n: u32) -> Self {
+        Self {
+            reported: n,
+            acknowledged: n,
+            refused: n,
+            too_large: n,
+            dropped_oldest: n,
+            dropped_newest: n,
+            conflated: n,
+            waiting: n,
+        }
+    }
 
     /// Readings that nobody will get, for whatever reason.
     pub const fn lost(&self) -> u32 {

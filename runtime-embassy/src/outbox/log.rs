@@ -153,7 +153,7 @@ impl<const BYTES: usize> Log<BYTES> {
     }
 
     /// The number to send next. Those that were skipped are given up.
-    fn next(&mut self, max_in_flight: u64) -> Option<u64> {
+    pub(super) fn next(&mut self, max_in_flight: u64) -> Option<u64> {
         loop {
             let n = self.flight.next(self.ring.last(), max_in_flight.min(MAX_IN_FLIGHT))?;
             let held = self.ring.records().map(|record| record.n).find(|held| *held >= n)?;
@@ -210,16 +210,16 @@ impl<const BYTES: usize> Log<BYTES> {
         if self.counts.lost() == self.told {
             return false;
         }
+        let most = encoded_len(&Counts::MAX);
+        // Room first: so that what it costs is counted in what is said.
+        let whole = HEADER.saturating_add(topic.len()).saturating_add(most);
+        if !self.make_room(whole, Policy::Conflate, topic.as_bytes(), None) {
+            return false;
+        }
         let before = self.counts;
-        let counts = Counts {
-            reported: before.reported.wrapping_add(1),
-            waiting: before.waiting.saturating_add(1),
-            ..before
-        };
-        let mut len = Counter(0);
-        // Neither a map of numbers nor a counter fails.
-        let _ = Encoder::new(&mut len).encode(counts);
-        let pushed = self.push(Policy::Conflate, topic, None, &counts, len.0);
+        let (reported, waiting) = (before.reported.wrapping_add(1), before.waiting.saturating_add(1));
+        let counts = Counts { reported, waiting, ..before };
+        let pushed = self.push(Policy::Conflate, topic, None, &counts, encoded_len(&counts));
         match pushed {
             Ok(()) => self.told = self.counts.lost(),
             // As if nobody had tried.
@@ -241,6 +241,14 @@ impl<'a> Record<'a> {
         };
         Some(Reading { topic: core::str::from_utf8(self.topic).ok()?, key, data: self.data })
     }
+}
+
+/// Bytes of the counts as they are sent.
+fn encoded_len(counts: &Counts) -> usize {
+    let mut len = Counter(0);
+    // Neither a map of numbers nor a counter fails.
+    let _ = Encoder::new(&mut len).encode(counts);
+    len.0
 }
 
 /// Counts what is written to it.

@@ -225,6 +225,9 @@ pub(crate) trait Source {
         max_in_flight: u64,
         send: impl FnOnce(u64, Reading<'_>) -> Result<(), T>,
     ) -> Option<Result<(), T>>;
+    /// Whether `send_next` would hand something over, with nothing under way.
+    #[cfg(feature = "sse")]
+    fn has_next(&self) -> bool;
     /// The next reading can never be sent: it counts as too large.
     fn give_up_next(&self);
     /// The gateway has taken every publication up to `n`, except those that it refused.
@@ -257,6 +260,11 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
             self.changed.signal(());
         }
         sent
+    }
+
+    #[cfg(feature = "sse")]
+    fn has_next(&self) -> bool {
+        self.log.lock(|log| log.borrow_mut().next(u64::MAX).is_some())
     }
 
     fn give_up_next(&self) {

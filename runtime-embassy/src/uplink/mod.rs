@@ -2,13 +2,22 @@
 
 mod form;
 mod hear;
+#[cfg(feature = "sse")]
+mod http;
 mod pilot;
+#[cfg(feature = "ladder")]
+mod polls;
+#[cfg(feature = "sse")]
+mod posts;
 mod session;
 mod status;
+#[cfg(feature = "sse")]
+mod stream;
 mod tokens;
 
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, with_deadline};
+use longwire_core::http::write::WriteError;
 use longwire_core::log::Since;
 use longwire_core::rand_core::CryptoRng;
 use longwire_core::session::backoff::BackoffConfig;
@@ -17,12 +26,15 @@ use longwire_core::session::ladder::{LadderConfig, Memory, Rung, Rungs};
 use longwire_core::ws::CloseCode;
 
 use crate::commands::{Commands, Inbox};
-use crate::error::Error;
+use crate::error::{Error, HandshakeError};
 use crate::link::Connect;
 use crate::outbox::{Outbox, Source};
 use crate::websocket::{Config, Decompressor};
 use pilot::Pilot;
 use tokens::Purse;
+
+#[cfg(feature = "sse")]
+pub(crate) use http::said;
 
 pub use form::Form;
 pub use status::{Lost, Status};
@@ -148,6 +160,9 @@ pub struct Uplink<'b, C, R, T = NoTokens> {
     config: &'b UplinkConfig,
     rng: R,
     line: Line<'b, C>,
+    /// For posts beside a stream.
+    #[cfg(feature = "sse")]
+    side: Option<Line<'b, C>>,
     decompressor: Option<Decompressor<'b>>,
     purse: Purse<'b, T>,
     subscription: Option<Subscription<'b>>,
@@ -172,6 +187,8 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
             config,
             rng,
             line: Line { connect, rx, tx },
+            #[cfg(feature = "sse")]
+            side: None,
             decompressor: None,
             purse: Purse::new(NoTokens, &mut [], Present::Head, config.token_timeout),
             subscription: None,
@@ -195,11 +212,21 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
         space: &'b mut [u8],
         present: Present,
     ) -> Uplink<'b, C, R, T> {
-        let Self {
-            gateway, config, rng, line, decompressor, subscription, counts, pilot, since, memory, ..
-        } = self;
-        let purse = Purse::new(tokens, space, present, config.token_timeout);
-        Uplink { gateway, config, rng, line, decompressor, purse, subscription, counts, pilot, since, memory }
+        Uplink {
+            gateway: self.gateway,
+            config: self.config,
+            rng: self.rng,
+            line: self.line,
+            #[cfg(feature = "sse")]
+            side: self.side,
+            decompressor: self.decompressor,
+            purse: Purse::new(tokens, space, present, self.config.token_timeout),
+            subscription: self.subscription,
+            counts: self.counts,
+            pilot: self.pilot,
+            since: self.since,
+            memory: self.memory,
+        }
     }
 }
 
@@ -211,6 +238,18 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
     #[must_use]
     pub fn with_decompressor(self, decompressor: impl Into<Decompressor<'b>>) -> Self {
         Self { decompressor: Some(decompressor.into()), ..self }
+    }
+
+    /// The same uplink with a second line, for posts: then commands come down over SSE, or by long polls (feature `ladder`), where
+    /// no WebSocket can be had, and readings go up by POST beside them. Without commands a POST for each reading needs no
+    /// second line.
+    ///
+    /// `tx` has to hold a request with its reading, `rx` the answer (300 bytes). The send buffer of the first line then
+    /// takes the head of an answer, and its receive buffer an event in JSON, or the answer to a poll.
+    #[cfg(feature = "sse")]
+    #[must_use]
+    pub fn with_posts(self, connect: C, rx: &'b mut [u8], tx: &'b mut [u8]) -> Self {
+        Self { side: Some(Line { connect, rx, tx }), ..self }
     }
 
     /// The same uplink, which brings down the events of these patterns (`PROTOCOL.md` section 3), at least one. They begin at
@@ -265,6 +304,8 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
         let (since, memory) =
             (self.pilot.as_ref().map_or(self.since, |pilot| pilot.reader.since()), self.memory());
         let Self { gateway, config, rng, line, decompressor, purse, subscription, counts, pilot, .. } = self;
+        #[cfg(feature = "sse")]
+        let side = &mut self.side;
         let pilot = pilot.insert(Pilot::new(connector, since, memory, rng));
         let observe = &mut observe;
         let mut desk = Desk { gateway, config, outbox, subscription: *subscription, counts, pilot, observe };
@@ -272,7 +313,13 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
         let mut action = desk.pilot.start();
         loop {
             let rung = match action {
-                Action::Open(rung) => rung,
+                // There is room for one connection: the one that works is closed before another one is tried.
+                Action::Open(rung) | Action::LookUp(rung) => rung,
+                #[cfg(feature = "sse")]
+                Action::Back => {
+                    action = desk.pilot.reopen();
+                    continue;
+                }
                 Action::Wait(wait) => {
                     desk.tell(Status::Waiting(wait));
                     action = desk.pilot.wait().await;
@@ -282,8 +329,18 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
                 _ => return lost,
             };
             desk.tell(Status::Connecting(rung));
-            let decompressor = decompressor.as_mut().map(Decompressor::reborrow);
-            let end = session::over_websocket(line, decompressor, rng, purse, &mut desk).await;
+            let end = match rung {
+                #[cfg(feature = "sse")]
+                Rung::Poll => stream::over_posts(line, rng, purse, &mut desk).await,
+                #[cfg(feature = "sse")]
+                Rung::Sse | Rung::LongPoll if let Some(side) = side => {
+                    stream::over_stream(rung, line, side, rng, purse, &mut desk).await
+                }
+                _ => {
+                    let decompressor = decompressor.as_mut().map(Decompressor::reborrow);
+                    session::over_websocket(line, decompressor, rng, purse, &mut desk).await
+                }
+            };
             lost = end.lost;
             desk.tell(Status::Lost(lost));
             action = end.action.unwrap_or_else(|| desk.pilot.handle(Event::Ended(lost.ending())));
@@ -293,9 +350,29 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
         }
     }
 
-    /// The rungs that may be asked for, of those that can be used.
+    /// The rungs that may be used, of those that can be.
     fn ladder(&self) -> LadderConfig {
-        LadderConfig { rungs: Rungs::only(Rung::WebSocket), ..self.config.ladder }
+        let rungs =
+            Rung::ALL.into_iter().filter(|rung| self.config.ladder.rungs.has(*rung) && self.can(*rung));
+        let rungs = rungs.fold(None, |rungs: Option<Rungs>, rung| {
+            Some(rungs.map_or(Rungs::only(rung), |rungs| rungs.and(rung)))
+        });
+        LadderConfig { rungs: rungs.unwrap_or(Rungs::only(Rung::WebSocket)), ..self.config.ladder }
+    }
+
+    /// Whether a rung is of use.
+    fn can(&self, rung: Rung) -> bool {
+        #[cfg(feature = "sse")]
+        let (streams, posts) =
+            (self.subscription.is_some() && self.side.is_some(), self.subscription.is_none());
+        #[cfg(not(feature = "sse"))]
+        let (streams, posts) = (false, false);
+        match rung {
+            Rung::WebSocket => true,
+            Rung::Sse => streams,
+            Rung::LongPoll => streams && cfg!(feature = "ladder"),
+            Rung::Poll => posts,
+        }
     }
 }
 
@@ -313,8 +390,7 @@ struct Desk<'d, 'b, O> {
 impl<O: Source> Desk<'_, '_, O> {
     /// Says what goes on, to the application and to its log.
     fn tell(&mut self, status: Status) {
-        status.log();
-        (self.observe)(status);
+        status.tell(self.observe);
     }
 
     /// Gets a token, if there are any, and a link.
@@ -323,39 +399,36 @@ impl<O: Source> Desk<'_, '_, O> {
         connecting: impl Future<Output = Result<L, E>>,
         purse: &mut Purse<'_, T>,
     ) -> Result<L, End> {
+        self.token(purse).await?;
+        self.pilot.reach(connecting).await
+    }
+
+    /// Gets a token, if there are any.
+    async fn token<T: Tokens>(&mut self, purse: &mut Purse<'_, T>) -> Result<(), End> {
         if T::SOME {
             let refused = self.pilot.reader.connector().wants_credential();
             let why = if refused { Why::Refused } else { Why::Connect };
             match with_deadline(self.pilot.deadline(), purse.fill(why)).await {
                 Ok(true) => {}
                 Ok(false) => return Err(End::new(Lost::NoToken)),
-                Err(_) => return Err(self.timed_out(Lost::NoToken)),
+                Err(_) => return Err(self.pilot.timed_out(Lost::NoToken)),
             }
         }
-        match with_deadline(self.pilot.deadline(), connecting).await {
-            Ok(Ok(link)) => {
-                self.pilot.handle(Event::Reached);
-                Ok(link)
-            }
-            Ok(Err(_)) => Err(End::new(Lost::NoLink)),
-            Err(_) => Err(self.timed_out(Lost::NoLink)),
-        }
+        Ok(())
     }
 
-    /// The deadline came.
-    fn timed_out(&mut self, lost: Lost) -> End {
-        let action = Some(self.pilot.handle_timeout()).filter(|action| *action != Action::Continue);
-        End { action, ..End::new(lost) }
-    }
-
-    /// Puts the counts into the outbox, if it is time and something was lost.
     fn report_counts(&mut self) {
-        if let Some(counts) = self.counts
-            && counts.due <= Instant::now()
-            && self.outbox.report_counts(counts.topic)
-        {
-            counts.due = Instant::now().saturating_add(counts.every);
-        }
+        report_counts(self.counts, self.outbox);
+    }
+}
+
+/// Puts the counts into the outbox, if it is time and something was lost.
+fn report_counts(counts: &mut Option<ReportCounts<'_>>, outbox: &impl Source) {
+    if let Some(counts) = counts
+        && counts.due <= Instant::now()
+        && outbox.report_counts(counts.topic)
+    {
+        counts.due = Instant::now().saturating_add(counts.every);
     }
 }
 
@@ -371,6 +444,21 @@ struct End {
 impl End {
     const fn new(lost: Lost) -> Self {
         Self { lost, code: None, action: None }
+    }
+
+    /// What is due ends it: silence, or that something better is to be tried.
+    const fn due(action: Action, open: bool) -> Self {
+        let lost = match (action, open) {
+            (Action::LookUp(_), _) => Lost::LookUp,
+            (_, true) => Lost::Silent,
+            (_, false) => Lost::NoHello,
+        };
+        Self { lost, code: None, action: Some(action) }
+    }
+
+    /// A request that cannot be written.
+    const fn request(error: WriteError) -> Self {
+        Self::new(Lost::Handshake(HandshakeError::Request(error)))
     }
 
     const fn closing(lost: Lost, code: CloseCode) -> Self {

@@ -2,13 +2,14 @@
 
 use core::convert::Infallible;
 
-use embassy_time::{Instant, Timer};
+use embassy_time::{Instant, Timer, with_deadline};
 use longwire_core::log::Since;
 use longwire_core::rand_core::{Rng, TryRng};
 use longwire_core::session::connector::{Action, ConnectorConfig, Event};
 use longwire_core::session::ladder::Memory;
 use longwire_core::session::subscriber::Subscriber;
 
+use super::{End, Lost};
 use crate::buffered::now;
 
 /// Says when to connect and over what, and keeps the cursor of what comes down.
@@ -41,6 +42,53 @@ impl Pilot {
 
     pub(super) fn deadline(&self) -> Instant {
         self.reader.poll_timeout().map_or(Instant::MAX, |at| Instant::from_millis(at.as_millis()))
+    }
+
+    /// A link, in time.
+    pub(super) async fn reach<L, E>(
+        &mut self,
+        connecting: impl Future<Output = Result<L, E>>,
+    ) -> Result<L, End> {
+        match with_deadline(self.deadline(), connecting).await {
+            Ok(Ok(link)) => {
+                self.handle(Event::Reached);
+                Ok(link)
+            }
+            Ok(Err(_)) => Err(End::new(Lost::NoLink)),
+            Err(_) => Err(self.timed_out(Lost::NoLink)),
+        }
+    }
+
+    /// The deadline came.
+    pub(super) fn timed_out(&mut self, lost: Lost) -> End {
+        match self.handle_timeout() {
+            Action::Continue => End::new(lost),
+            action @ Action::LookUp(_) => End { action: Some(action), ..End::new(Lost::LookUp) },
+            action => End { action: Some(action), ..End::new(lost) },
+        }
+    }
+
+    /// Leaves the open connection for another one over the same rung, at once.
+    #[cfg(feature = "sse")]
+    pub(super) fn reopen(&mut self) -> Action {
+        self.reader.reopen(now())
+    }
+
+    /// What is due now ends the connection, or does not.
+    #[cfg(feature = "sse")]
+    pub(super) fn overdue(&mut self, open: bool) -> Option<End> {
+        match self.handle_timeout() {
+            // There is no Ping but on WebSocket.
+            Action::Continue | Action::Ping => None,
+            action => Some(End::due(action, open)),
+        }
+    }
+
+    /// Nothing is waited for, so nothing is silent; but something better may be due.
+    #[cfg(feature = "sse")]
+    pub(super) fn idle(&mut self) -> Option<End> {
+        self.handle(Event::Heard);
+        self.overdue(true)
     }
 
     /// Something cannot be had from where the cursor is: commands go on with what is to come.

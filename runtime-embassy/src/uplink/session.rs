@@ -20,7 +20,7 @@ use super::hear::{Heard, Hello, SUBSCRIPTION};
 use super::tokens::{Present, Purse, Tokens, Why};
 use super::{Desk, End, Line, Lost, MAX_TARGET, Status};
 use crate::buffered::now;
-use crate::error::{Error, HandshakeError};
+use crate::error::Error;
 use crate::link::{Connect, Link};
 use crate::outbox::{Reading, Source};
 use crate::websocket::{Decompressor, WebSocket};
@@ -57,6 +57,7 @@ enum Turn<'t> {
 struct Session<'b, L, R> {
     socket: WebSocket<'b, L, R>,
     hello: Option<Hello>,
+    open: bool,
     lease: Lease,
     /// Nothing is published earlier: the gateway asked for it.
     not_before: Instant,
@@ -93,7 +94,7 @@ impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
         let authorization = if T::SOME { purse.authorization() } else { desk.gateway.authorization };
         let incarnation = desk.outbox.incarnation(|| rng.next_u64());
         let Some(target) = target(desk.gateway.target, incarnation, later) else {
-            return Err(End::new(Lost::Handshake(HandshakeError::Request(WriteError::Target))));
+            return Err(End::request(WriteError::Target));
         };
         let field: Option<Field<'_>> = authorization.filter(|_| !later).map(|value| ("Authorization", value));
         let offer = Offer {
@@ -103,13 +104,13 @@ impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
         };
         let opening = WebSocket::open(link, &offer, &desk.config.connection, rng, rx, tx, decompressor);
         match with_deadline(desk.pilot.deadline(), opening).await {
-            Err(_) => Err(desk.timed_out(Lost::NoHello)),
+            Err(_) => Err(desk.pilot.timed_out(Lost::NoHello)),
             Ok(Err(error)) => Err(End::new(Lost::Handshake(error.without_link()))),
             Ok(Ok((_, None))) => Err(End::new(Lost::NoSubprotocol)),
             Ok(Ok((socket, Some(_)))) => {
                 desk.outbox.rewind();
-                let (hello, lease, not_before) = (None, Lease::endless(), Instant::MIN);
-                Ok(Self { socket, hello, lease, not_before, authorised: !later })
+                let (hello, open, lease, not_before) = (None, false, Lease::endless(), Instant::MIN);
+                Ok(Self { socket, hello, open, lease, not_before, authorised: !later })
             }
         }
     }
@@ -235,10 +236,7 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
                 Action::Continue => {}
                 // Full: then something goes out anyway.
                 Action::Ping => drop(self.socket.try_send_ping(&[])),
-                action => {
-                    let lost = if self.hello.is_some() { Lost::Silent } else { Lost::NoHello };
-                    return Turn::End(End { action: Some(action), ..End::new(lost) });
-                }
+                action => return Turn::End(End::due(action, self.open)),
             }
             let renew = matches!(self.lease.poll(now()), LeaseStep::Renew { .. });
             if renew && can_renew && asking.is_none() {
@@ -286,11 +284,15 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
             }
             Heard::Renew(within) => self.lease.asked(now(), within),
             Heard::Hello(hello) => {
-                let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
-                desk.pilot.handle(Event::Opened { heartbeat, window });
                 let first = self.hello.replace(hello).is_none();
                 self.authorised |= !first;
-                desk.tell(if first { Status::Open(Rung::WebSocket) } else { Status::Renewed });
+                // Before its credential is taken a connection is of no use, and does not count as open.
+                if self.authorised {
+                    let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
+                    desk.pilot.handle(Event::Opened { heartbeat, window });
+                    let renewed = core::mem::replace(&mut self.open, true);
+                    desk.tell(if renewed { Status::Renewed } else { Status::Open(Rung::WebSocket) });
+                }
                 // Before that the time is what it may take to say `auth`.
                 self.lease = match hello.lease.filter(|_| self.authorised) {
                     Some(lease) => Lease::until(now(), now().after(lease), RENEW_BEFORE),

@@ -28,8 +28,8 @@ pub enum Status {
 }
 
 impl Status {
-    /// For the log of the device, when there is one.
-    pub(super) fn log(&self) {
+    /// Tells the application, and the device's log when there is one.
+    pub(super) fn tell(self, observe: &mut dyn FnMut(Self)) {
         #[cfg(feature = "log")]
         match self {
             Self::Lost(lost) => log::warn!("longwire: {lost}"),
@@ -40,6 +40,7 @@ impl Status {
             Self::Lost(lost) => defmt::warn!("longwire: {}", lost),
             status => defmt::info!("longwire: {}", status),
         }
+        observe(self);
     }
 }
 
@@ -91,6 +92,8 @@ pub enum Lost {
     Closed(Option<CloseCode>),
     /// Nothing was heard for longer than twice the gateway's heartbeat.
     Silent,
+    /// It was ended to try a better transport; if that does not work either, this one is opened again.
+    LookUp,
     /// The connection broke.
     Broken(Error<()>),
     /// A token or a subscription that does not fit the send buffer.
@@ -112,7 +115,7 @@ impl Lost {
             Self::Handshake(error) => handshake(error),
             Self::Bye(_, ending) | Self::Subscription(_, ending) => ending,
             Self::Closed(Some(code)) => Ending::from_close(code),
-            Self::Closed(None) => Ending::Cut,
+            Self::Closed(None) | Self::LookUp => Ending::Cut,
             Self::NoHello | Self::Silent => Ending::Silent,
             Self::NoSubprotocol | Self::WrongFrame | Self::BadMessage => Ending::Garbled,
             Self::Broken(error) => match error {
@@ -157,6 +160,7 @@ impl fmt::Display for Lost {
             Self::Subscription(None, _) => f.write_str("the gateway refused the subscription"),
             Self::Closed(Some(code)) => write!(f, "the gateway closed with {code}"),
             Self::Closed(None) => f.write_str("the gateway closed"),
+            Self::LookUp => f.write_str("to try a better transport"),
             Self::Silent => f.write_str("nothing was heard for too long"),
             Self::Broken(error) => error.fmt(f),
             Self::TooLong => f.write_str("a token or a subscription that does not fit the send buffer"),

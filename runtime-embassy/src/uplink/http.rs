@@ -1,0 +1,195 @@
+//! HTTP, as far as the lower rungs of the ladder need it: requests, and answers of any framing.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+
+use heapless::{String, Vec};
+use longwire_core::http::body::{BodyReader, BodyStep, Framing};
+use longwire_core::http::view::Response;
+use longwire_core::http::write::{self, Field, WriteError};
+#[cfg(feature = "ladder")]
+use longwire_core::log::Cursor;
+use longwire_core::session::ladder::Ending;
+use longwire_core::session::{Refusal, json};
+
+use super::{Gateway, Lost};
+use crate::buffered::{Buffered, Input};
+use crate::error::{Error, HandshakeError};
+use crate::link::Link;
+
+/// Bytes of the longest path and query.
+pub(super) const MAX_URL: usize = 512;
+
+/// A path and query.
+pub(super) type Url = String<MAX_URL>;
+
+/// What is of interest in the head of an answer.
+pub(super) struct Head {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<u64>,
+    pub(super) framing: Framing,
+    pub(super) keeps_alive: bool,
+    pub(super) is_event_stream: bool,
+    /// `Longwire-Next`.
+    #[cfg(feature = "ladder")]
+    pub(super) next: Option<Cursor>,
+}
+
+impl Head {
+    fn of(response: &Response<'_>, method: &str) -> Self {
+        let headers = response.headers();
+        let media =
+            headers.get_str("content-type").and_then(|kind| kind.split(';').next()).unwrap_or_default();
+        Self {
+            status: response.status(),
+            retry_after: response.retry_after(),
+            framing: Framing::of_response(response, method),
+            keeps_alive: response.keeps_alive(),
+            is_event_stream: media.trim().eq_ignore_ascii_case("text/event-stream"),
+            #[cfg(feature = "ladder")]
+            next: headers.get_str("longwire-next").and_then(|next| Cursor::parse(next).ok()),
+        }
+    }
+}
+
+/// Queues a request, whole or not at all, where nothing else is queued.
+pub(super) fn queue<L: Link>(
+    stream: &mut Buffered<'_, L>,
+    (method, url): (&str, &str),
+    gateway: &Gateway<'_>,
+    authorization: Option<&str>,
+    more: &[Field<'_>],
+    body: Option<&[u8]>,
+) -> Result<(), WriteError> {
+    // It is borrowed by the other.
+    let mut length = String::<10>::new();
+    let mut fields = Vec::<Field<'_>, 6>::new();
+    write!(length, "{}", body.unwrap_or_default().len()).map_err(|_| WriteError::Full)?;
+    let _ = fields.push(("Host", gateway.host));
+    if let Some(value) = authorization {
+        let _ = fields.push(("Authorization", value));
+    }
+    fields.extend_from_slice(more).map_err(|_| WriteError::Full)?;
+    if body.is_some() {
+        fields.push(("Content-Length", &length)).map_err(|_| WriteError::Full)?;
+    }
+    let mut tx = stream.tx();
+    write::request(&mut tx, method, url, &fields)?;
+    if tx.put(&[body.unwrap_or_default()]) {
+        return Ok(());
+    }
+    // A head without its body: takes it back.
+    stream.clear_tx();
+    Err(WriteError::Full)
+}
+
+/// Sends what is queued, and reads the head of the answer.
+pub(super) async fn answer<L: Link>(stream: &mut Buffered<'_, L>, method: &str) -> Result<Head, Lost> {
+    let head = async {
+        stream.flush().await?;
+        stream.head().await
+    };
+    let head = head.await.map_err(|error| Lost::Handshake(error.without_link()))?;
+    let what = Head::of(&head.view(stream.rx()), method);
+    head.release(&mut stream.rx());
+    Ok(what)
+}
+
+/// Reads a body whole: then it is what the receive buffer [keeps](longwire_core::buf::RxBuf::kept), until that is released.
+pub(super) async fn body<L: Link>(stream: &mut Buffered<'_, L>, framing: Framing) -> Result<(), Lost> {
+    let broken = Lost::Handshake(HandshakeError::Ended);
+    let mut reader = BodyReader::new(framing, u64::MAX).map_err(|_| broken)?;
+    loop {
+        match reader.poll(&mut stream.rx()).map_err(|_| broken)? {
+            BodyStep::Data => reader.keep(&mut stream.rx()),
+            BodyStep::End => return Ok(()),
+            BodyStep::NeedSpace => return Err(Lost::Broken(Error::MessageTooBig)),
+            BodyStep::NeedInput => match stream.read(None).await {
+                Ok(Input::End) => return reader.handle_eof().map_err(|_| broken),
+                Ok(Input::Bytes | Input::Deadline) => {}
+                Err(error) => return Err(Lost::Broken(error.without_link())),
+            },
+        }
+    }
+}
+
+/// Forgets the body that was read.
+pub(super) fn release<L: Link>(stream: &mut Buffered<'_, L>) {
+    let mut rx = stream.rx();
+    let kept = rx.kept().len();
+    rx.release(kept);
+}
+
+/// Why an answer other than the one that was hoped for was given: reads its body.
+pub(super) async fn refused<L: Link>(stream: &mut Buffered<'_, L>, head: &Head) -> Lost {
+    let Head { status, retry_after, framing, .. } = *head;
+    match said(stream, framing, retry_after).await {
+        Some(ending) => lost(status, retry_after, Some(ending)),
+        None => foreign(status, retry_after),
+    }
+}
+
+/// What a gateway's own refusal says about coming back; `None` when the body is none.
+pub(crate) async fn said<L: Link>(
+    stream: &mut Buffered<'_, L>,
+    framing: Framing,
+    retry_after: Option<u64>,
+) -> Option<Ending> {
+    // What is too long to be read is no gateway's.
+    body(stream, framing).await.ok()?;
+    let rx = stream.rx();
+    json::decode_refusal(rx.kept()).ok().map(|refusal| ending(refusal, retry_after))
+}
+
+fn ending(refusal: Refusal<'_>, retry_after: Option<u64>) -> Ending {
+    let retry_after = refusal.retry_after.or(retry_after.map(Duration::from_secs));
+    Ending::from_refusal(&Refusal { retry_after, ..refusal }, None)
+}
+
+/// A gateway's refusal.
+pub(super) fn refusal(status: u16, retry_after: Option<u64>, refusal: Refusal<'_>) -> Lost {
+    lost(status, retry_after, Some(ending(refusal, retry_after)))
+}
+
+/// An answer that is not a gateway's.
+pub(super) fn foreign(status: u16, retry_after: Option<u64>) -> Lost {
+    lost(status, retry_after, None)
+}
+
+fn lost(status: u16, retry_after: Option<u64>, said: Option<Ending>) -> Lost {
+    let retry_after = retry_after.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+    Lost::Handshake(HandshakeError::Refused { status, retry_after, said })
+}
+
+/// Appends a text in a path or a query: what is not unreserved is percent-encoded (RFC 3986 section 2.1), but for slashes.
+/// `None` when there is no room.
+pub(super) fn push_encoded(url: &mut Url, text: &str) -> Option<()> {
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'A' + (nibble - 10) });
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            url.push(byte.into()).ok()?;
+        } else {
+            url.push('%').ok()?;
+            url.push(digit(byte >> 4)).ok()?;
+            url.push(digit(byte & 0xf)).ok()?;
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_3986_section_2_1_what_is_not_unreserved_is_encoded() {
+        for (text, encoded) in
+            [("fleet/7/cpu", "fleet/7/cpu"), ("a b", "a%20b"), ("**", "%2A%2A"), ("ü?&#", "%C3%BC%3F%26%23")]
+        {
+            let mut url = Url::new();
+            push_encoded(&mut url, text).unwrap();
+            assert_eq!(url, encoded);
+        }
+        assert_eq!(push_encoded(&mut Url::new(), &"*".repeat(MAX_URL / 3 + 1)), None);
+    }
+}

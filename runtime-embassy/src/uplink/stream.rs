@@ -1,0 +1,223 @@
+//! What comes down over SSE (`PROTOCOL.md` section 7), or by long polls (section 8).
+
+use embassy_futures::select::{Either, select};
+use embassy_time::{Timer, with_deadline};
+use longwire_core::buf::{RxBuf, RxCursor};
+use longwire_core::http::body::{BodyReader, BodyStep};
+use longwire_core::http::write::WriteError;
+use longwire_core::log::Since;
+use longwire_core::rand_core::CryptoRng;
+use longwire_core::session::connector::{ConnectorConfig, Event};
+use longwire_core::session::json;
+use longwire_core::session::ladder::{LadderConfig, Rung, Rungs};
+use longwire_core::sse::{self, Decoder};
+
+use super::hear::Heard;
+use super::http::{self, Url};
+use super::pilot::Pilot;
+use super::posts::Posts;
+use super::tokens::{Purse, Tokens};
+use super::{Desk, End, Line, Lost, Status};
+use crate::buffered::{Buffered, Input};
+use crate::error::Error;
+use crate::link::{Connect, Link};
+use crate::outbox::Source;
+
+/// Reads over SSE or by long polls, and posts beside it, until either fails.
+pub(super) async fn over_stream<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
+    rung: Rung,
+    line: &mut Line<'_, C>,
+    side: &mut Line<'_, C>,
+    rng: &mut R,
+    purse: &mut Purse<'_, T>,
+    desk: &mut Desk<'_, '_, O>,
+) -> End {
+    let Line { connect, rx, tx } = line;
+    let link = match desk.reach(connect.connect(), purse).await {
+        Ok(link) => link,
+        Err(end) => return end,
+    };
+    let posts = desk.posts(purse, rng);
+    let config = ConnectorConfig {
+        ladder: LadderConfig { rungs: Rungs::only(Rung::Poll), ..desk.config.ladder },
+        backoff: desk.config.backoff,
+        renewable: false,
+    };
+    let mut pilot = Pilot::new(config, Since::Now, None, rng);
+    let authorization = posts.authorization;
+    let write_timeout = desk.config.connection.write_timeout;
+    let end = async {
+        match rung {
+            #[cfg(feature = "ladder")]
+            Rung::LongPoll => {
+                super::polls::poll(Buffered::new(link, write_timeout, rx, tx), authorization, desk).await
+            }
+            // The request goes out of what is later the room for an event, and what comes from the wire comes into the other.
+            _ => listen(Buffered::new(link, write_timeout, tx, rx), authorization, desk).await,
+        }
+    };
+    match select(end, posts.beside(side, &mut pilot)).await {
+        Either::First(end) => end,
+        Either::Second(lost) => End::new(lost),
+    }
+}
+
+/// Posts, and nothing else.
+pub(super) async fn over_posts<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
+    line: &mut Line<'_, C>,
+    rng: &mut R,
+    purse: &mut Purse<'_, T>,
+    desk: &mut Desk<'_, '_, O>,
+) -> End {
+    if let Err(end) = desk.token(purse).await {
+        return end;
+    }
+    let posts = desk.posts(purse, rng);
+    let Desk { pilot, observe, counts, outbox, .. } = desk;
+    posts
+        .over(line, pilot, &mut |status| match status {
+            Some(status) => status.tell(*observe),
+            None => super::report_counts(counts, *outbox),
+        })
+        .await
+}
+
+/// An event stream.
+struct Events<'l, L> {
+    stream: Buffered<'l, L>,
+    body: BodyReader,
+    /// Bytes of the body's present piece that were passed on.
+    taken: usize,
+    decoder: Decoder,
+    at: RxCursor,
+}
+
+/// Asks for the stream, and works off what comes.
+async fn listen<L: Link, O: Source>(
+    mut stream: Buffered<'_, L>,
+    authorization: Option<&str>,
+    desk: &mut Desk<'_, '_, O>,
+) -> End {
+    let Some(url) = desk.stream_url() else { return End::request(WriteError::Target) };
+    let accept = [("Accept", "text/event-stream")];
+    if let Err(error) = http::queue(&mut stream, ("GET", &url), desk.gateway, authorization, &accept, None) {
+        return End::request(error);
+    }
+    let head = match with_deadline(desk.pilot.deadline(), http::answer(&mut stream, "GET")).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(lost)) => return End::new(lost),
+        Err(_) => return desk.pilot.timed_out(Lost::NoHello),
+    };
+    if head.status != 200 || !head.is_event_stream {
+        return match with_deadline(desk.pilot.deadline(), http::refused(&mut stream, &head)).await {
+            Ok(lost) => End::new(lost),
+            Err(_) => desk.pilot.timed_out(Lost::NoHello),
+        };
+    }
+    let Ok(body) = BodyReader::new(head.framing, u64::MAX) else { return End::new(Lost::BadMessage) };
+    let max_event = stream.split().1.len();
+    let events = Events { stream, body, taken: 0, decoder: Decoder::new(max_event), at: RxCursor::new() };
+    events.work(desk).await
+}
+
+impl<L: Link> Events<'_, L> {
+    async fn work<O: Source>(mut self, desk: &mut Desk<'_, '_, O>) -> End {
+        let mut open = false;
+        loop {
+            // 1. Work off what was received.
+            match self.poll() {
+                Ok(true) => {
+                    let (_, bytes) = self.stream.split();
+                    let event = self.decoder.event(RxBuf::new(bytes, &mut self.at));
+                    match desk.hear(json::decode_server(event.data)) {
+                        Ok(Heard::Hello(hello)) => {
+                            let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
+                            desk.pilot.handle(Event::Opened { heartbeat, window });
+                            if !core::mem::replace(&mut open, true) {
+                                desk.tell(Status::Open(Rung::Sse));
+                            }
+                        }
+                        // The next connection has another credential.
+                        Ok(_) => {}
+                        Err(lost) => return End::new(lost),
+                    }
+                    continue;
+                }
+                Ok(false) => {}
+                Err(lost) => return End::new(lost),
+            }
+            // 2. Do what is due.
+            if let Some(end) = desk.pilot.overdue(open) {
+                return end;
+            }
+            desk.report_counts();
+            // 3. Wait for more.
+            match select(self.stream.read(None), Timer::at(desk.pilot.deadline())).await {
+                Either::First(Ok(Input::End)) => return End::new(Lost::Closed(None)),
+                Either::First(Ok(_)) => {
+                    desk.pilot.handle(Event::Heard);
+                }
+                Either::First(Err(error)) => return error.into(),
+                Either::Second(()) => {}
+            }
+        }
+    }
+
+    /// Finds the next event in what was received; false when there is none yet.
+    fn poll(&mut self) -> Result<bool, Lost> {
+        loop {
+            let (mut wire, bytes) = self.stream.split();
+            let mut rx = RxBuf::new(bytes, &mut self.at);
+            match self.decoder.poll(&mut rx) {
+                Ok(sse::Step::Event) => return Ok(true),
+                Ok(sse::Step::NeedInput) => {}
+                Ok(sse::Step::NeedSpace) | Err(sse::SseError::EventTooLarge) => {
+                    return Err(Lost::Broken(Error::MessageTooBig));
+                }
+                Err(_) => return Err(Lost::BadMessage),
+            }
+            let piece = self.body.piece(wire.reborrow()).get(self.taken..).unwrap_or_default();
+            if piece.is_empty() {
+                self.taken = 0;
+                match self.body.poll(&mut wire) {
+                    Ok(BodyStep::Data) => continue,
+                    Ok(BodyStep::NeedInput) => return Ok(false),
+                    Ok(BodyStep::End) => return Err(Lost::Closed(None)),
+                    Ok(BodyStep::NeedSpace) | Err(_) => return Err(Lost::BadMessage),
+                }
+            }
+            self.taken = self.taken.saturating_add(rx.fill(piece));
+        }
+    }
+}
+
+impl<O: Source> Desk<'_, '_, O> {
+    /// What is asked for: the patterns, from where the reader is.
+    pub(super) fn stream_url(&self) -> Option<Url> {
+        let mut url = Url::new();
+        url.push_str(self.gateway.target).ok()?;
+        let mut separator = if self.gateway.target.contains('?') { "&topic=" } else { "?topic=" };
+        for pattern in self.subscription.iter().flat_map(|subscription| subscription.patterns) {
+            url.push_str(separator).ok()?;
+            http::push_encoded(&mut url, pattern)?;
+            separator = "&topic=";
+        }
+        url.push_str("&since=").ok()?;
+        core::fmt::Write::write_fmt(&mut url, format_args!("{}", self.pilot.reader.since())).ok()?;
+        Some(url)
+    }
+
+    /// Who posts what is in the outbox.
+    pub(super) fn posts<'a, T: Tokens>(
+        &self,
+        purse: &'a Purse<'_, T>,
+        rng: &mut impl CryptoRng,
+    ) -> Posts<'a, 'a, O>
+    where
+        Self: 'a,
+    {
+        let authorization = if T::SOME { purse.authorization() } else { self.gateway.authorization };
+        let publisher = self.outbox.incarnation(|| rng.next_u64()).to_text();
+        Posts { gateway: self.gateway, config: self.config, authorization, outbox: self.outbox, publisher }
+    }
+}
