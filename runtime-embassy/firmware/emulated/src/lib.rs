@@ -95,8 +95,8 @@ struct Emulated {
 }
 
 impl Board for Emulated {
-    fn free_stack(&self) -> u32 {
-        self.stack.free()
+    fn stack(&self) -> &stack::Stack {
+        &self.stack
     }
 
     fn traffic(&self) -> &Traffic {
@@ -107,7 +107,7 @@ impl Board for Emulated {
         Some(sleep::wakeups())
     }
 
-    fn light(&mut self, on: bool) {
+    fn light(&self, on: bool) {
         host::print(format_args!("light {}", if on { "on" } else { "off" }));
     }
 }
