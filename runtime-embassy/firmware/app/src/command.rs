@@ -25,7 +25,10 @@ pub(crate) async fn obey<M: RawMutex, const N: usize, const BYTES: usize>(
             continue;
         };
         match what {
-            "interval" if number > 0 => shared.interval.set(number),
+            "interval" if number > 0 => {
+                shared.interval.set(number);
+                shared.changed.signal(());
+            }
             "blink" => blink(board, number.min(MAX_BLINKS)).await,
             _ => {}
         }

@@ -27,7 +27,8 @@ use core::fmt::{self, Write as _};
 
 use embassy_futures::select::{Either3, select3};
 use embassy_net::Stack;
-use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+use embassy_sync::blocking_mutex::raw::{CriticalSectionRawMutex, NoopRawMutex};
+use embassy_sync::signal::Signal;
 use embassy_time::Instant;
 use heapless::String;
 use longwire_embassy::core::rand_core::CryptoRng;
@@ -105,7 +106,7 @@ pub async fn run(
     let orders = [orders.as_str()];
     let uplink = Uplink::new(tcp, Gateway::new(&host), &config, rng, &mut rx, &mut tx)
         .with_commands(&COMMANDS, &orders, Since::Now);
-    let shared = Shared { interval: Cell::new(settings.interval) };
+    let shared = Shared { interval: Cell::new(settings.interval), changed: Signal::new() };
     let work = report::run(settings, &shared, &OUTBOX, &board);
     let obey = command::obey(&COMMANDS, &shared, &board);
     let mut token = [0; MAX_TOKEN];
@@ -139,6 +140,8 @@ async fn connect<C: Connect, R: CryptoRng, T: Tokens>(
 pub(crate) struct Shared {
     /// Milliseconds between two reports.
     interval: Cell<u32>,
+    /// Raised when it was changed.
+    changed: Signal<NoopRawMutex, ()>,
 }
 
 /// `device/ID/WHAT`

@@ -1,5 +1,6 @@
 //! What the firmware reports.
 
+use embassy_futures::select::{Either, select};
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, Timer};
 use longwire_embassy::{Outbox, ReportError};
@@ -69,13 +70,17 @@ impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
         self.waiting_below(1).await;
     }
 
-    /// Waits for the next report after the one that was due then, and says when that is.
+    /// Waits for the next report after the one that was due then, and says when that is. Another interval counts at once.
     async fn wait_from(&self, due: Instant) -> Instant {
-        // What was missed is not made up for.
-        let next = due + Duration::from_millis(self.shared.interval.get().into());
-        let next = next.max(Instant::now());
-        Timer::at(next).await;
-        next
+        loop {
+            let interval = Duration::from_millis(self.shared.interval.get().into());
+            // What was missed is not made up for.
+            let next = (due + interval).max(Instant::now());
+            match select(Timer::at(next), self.shared.changed.wait()).await {
+                Either::First(()) => return next,
+                Either::Second(()) => {}
+            }
+        }
     }
 
     /// Looks now and then whether fewer readings wait.
