@@ -1,6 +1,8 @@
 //! A gateway of its own for each test.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -84,4 +86,41 @@ impl Gateway {
         assert_eq!(response.status, 200, "{response:?}");
         response.json()["at"].as_str().expect("the answer has `at`").to_owned()
     }
+}
+
+/// A gateway with a file of tokens, which is removed with it.
+pub struct Guarded {
+    /// The gateway.
+    pub gateway: Gateway,
+    file: PathBuf,
+}
+
+impl Guarded {
+    /// Starts one; `name` is the test's own.
+    pub fn start(name: &str, tokens: &str) -> Self {
+        Self::start_with(name, tokens, &[])
+    }
+
+    /// The same with further options.
+    pub fn start_with(name: &str, tokens: &str, options: &[&str]) -> Self {
+        let file = std::env::temp_dir().join(format!("longwire-{}-{name}.toml", std::process::id()));
+        std::fs::write(&file, tokens).expect("a file");
+        let path = file.to_str().expect("UTF-8");
+        let gateway = Gateway::start_with(&[&["--token-file", path], options].concat());
+        Self { gateway, file }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// The time in so many seconds, as a file of tokens has it (RFC 3339).
+pub fn in_seconds(seconds: u32) -> String {
+    let mut date = Command::new("date");
+    date.args(["-u", "-d", &format!("+{seconds} seconds"), "+%Y-%m-%dT%H:%M:%SZ"]);
+    let output = date.output().expect("date").stdout;
+    String::from_utf8(output).expect("ASCII").trim().to_owned()
 }

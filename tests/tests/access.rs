@@ -1,9 +1,8 @@
 //! Who may do what: origins and credentials (`core/PROTOCOL.md` sections 6, 8.4 and 8.5).
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use longwire_tests::gateway::Gateway;
+use longwire_tests::gateway::{Gateway, Guarded, in_seconds};
 use longwire_tests::http::{Events, Response};
 use longwire_tests::longwire;
 use longwire_tests::process::Program;
@@ -102,27 +101,6 @@ fn an_open_gateway_on_loopback_goes_by_local_names_only() {
         ["rebound.example".to_owned(), format!("rebound.example:{port}"), format!("127.0.0.1.example:{port}")]
     {
         assert_eq!(status(&host), 403, "{host}");
-    }
-}
-
-/// A gateway with a file of tokens, which is removed with it.
-struct Guarded {
-    gateway: Gateway,
-    file: PathBuf,
-}
-
-impl Guarded {
-    fn start(name: &str, tokens: &str) -> Self {
-        let file = std::env::temp_dir().join(format!("longwire-{}-{name}.toml", std::process::id()));
-        std::fs::write(&file, tokens).expect("a file");
-        let gateway = Gateway::start_with(&["--token-file", file.to_str().expect("UTF-8")]);
-        Self { gateway, file }
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.file);
     }
 }
 
@@ -282,13 +260,8 @@ fn auth_replaces_the_grant_or_ends_the_connection() {
 
 #[test]
 fn a_grant_ends_in_time_on_every_transport() {
-    // As RFC 3339, a few seconds from now: the time to open three connections.
-    let expires = Command::new("date")
-        .args(["-u", "-d", "+4 seconds", "+%Y-%m-%dT%H:%M:%SZ"])
-        .output()
-        .expect("date")
-        .stdout;
-    let expires = String::from_utf8(expires).expect("ASCII");
+    // The time to open three connections.
+    let expires = in_seconds(4);
     let tokens =
         format!("[[token]]\nsecret = \"s\"\nsubject = \"short\"\nsubscribe = [\"**\"]\nexpires = {expires}");
     let guarded = Guarded::start("ends", &tokens);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use longwire_tests::PATIENCE;
 use longwire_tests::device::{Board, Conversation, Device, numbered};
-use longwire_tests::gateway::Gateway;
+use longwire_tests::gateway::{Gateway, Guarded, in_seconds};
 use longwire_tests::relay::Relay;
 use longwire_tests::rng::Rng;
 use serde_json::Value;
@@ -15,6 +15,9 @@ use serde_json::Value;
 const LONG: Duration = Duration::from_secs(240);
 
 const READINGS: u64 = 1000;
+
+/// What the test itself shows, where a gateway wants to see something.
+const TOKEN: (&str, &str) = ("Authorization", "Bearer the-test");
 
 /// A gateway that has its clients back soon, and keeps all that a device reports.
 fn lasting_gateway() -> Gateway {
@@ -31,7 +34,8 @@ fn start(board: Board, relay: &Relay, settings: &str) -> Device {
 fn stored(gateway: &Gateway, start: &str, topic: &str) -> Vec<Value> {
     let (mut since, mut all) = (start.to_owned(), Vec::new());
     loop {
-        let response = gateway.get(&format!("/v1/stream?topic={topic}&since={since}"));
+        let target = format!("/v1/stream?topic={topic}&since={since}");
+        let response = gateway.request("GET", &target, &[TOKEN], b"");
         if response.status == 204 {
             return all;
         }
@@ -44,7 +48,7 @@ fn stored(gateway: &Gateway, start: &str, topic: &str) -> Vec<Value> {
 
 /// The gateway's position before anything was published.
 fn beginning(gateway: &Gateway) -> String {
-    let response = gateway.get("/v1/stream?topic=**&since=now");
+    let response = gateway.request("GET", "/v1/stream?topic=**&since=now", &[TOKEN], b"");
     response.header("longwire-next").expect("section 8.1").to_owned()
 }
 
@@ -179,7 +183,7 @@ fn an_outbox_that_overflows_counts_what_it_drops_as_the_gateway_misses_it() {
     let gateway = lasting_gateway();
     let start_at = beginning(&gateway);
     let relay = Relay::start(gateway.address);
-    let device = start(board, &relay, "readings=600 interval=10 cap=1000");
+    let device = start(board, &relay, "readings=600 topics=3 interval=10 cap=1000");
     wait_until_acknowledged(&device, &relay, 50);
     relay.cut();
     // Longer than the outbox lasts: 10 ms a reading.
@@ -188,21 +192,29 @@ fn an_outbox_that_overflows_counts_what_it_drops_as_the_gateway_misses_it() {
     let ended = device.finish_within(LONG);
     assert!(ended.status.success(), "{ended:#?}");
 
-    let topic = |what| format!("device/{}/{what}", board.name());
-    let numbers = stored(&gateway, &start_at, &topic("number"));
-    let numbers: Vec<u64> = numbers.iter().map(|number| number.as_u64().expect("a number")).collect();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "once, and in order: {numbers:?}");
-    let counts = stored(&gateway, &start_at, &topic("outbox")).pop().expect("the last reading");
+    let stored = |what| stored(&gateway, &start_at, &format!("device/{}/{what}", board.name()));
+    let numbers = |what| {
+        let numbers = stored(what).iter().map(|number| number.as_u64().expect("a number")).collect::<Vec<_>>();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "once, and in order: {what} {numbers:?}");
+        numbers
+    };
+    let counts = stored("outbox").pop().expect("the last but one reading");
     let count = |name: &str| counts[name].as_u64().unwrap_or_else(|| panic!("{name} in {counts}"));
-    assert_eq!(count("reported"), 600);
-    assert_eq!(count("acknowledged"), numbers.len() as u64, "{counts}");
-    assert_eq!(count("dropped_oldest"), 600 - numbers.len() as u64, "{counts}");
-    assert!(count("dropped_oldest") > 100, "4 s are 400 readings, and there is room for some 70: {counts}");
-    assert_eq!((count("refused"), count("waiting")), (0, 0));
-    // The oldest went: the newest are there, without a hole.
-    assert!(numbers.ends_with(&(550..=600).collect::<Vec<_>>()), "{numbers:?}");
-    let holes = numbers.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
-    assert_eq!(holes, 1, "{numbers:?}");
+    let [oldest, newest, latest] = ["number", "first", "latest"].map(numbers);
+    let missing = |numbers: &[u64]| 200 - numbers.len() as u64;
+    assert_eq!((count("reported"), count("refused"), count("waiting")), (600, 0, 0), "{counts}");
+    let all = [&oldest, &newest, &latest].map(|numbers| numbers.len() as u64);
+    assert_eq!(count("acknowledged"), all.iter().sum::<u64>(), "{counts}");
+    assert_eq!(count("dropped_newest"), missing(&newest), "{counts}");
+    assert_eq!(count("dropped_oldest") + count("conflated"), missing(&oldest) + missing(&latest), "{counts}");
+    // By its policy: of one topic the newest of that time are there, of another the oldest, of the third the last.
+    let (cut, mended) = (150, 400);
+    let within = |numbers: &[u64]| numbers.iter().filter(|n| (cut..mended).contains(*n)).count();
+    assert!(within(&newest) < 40 && missing(&newest) > 20, "{newest:?}");
+    assert!(within(&latest) <= 3 && count("conflated") > 50, "{latest:?} {counts}");
+    for numbers in [&oldest, &latest] {
+        assert!(numbers.last() >= Some(&598), "{numbers:?}");
+    }
 }
 
 #[test]
@@ -216,7 +228,7 @@ fn a_device_comes_back_within_the_window_that_bye_gave_it() {
     relay.set_target(other.address);
     gateway.program.terminate();
     let wait = device.wait_for("next attempt", |line| {
-        let wait = line.strip_prefix("next attempt in ")?.strip_suffix(" ms")?;
+        let (wait, _) = line.strip_prefix("next attempt in ")?.split_once(" ms")?;
         Some(Duration::from_millis(wait.parse().expect("a number")))
     });
     let said_bye = Instant::now();
@@ -236,4 +248,79 @@ fn a_device_comes_back_within_the_window_that_bye_gave_it() {
     let came = relay.taps()[1].began - said_bye;
     assert!(came + Duration::from_millis(500) >= wait, "it came back after {came:?} of {wait:?}");
     wait_until_acknowledged(&device, &relay, 20);
+}
+
+/// A gateway whose tokens `first`, `second` and `third` are a device's: the first ends soon, the second has ended, the third
+/// does not.
+fn guarded_gateway(name: &str) -> Guarded {
+    let token = |secret: &str, subject: &str, expires: &str| {
+        format!(
+            "[[token]]\nsecret = \"{secret}\"\nsubject = \"{subject}\"\nsubscribe = [\"device/**\"]\n\
+             publish = [\"device/**\"]\nexpires = {expires}\n"
+        )
+    };
+    let tokens = [
+        token("first", "device", &in_seconds(7)),
+        token("second", "device", "2020-01-01T00:00:00Z"),
+        token("third", "device", "2100-01-01T00:00:00Z"),
+        token("the-test", "test", "2100-01-01T00:00:00Z"),
+    ];
+    let options = ["--reconnect-window=500ms", "--history-events=5000"];
+    Guarded::start_with(name, &tokens.concat(), &options)
+}
+
+/// Reports for longer than the first of these tokens lasts; how many connections that took, and what was said.
+fn report_with_tokens(board: Board, name: &str, tokens: &str) -> (usize, Vec<String>) {
+    let guarded = guarded_gateway(name);
+    let gateway = &guarded.gateway;
+    let target = "/v1/stream?topic=device/**&since=now";
+    let now = gateway.request("GET", target, &[TOKEN], b"");
+    let start_at = now.header("longwire-next").expect("section 8.1");
+    let relay = Relay::start(gateway.address);
+    let settings = format!("readings=120 interval=100 cap=1000 tokens={tokens}");
+    let ended = start(board, &relay, &settings).finish_within(LONG);
+    assert!(ended.status.success(), "{ended:#?}");
+    let numbers = stored(gateway, start_at, &format!("device/{}/number", board.name()));
+    assert_eq!(numbers, (1..=120).map(Value::from).collect::<Vec<_>>(), "{ended:#?}");
+    (relay.taps().len(), [ended.stdout, ended.stderr].concat())
+}
+
+#[test]
+fn a_renewed_token_keeps_the_connection() {
+    let (connections, said) = report_with_tokens(Board::Lm3s6965, "renewed", "first,third");
+    assert!(said.iter().any(|line| line.contains("credential renewed")), "{said:#?}");
+    assert_eq!(connections, 1, "{said:#?}");
+}
+
+#[test]
+fn an_expired_token_ends_in_a_new_connection_with_another() {
+    let (connections, said) = report_with_tokens(Board::Mps2, "expired", "first,second,third");
+    assert!(said.iter().any(|line| line.contains("unauthorized")), "{said:#?}");
+    assert_eq!(connections, 2, "{said:#?}");
+}
+
+#[test]
+fn a_device_does_as_it_is_told() {
+    let gateway = lasting_gateway();
+    let relay = Relay::start(gateway.address);
+    let board = Board::Mps2;
+    let device = start(board, &relay, "interval=60000");
+    device.wait_for("connection", |line| line.contains("open over").then_some(()));
+    // The subscription stands once something of it was answered: `caught_up`.
+    let subscribed = || conversations(&relay).iter().any(|c| c.answers_of(18).next().is_some());
+    let deadline = Instant::now() + PATIENCE;
+    while !subscribed() {
+        assert!(Instant::now() < deadline, "no subscription:\n{}", device.program.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    gateway.publish(&format!("device/{}/do/blink", board.name()), &3.into());
+    device.wait_for("light", |line| (line == "light off").then_some(()));
+    let on = || device.said().iter().filter(|line| *line == "light on").count();
+    while on() < 3 {
+        assert!(Instant::now() < deadline, "it does not blink:\n{}", device.program.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let before = acknowledged(&relay);
+    gateway.publish(&format!("device/{}/do/interval", board.name()), &50.into());
+    wait_until_acknowledged(&device, &relay, before + 20);
 }

@@ -1,33 +1,68 @@
 //! What every board of longwire's example firmware does once it has a network: it reports to a gateway how it fares,
-//! once a second.
+//! once a second, and does as it is told.
+//!
+//! | topic | | |
+//! |---|---|---|
+//! | `device/ID/uptime` | up | milliseconds since the start |
+//! | `device/ID/stack` | up | bytes of the stack that were never used (`free`), and that were (`peak`) |
+//! | `device/ID/network` | up | frames and bytes in each direction |
+//! | `device/ID/wakeups` | up | how often the processor was woken, where that is counted |
+//! | `device/ID/outbox` | up | what became of the readings so far |
+//! | `device/ID/do/interval` | down | milliseconds between two reports |
+//! | `device/ID/do/blink` | down | how often to blink |
 //!
 //! A board is a driver for its network and a `main`; everything else is here.
 #![no_std]
 
+mod command;
 mod report;
 mod settings;
 pub mod stack;
+mod tokens;
 pub mod traffic;
 
+use core::cell::Cell;
+use core::convert::Infallible;
 use core::fmt::{self, Write as _};
 
-use embassy_futures::select::{Either, select};
+use embassy_futures::select::{Either3, select3};
 use embassy_net::Stack;
-use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+use embassy_sync::blocking_mutex::raw::{CriticalSectionRawMutex, NoopRawMutex};
+use embassy_sync::signal::Signal;
 use embassy_time::Instant;
 use heapless::String;
 use longwire_embassy::core::rand_core::CryptoRng;
-use longwire_embassy::{Gateway, Lost, Outbox, Policy, Status, Tcp, Uplink, UplinkConfig};
+use longwire_embassy::core::log::Since;
+use longwire_embassy::{
+    Commands, Connect, Gateway, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens, Uplink, UplinkConfig,
+};
 pub use settings::{MAX_NAME, Settings};
 use traffic::Traffic;
 
-/// Readings that wait for the network: half a minute of them. Later ones push out the oldest.
-static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(Policy::DropOldest);
+/// Readings that wait for the network: half a minute of them. Of what only counts as it is now the newest waits alone; of
+/// the others the newest push out the oldest.
+static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::with_policies(
+    &[
+        ("device/*/stack", Policy::Conflate),
+        ("device/*/network", Policy::Conflate),
+        ("device/*/wakeups", Policy::Conflate),
+        ("device/*/outbox", Policy::Conflate),
+        ("device/*/latest", Policy::Conflate),
+        ("device/*/first", Policy::DropNewest),
+    ],
+    Policy::DropOldest,
+);
+
+/// What the device is told. Of two orders for the same the later one counts.
+static COMMANDS: Commands<CriticalSectionRawMutex, 4, 96> = Commands::new(Overflow::Conflate);
+
+/// Longest token.
+const MAX_TOKEN: usize = 128;
 
 /// What the application can ask of a board, beside its network.
 pub trait Board {
-    /// Bytes of the stack that were never used.
-    fn free_stack(&self) -> u32;
+    /// The stack, painted at the start.
+    fn stack(&self) -> &stack::Stack;
 
     /// What went over the network.
     fn traffic(&self) -> &Traffic;
@@ -38,7 +73,7 @@ pub trait Board {
     }
 
     /// Switches a light.
-    fn light(&mut self, on: bool);
+    fn light(&self, on: bool);
 }
 
 /// How a run came to its end.
@@ -67,21 +102,58 @@ pub async fn run(
     let (mut rx, mut tx) = ([0; 1024], [0; 512]);
     let tcp = Tcp::new(net, (settings.host, settings.port), &mut socket_rx, &mut socket_tx);
     let config = config(settings);
-    let mut uplink = Uplink::new(tcp, Gateway::new(&host), &config, rng, &mut rx, &mut tx);
-    let connection = uplink.run(&OUTBOX, |status| match status {
-        Status::Lost(why) => log(format_args!("lost: {why}")),
-        Status::Open(_) => log(format_args!("connected after {} ms", Instant::now().as_millis())),
-        Status::Waiting(wait) => log(format_args!("next attempt in {} ms", wait.as_millis())),
-        _ => {}
-    });
-    match select(connection, report::run(settings, &OUTBOX, board)).await {
-        Either::First(why) => Outcome::Refused(why),
-        Either::Second(()) => {
-            log(format_args!("{:?}", OUTBOX.counts()));
-            Outcome::Done
+    let orders = topic(settings.id, "do/*");
+    let orders = [orders.as_str()];
+    let uplink = Uplink::new(tcp, Gateway::new(&host), &config, rng, &mut rx, &mut tx)
+        .with_commands(&COMMANDS, &orders, Since::Now);
+    let shared = Shared { interval: Cell::new(settings.interval), changed: Signal::new() };
+    let work = report::run(settings, &shared, &OUTBOX, &board);
+    let obey = command::obey(&COMMANDS, &shared, &board);
+    let mut token = [0; MAX_TOKEN];
+    let observe = |status| log(format_args!("{status} at {} ms", Instant::now().as_millis()));
+    let why = match settings.tokens {
+        "" => connect(uplink, work, obey, observe).await,
+        tokens => {
+            let uplink = uplink.with_tokens(tokens::List::new(tokens), &mut token, Present::Head);
+            connect(uplink, work, obey, observe).await
         }
+    };
+    log(format_args!("{:?}", OUTBOX.counts()));
+    why.map_or(Outcome::Done, Outcome::Refused)
+}
+
+/// Keeps the connection until the gateway refuses for good, or `work` is done.
+async fn connect<C: Connect, R: CryptoRng, T: Tokens>(
+    mut uplink: Uplink<'_, C, R, T>,
+    work: impl Future<Output = ()>,
+    obey: impl Future<Output = Infallible>,
+    observe: impl FnMut(Status),
+) -> Option<Lost> {
+    match select3(uplink.run(&OUTBOX, observe), work, obey).await {
+        Either3::First(why) => Some(why),
+        Either3::Second(()) => None,
+        Either3::Third(never) => match never {},
     }
 }
+
+/// What those who report and those who obey have in common.
+pub(crate) struct Shared {
+    /// Milliseconds between two reports.
+    interval: Cell<u32>,
+    /// Raised when it was changed.
+    changed: Signal<NoopRawMutex, ()>,
+}
+
+/// `device/ID/WHAT`
+fn topic(id: &str, what: &str) -> String<MAX_TOPIC> {
+    let mut topic = String::new();
+    // There is room for the longest name, and for all that is said about it here.
+    let _ = write!(topic, "device/{id}/{what}");
+    topic
+}
+
+/// Bytes of the longest topic: the device's name has up to 32.
+const MAX_TOPIC: usize = 64;
 
 /// The defaults, but for what the settings say otherwise.
 fn config(settings: &Settings<'_>) -> UplinkConfig {

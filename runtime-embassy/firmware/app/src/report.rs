@@ -1,45 +1,42 @@
 //! What the firmware reports.
 
-use core::fmt::Write as _;
-
+use embassy_futures::select::{Either, select};
 use embassy_sync::blocking_mutex::raw::RawMutex;
-use embassy_time::{Duration, Instant, Ticker};
-use heapless::String;
+use embassy_time::{Duration, Instant, Timer};
 use longwire_embassy::{Outbox, ReportError};
 use minicbor::encode::{Encode, Encoder, Error, Write};
 
-use crate::{Board, Settings};
+use crate::{Board, Settings, Shared, topic};
 
 /// Reports on and on, or as many numbers as the settings ask for.
 pub(crate) async fn run<M: RawMutex, const BYTES: usize>(
     settings: &Settings<'_>,
+    shared: &Shared,
     outbox: &Outbox<M, BYTES>,
-    board: impl Board,
+    board: &impl Board,
 ) {
-    let reporter = Reporter { settings, outbox };
+    let reporter = Reporter { settings, shared, outbox, board };
     match settings.readings {
-        None => reporter.sample(board).await,
+        None => reporter.sample().await,
         Some(last) => reporter.count_to(last).await,
     }
 }
 
-struct Reporter<'a, M: RawMutex, const BYTES: usize> {
+struct Reporter<'a, B, M: RawMutex, const BYTES: usize> {
     settings: &'a Settings<'a>,
+    shared: &'a Shared,
     outbox: &'a Outbox<M, BYTES>,
+    board: &'a B,
 }
 
-impl<M: RawMutex, const BYTES: usize> Reporter<'_, M, BYTES> {
-    fn ticker(&self) -> Ticker {
-        Ticker::every(Duration::from_millis(self.settings.interval.into()))
-    }
-
+impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
     /// How the device fares, for ever.
-    async fn sample(&self, board: impl Board) {
-        let mut every = self.ticker();
+    async fn sample(&self) {
+        let mut due = Instant::now();
         loop {
-            let traffic = board.traffic();
             self.report("uptime", &Instant::now().as_millis());
-            self.report("stack", &Fields(&[("free", board.free_stack())]));
+            self.report_stack();
+            let traffic = self.board.traffic();
             self.report(
                 "network",
                 &Fields(&[
@@ -49,47 +46,61 @@ impl<M: RawMutex, const BYTES: usize> Reporter<'_, M, BYTES> {
                     ("bytes_out", traffic.bytes_out.get()),
                 ]),
             );
-            if let Some(wakeups) = board.wakeups() {
+            if let Some(wakeups) = self.board.wakeups() {
                 self.report("wakeups", &wakeups);
             }
-            self.report_counts();
-            every.next().await;
+            self.report("outbox", &self.outbox.counts());
+            due = self.wait_from(due).await;
         }
     }
 
-    /// The numbers from 1 to `last`, and what became of them: for tests.
+    /// The numbers from 1 to `last`, and what became of them: for tests. They take turns on as many topics as the settings
+    /// say, each with another policy.
     async fn count_to(&self, last: u32) {
-        let mut every = self.ticker();
-        for number in 1..=last {
-            self.waiting_below(self.settings.waiting, &mut every).await;
-            self.report("number", &number);
-            every.next().await;
+        const TOPICS: [&str; 3] = ["number", "first", "latest"];
+        let mut due = Instant::now();
+        for (number, topic) in (1..=last).zip(TOPICS.iter().take(self.settings.topics.into()).cycle()) {
+            self.waiting_below(self.settings.waiting).await;
+            self.report(topic, &number);
+            due = self.wait_from(due).await;
         }
-        self.waiting_below(1, &mut every).await;
-        self.report_counts();
-        self.waiting_below(1, &mut every).await;
+        self.waiting_below(1).await;
+        self.report("outbox", &self.outbox.counts());
+        self.report_stack();
+        self.waiting_below(1).await;
+    }
+
+    /// Waits for the next report after the one that was due then, and says when that is. Another interval counts at once.
+    async fn wait_from(&self, due: Instant) -> Instant {
+        loop {
+            let interval = Duration::from_millis(self.shared.interval.get().into());
+            // What was missed is not made up for.
+            let next = (due + interval).max(Instant::now());
+            match select(Timer::at(next), self.shared.changed.wait()).await {
+                Either::First(()) => return next,
+                Either::Second(()) => {}
+            }
+        }
     }
 
     /// Looks now and then whether fewer readings wait.
-    async fn waiting_below(&self, limit: u32, every: &mut Ticker) {
+    async fn waiting_below(&self, limit: u32) {
         while self.outbox.counts().waiting >= limit {
-            every.next().await;
+            Timer::after_millis(10).await;
         }
     }
 
-    /// What became of the readings so far.
-    fn report_counts(&self) {
-        self.report("outbox", &self.outbox.counts());
+    fn report_stack(&self) {
+        let stack = self.board.stack();
+        let free = stack.free();
+        self.report("stack", &Fields(&[("free", free), ("peak", stack.size().saturating_sub(free))]));
     }
 
     /// Reports a value on `device/ID/WHAT`.
     fn report(&self, what: &str, value: &impl Encode<()>) {
-        let mut topic: String<64> = String::new();
-        let reported = match write!(topic, "device/{}/{what}", self.settings.id) {
-            Ok(()) => self.outbox.reporter().try_report(&topic, None, value),
-            Err(_) => Err(ReportError::BadTopic),
-        };
-        debug_assert_eq!(reported, Ok(()), "the id is a topic's level, and the outbox drops its oldest");
+        let reported = self.outbox.reporter().try_report(&topic(self.settings.id, what), None, value);
+        // A full outbox counts what it does not take.
+        debug_assert!(matches!(reported, Ok(()) | Err(ReportError::Full)), "the id is a topic's level");
     }
 }
 

@@ -19,6 +19,8 @@ pub const MAX_NAME: usize = 64;
 /// | `interval=MS` | 1000 | milliseconds between two reports |
 /// | `heartbeat=MS` | the library's | milliseconds of silence before the gateway is asked whether it lives |
 /// | `cap=MS` | the library's | longest wait between two attempts to connect |
+/// | `tokens=A,B` | none | tokens: the next one is used when the gateway asks for another |
+/// | `topics=N` | 1 | report the numbers on so many topics in turns, each with another policy |
 /// | `readings=N` | for ever | report the numbers up to N instead, and end with success once all are settled |
 /// | `waiting=N` | no limit | of the numbers, report none while as many readings wait |
 /// | `loss=PERCENT` | 0 | frames that get lost, on an emulated board |
@@ -40,6 +42,10 @@ pub struct Settings<'a> {
     pub cap: Option<Duration>,
     /// How many numbers to report before the firmware ends; `None` for a device, which never does.
     pub readings: Option<u32>,
+    /// Over how many topics the numbers are spread, up to 3.
+    pub topics: u8,
+    /// Tokens with commas in between; empty for none.
+    pub tokens: &'a str,
     /// Of the numbers, none is reported while as many wait.
     pub waiting: u32,
     /// Frames that get lost, in a hundred.
@@ -63,6 +69,8 @@ impl<'a> Settings<'a> {
             heartbeat: None,
             cap: None,
             readings: None,
+            topics: 1,
+            tokens: "",
             waiting: u32::MAX,
             loss: 0,
         };
@@ -91,6 +99,8 @@ impl<'a> Settings<'a> {
             "heartbeat" => self.heartbeat = Some(milliseconds(value)?),
             "cap" => self.cap = Some(milliseconds(value)?),
             "readings" => self.readings = Some(value.parse().ok()?),
+            "topics" => self.topics = value.parse().ok().filter(|n| (1..=3).contains(n))?,
+            "tokens" => self.tokens = value,
             "waiting" => self.waiting = value.parse().ok().filter(|n| *n > 0)?,
             "loss" => self.loss = value.parse().ok().filter(|percent| *percent < 100)?,
             _ => return None,

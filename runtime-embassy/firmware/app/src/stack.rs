@@ -51,6 +51,11 @@ impl Stack {
         painted
     }
 
+    /// Bytes that were painted: what a program may use below where it painted.
+    pub fn size(&self) -> u32 {
+        u32::try_from(self.words.saturating_mul(4)).unwrap_or(u32::MAX)
+    }
+
     /// Bytes that the stack has never reached, so far.
     pub fn free(&self) -> u32 {
         // SAFETY: as in `paint`; words are read one at a time, whatever interrupts write meanwhile.

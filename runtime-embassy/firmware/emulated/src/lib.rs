@@ -77,7 +77,7 @@ impl Start {
     /// Runs the application to its end, which is the emulator's.
     pub async fn run(self, net: Stack<'static>, stack: stack::Stack) -> ! {
         let board = Emulated { stack };
-        match longwire_firmware::run(net, &self.settings, self.rng, board, |line| host::print(line)).await {
+        match longwire_firmware::run(net, &self.settings, self.rng, board, host::print).await {
             Outcome::Done => host::exit(0),
             Outcome::Refused(why) => fail(format_args!("the gateway refuses for good: {why}")),
         }
@@ -95,8 +95,8 @@ struct Emulated {
 }
 
 impl Board for Emulated {
-    fn free_stack(&self) -> u32 {
-        self.stack.free()
+    fn stack(&self) -> &stack::Stack {
+        &self.stack
     }
 
     fn traffic(&self) -> &Traffic {
@@ -107,7 +107,7 @@ impl Board for Emulated {
         Some(sleep::wakeups())
     }
 
-    fn light(&mut self, on: bool) {
+    fn light(&self, on: bool) {
         host::print(format_args!("light {}", if on { "on" } else { "off" }));
     }
 }

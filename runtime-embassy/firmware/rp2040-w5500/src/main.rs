@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+use core::cell::RefCell;
+
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng};
 use embassy_executor::Spawner;
@@ -34,20 +36,20 @@ static TRAFFIC: Traffic = Traffic::new();
 
 struct Pico {
     stack: stack::Stack,
-    light: Output<'static>,
+    light: RefCell<Output<'static>>,
 }
 
 impl Board for Pico {
-    fn free_stack(&self) -> u32 {
-        self.stack.free()
+    fn stack(&self) -> &stack::Stack {
+        &self.stack
     }
 
     fn traffic(&self) -> &Traffic {
         &TRAFFIC
     }
 
-    fn light(&mut self, on: bool) {
-        self.light.set_level(on.into());
+    fn light(&self, on: bool) {
+        self.light.borrow_mut().set_level(on.into());
     }
 }
 
@@ -102,7 +104,7 @@ async fn main(spawner: Spawner) -> ! {
     }
     let words = option_env!("LONGWIRE").unwrap_or_default();
     let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
-    let board = Pico { stack, light: Output::new(p.PIN_25, Level::Low) };
+    let board = Pico { stack, light: RefCell::new(Output::new(p.PIN_25, Level::Low)) };
     let outcome = longwire_firmware::run(net, &settings, rng, board, |line| rprintln!("{}", line)).await;
     match outcome {
         longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),

@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+use core::cell::RefCell;
+
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng};
 use embassy_executor::Spawner;
@@ -26,20 +28,20 @@ static TRAFFIC: Traffic = Traffic::new();
 
 struct Nucleo {
     stack: stack::Stack,
-    green: Output<'static>,
+    green: RefCell<Output<'static>>,
 }
 
 impl Board for Nucleo {
-    fn free_stack(&self) -> u32 {
-        self.stack.free()
+    fn stack(&self) -> &stack::Stack {
+        &self.stack
     }
 
     fn traffic(&self) -> &Traffic {
         &TRAFFIC
     }
 
-    fn light(&mut self, on: bool) {
-        self.green.set_level(on.into());
+    fn light(&self, on: bool) {
+        self.green.borrow_mut().set_level(on.into());
     }
 }
 
@@ -89,7 +91,7 @@ async fn main(spawner: Spawner) -> ! {
     }
     let words = option_env!("LONGWIRE").unwrap_or_default();
     let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
-    let board = Nucleo { stack, green: Output::new(p.PB0, Level::Low, Speed::Low) };
+    let board = Nucleo { stack, green: RefCell::new(Output::new(p.PB0, Level::Low, Speed::Low)) };
     let outcome = longwire_firmware::run(net, &settings, rng, board, |line| rprintln!("{}", line)).await;
     match outcome {
         longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
