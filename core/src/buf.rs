@@ -244,6 +244,19 @@ impl<'a> RxBuf<'a> {
         self.bytes.get_mut(to..to + n).unwrap_or_default()
     }
 
+    /// Of a buffer that keeps nothing: skips `header` unread bytes, keeps the `n` behind them, and returns those; nothing is
+    /// done, and nothing returned, if there are not as many.
+    #[inline]
+    pub(crate) fn keep_behind(&mut self, header: usize, n: usize) -> &mut [u8] {
+        let start = self.at.read as usize + header;
+        let end = start + n;
+        if end > self.at.end as usize {
+            return &mut [];
+        }
+        (self.at.start, self.at.kept_end, self.at.read) = (offset(start), offset(end), offset(end));
+        self.bytes.get_mut(start..end).unwrap_or_default()
+    }
+
     /// What a machine keeps: the message so far, without headers and without control frames in between.
     #[inline]
     pub fn kept(&self) -> &[u8] {

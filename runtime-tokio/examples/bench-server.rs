@@ -1,5 +1,5 @@
 //! A server for benchmarks.
-use longwire::websocket::{Config, accept, serve};
+use longwire::websocket::{Config, MessageRef, Output, ServeSet, accept, serve};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -22,7 +22,10 @@ async fn main() {
     config.protocol.max_message = 64 << 20;
     let config = Arc::new(config);
     let listener = TcpListener::bind(&addr).await.unwrap();
+    let (adopter, set) = ServeSet::new().unwrap();
+    tokio::spawn(set.run());
     loop {
+        let adopter = adopter.clone();
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         let config = config.clone();
@@ -30,6 +33,10 @@ async fn main() {
         tokio::spawn(async move {
             let Ok(mut socket) = accept(stream, config).await else { return };
             match &*api {
+                "set" => {
+                    let echo = |message: MessageRef<'_>, out: &mut Output<'_>| out.send(message);
+                    adopter.adopt(socket, echo).await;
+                }
                 "serve" => {
                     let s = serve(socket, |message, out| out.send(message));
                     if std::env::var("SIZES").is_ok() {

@@ -108,7 +108,7 @@ pub enum Event<'b> {
 /// A text that is known to be UTF-8.
 ///
 /// Bytes are what most servers pass on, and they are free. As a `str` they have to be checked once more, because
-/// this crate has no `unsafe` to do without: [`as_str`](Self::as_str) costs what `core::str::from_utf8` costs.
+/// this crate has no `unsafe` to do without: [`as_str`](Self::as_str) costs what the check costs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Text<'b>(&'b [u8]);
 
@@ -120,7 +120,7 @@ impl<'b> Text<'b> {
 
     /// The text. Linear in its length.
     pub fn as_str(&self) -> &'b str {
-        core::str::from_utf8(self.0).unwrap_or_default()
+        super::utf8::from_checked(self.0)
     }
 }
 

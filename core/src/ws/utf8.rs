@@ -39,6 +39,14 @@ fn is_valid(bytes: &[u8]) -> bool {
     core::str::from_utf8(bytes).is_ok()
 }
 
+/// The text of bytes that were checked.
+pub(super) fn from_checked(bytes: &[u8]) -> &str {
+    #[cfg(feature = "simd")]
+    return simdutf8::basic::from_utf8(bytes).unwrap_or_default();
+    #[cfg(not(feature = "simd"))]
+    core::str::from_utf8(bytes).unwrap_or_default()
+}
+
 /// How many bytes at the end (0 to 3) begin a character that, by its first byte, is longer.
 fn cut(bytes: &[u8]) -> usize {
     for (len, byte) in (1..4).zip(bytes.iter().rev()) {

@@ -1,6 +1,7 @@
 //! The bytes behind the lent buffers: taken when there is something to hold, given back when there is not.
 
 use super::pool::{self, TURN};
+use bytes::Bytes;
 use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
 use std::io;
 use std::mem;
@@ -81,6 +82,23 @@ impl Rx {
         }
     }
 
+    /// What is kept, without a copy: a large message takes its memory with it, which is used again once it is dropped.
+    /// `None`: it is not large, or not alone in its buffer.
+    pub(super) fn take_kept(&mut self) -> Option<Bytes> {
+        let rx = self.lend();
+        if !rx.unread().is_empty() || rx.kept().len() < rx.capacity() / 2 || rx.capacity() <= TURN {
+            return None;
+        }
+        // At the front, where the header was.
+        let len = self.lend().compact().len();
+        let bytes = mem::take(&mut self.bytes);
+        self.cursor = RxCursor::default();
+        if mem::take(&mut self.borrowed) {
+            pool::keep(&bytes);
+        }
+        Some(Bytes::from_owner(Taken { bytes, len }))
+    }
+
     /// Moves what is held into another buffer, in which it has room.
     fn change(&mut self, mut buffer: Vec<u8>, borrowed: bool) {
         let held = self.lend().compact().len();
@@ -99,7 +117,7 @@ impl Rx {
         }
     }
 
-    /// Reads once, at most `max_read` bytes, and says how many came: 0 at the end of the stream.
+    /// Reads once, at most `max_read` bytes beyond what a large message needs, and says how many came: 0 at the end of the stream.
     ///
     /// Cancel-safe: what was read is in the buffer.
     pub(crate) fn poll_read(
@@ -111,9 +129,11 @@ impl Rx {
         if self.bytes.len() < TURN && self.lend().held() <= MAX_MOVED {
             self.change(pool::take(), false);
         }
+        let large = self.bytes.len() > TURN;
         let mut rx = self.lend();
         let spare = rx.spare_mut();
-        let len = spare.len().min(max_read.max(1));
+        // What a large message still needs is read at once.
+        let len = if large { spare.len() } else { spare.len().min(max_read.max(1)) };
         let mut space = ReadBuf::new(spare.get_mut(..len).unwrap_or_default());
         match Pin::new(stream).poll_read(cx, &mut space) {
             Poll::Ready(Ok(())) => {
@@ -134,6 +154,24 @@ impl Rx {
         if self.bytes.len() == TURN && self.lend().held() <= TURN / 4 {
             self.park();
         }
+    }
+}
+
+/// The memory of a message that was taken out of its buffer.
+struct Taken {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl AsRef<[u8]> for Taken {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        pool::give(mem::take(&mut self.bytes));
     }
 }
 

@@ -66,6 +66,8 @@ pub use longwire_core::ws::{
     Chunk, CloseCause, CloseCode, CloseReason, Delivery, Event, Heartbeat, Kind, Text,
 };
 pub use message::{Message, MessageRef};
+#[cfg(unix)]
+pub use serve::{Adopter, ServeSet};
 pub use serve::{Handler, Output, PushError, Pusher, Serve, serve, serve_with};
 pub use split::{Receiver, Sender};
 
@@ -176,7 +178,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         poll_fn(|cx| driver.poll_message(cx, rx)).await
     }
 
-    /// Sends a message: [feeds](Self::feed) and [flushes](Self::flush).
+    /// Sends a message: [feeds](Self::feed) and [flushes](Self::flush) it, unless another message has come already behind
+    /// the one that [`recv`](Self::recv) returned last. Then it goes out with the answers to those, in one write: with
+    /// the first `recv` that has to wait, with 32 KiB of them, or with a flush. So a loop that receives and sends is as
+    /// quick as one that batches by hand; but who stops receiving in the middle (to wait for something else, or to drop
+    /// the connection) [flushes](Self::flush) before.
     ///
     /// Cancel-safe: the message is taken whole or not at all. To know which, feed and flush.
     ///
@@ -184,7 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// As [`feed`](Self::feed) and [`flush`](Self::flush).
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), Error> {
         self.feed(message).await?;
-        self.flush().await
+        self.flush_unless_more().await
+    }
+
+    async fn flush_unless_more(&mut self) -> Result<(), Error> {
+        if self.driver.may_wait() { Ok(()) } else { self.flush().await }
     }
 
     /// Sends a text without taking it over: it is copied into the send buffer.
@@ -210,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     async fn send_data(&mut self, kind: Kind, data: &[u8]) -> Result<(), Error> {
         poll_fn(|cx| self.driver.poll_ready(cx)).await?;
         self.driver.take(kind, data, || bytes::Bytes::copy_from_slice(data))?;
-        self.flush().await
+        self.flush_unless_more().await
     }
 
     /// Takes a message to be sent, without writing it yet: several go out together with the next

@@ -74,10 +74,14 @@ pub(super) fn borrow(len: usize) -> Option<Vec<u8>> {
     Some(buffer)
 }
 
-/// Gives back what was lent.
-pub(super) fn give_back(buffer: Vec<u8>) {
+/// What was lent stays with whoever has it.
+pub(super) fn keep(buffer: &[u8]) {
     let mut large = large();
     large.lent = large.lent.saturating_sub(buffer.len());
-    drop(large);
+}
+
+/// Gives back what was lent.
+pub(super) fn give_back(buffer: Vec<u8>) {
+    keep(&buffer);
     give(buffer);
 }

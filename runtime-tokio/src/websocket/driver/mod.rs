@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use longwire_core::buf::Io;
 use longwire_core::time::Instant;
 use longwire_core::ws::deflate::Agreed;
-use longwire_core::ws::{CloseCause, CloseCode, Event, Found, MIN_TX, ProtocolError, Step};
+use longwire_core::ws::{CloseCause, CloseCode, Event, Found, FrameHeader, MIN_TX, ProtocolError, Step};
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ const CONTROL: u8 = 0x08;
 
 /// Control frames that a turn looks at before it lets other tasks run.
 const CONTROL_BUDGET: usize = 64;
+
+/// Bytes that are gathered of what is sent while messages are there to be worked off.
+const GATHERED: usize = 32 << 10;
 
 /// Reads of a peer that was given up before a turn lets other tasks run.
 const READ_BUDGET: usize = 64;
@@ -47,6 +50,8 @@ pub(super) struct Driver<S> {
     close_next: Option<Box<(CloseCode, String)>>,
     /// Something that was taken will never be written.
     lost: bool,
+    /// Behind the message that was handed out last there is another one already.
+    more: bool,
     /// Bytes were written since the stream was last flushed (a TLS stream holds them back).
     pub(super) unflushed: bool,
     /// Since when the socket has taken nothing.
@@ -57,7 +62,16 @@ pub(super) struct Driver<S> {
     pub(super) clock: Clock,
     /// When something was last read, or a deadline looked at: the clock is not asked for each message.
     pub(super) now: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    pub(super) timer: Timer,
+}
+
+/// What wakes for a deadline.
+#[derive(Debug)]
+pub(super) enum Timer {
+    /// Its own, from the first deadline on.
+    Own(Option<Pin<Box<Sleep>>>),
+    /// Somebody who asks after each turn when the next one has to be, for many connections.
+    Elsewhere(Option<Instant>),
 }
 
 #[derive(Debug)]
@@ -72,6 +86,14 @@ enum State {
         shut: bool,
     },
     Over(CloseCause),
+}
+
+/// Whether a whole frame stands at the front.
+fn begins_with_frame(unread: &[u8]) -> bool {
+    match FrameHeader::parse(unread) {
+        Ok(Some((header, size))) => unread.len().saturating_sub(size) as u64 >= header.len,
+        _ => false,
+    }
 }
 
 impl<S> fmt::Debug for Driver<S> {
@@ -92,14 +114,38 @@ impl<S> Driver<S> {
             outgoing: None,
             close_next: None,
             lost: false,
+            more: false,
             unflushed: false,
             stalled: None,
             write_error: None,
             state: State::Running,
             now: clock.now(),
             clock,
-            timer: None,
+            timer: Timer::Own(None),
         }
+    }
+
+    /// The same connection over another stream; `None` when there is none.
+    #[cfg(unix)]
+    pub(super) fn map_stream<T>(self, map: impl FnOnce(S) -> Option<T>) -> Option<Driver<T>> {
+        Some(Driver {
+            stream: map(self.stream)?,
+            endpoint: self.endpoint,
+            config: self.config,
+            codec: self.codec,
+            tx: self.tx,
+            outgoing: self.outgoing,
+            close_next: self.close_next,
+            lost: self.lost,
+            more: self.more,
+            unflushed: self.unflushed,
+            stalled: self.stalled,
+            write_error: self.write_error,
+            state: self.state,
+            clock: self.clock,
+            now: self.now,
+            timer: self.timer,
+        })
     }
 
     /// Before the first frame: permessage-deflate was agreed on.
@@ -169,6 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx: &mut Context<'_>,
         rx: &mut Rx,
     ) -> Poll<Option<Result<Found, Error>>> {
+        self.more = false;
         loop {
             if !matches!(self.state, State::Running) {
                 return self.poll_end(cx, rx);
@@ -180,8 +227,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match self.step(rx) {
                 Ok(Step::Event(found)) => {
                     // An answer does not wait for the application to come back; messages are batched until then.
-                    if matches!(found.event(rx.lend()), Event::Ping(_) | Event::Close(_)) {
-                        let _ = self.poll_write(cx);
+                    match found.event(rx.lend()) {
+                        Event::Ping(_) | Event::Close(_) => _ = self.poll_write(cx),
+                        Event::Text(_) | Event::Binary(_) => self.more = begins_with_frame(rx.lend().unread()),
+                        Event::Pong(_) | Event::Chunk(_) => {}
                     }
                     return Poll::Ready(Some(Ok(found)));
                 }
@@ -297,7 +346,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Ready when `deadline` has come.
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let at = self.clock.at(deadline);
-        let sleep = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        let sleep = match &mut self.timer {
+            Timer::Own(sleep) => sleep.get_or_insert_with(|| Box::pin(sleep_until(at))),
+            Timer::Elsewhere(alarm) => {
+                // Whoever asks has looked at the clock.
+                *alarm = Some(deadline);
+                return Poll::Pending;
+            }
+        };
         loop {
             // One that would fire too early is left alone: most deadlines move on before they come.
             if sleep.deadline() > at {
@@ -379,6 +435,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// Whether what was taken may wait for more: its user has another message to come back for.
+    pub(super) fn may_wait(&mut self) -> bool {
+        self.more && self.outgoing.is_none() && self.tx.lend().pending().len() < GATHERED
+    }
+
     /// Ready when everything that was taken is written, or cannot be any more.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
@@ -423,7 +484,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         rx.lend().skip(usize::MAX);
         rx.lend().release(usize::MAX);
         rx.release();
-        self.timer = None;
+        self.timer = Timer::Own(None);
         self.codec = Codec::default();
         match over {
             State::Ending { error: Some(error), .. } => Poll::Ready(Some(Err(*error))),
@@ -464,6 +525,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Poll<Option<Result<Message, Error>>> {
         for _ in 0..CONTROL_BUDGET {
             let Some(found) = ready!(self.poll_found(cx, rx)?) else { return Poll::Ready(None) };
+            if let Event::Binary(_) = found.event(rx.lend())
+                && let Some(data) = rx.take_kept()
+            {
+                return Poll::Ready(Some(Ok(Message::Binary(data))));
+            }
             let event = found.event(rx.lend());
             if let Some(message) = Message::from_event(&event) {
                 return Poll::Ready(Some(Ok(message)));

@@ -1,18 +1,23 @@
 //! The fast way to serve a WebSocket: a handler that is called in synchronous turns.
 
 mod output;
+#[cfg(unix)]
+mod set;
 mod turn;
 
 pub use output::Output;
+#[cfg(unix)]
+pub use set::{Adopter, ServeSet};
 
 use super::driver::Driver;
 use super::{CloseCause, Error, Event, Message, MessageRef, Rx, WebSocket};
 use longwire_core::ws::Found;
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use turn::Turn;
 
 /// What is done with what a connection receives. A closure that takes a message and an [`Output`] is one.
 ///
@@ -146,6 +151,15 @@ impl<S, H> Serve<S, H> {
     }
 }
 
+#[cfg(unix)]
+impl<S, H> Serve<S, H> {
+    /// The same connection over another stream; `None` when there is none.
+    fn map_stream<T>(self, map: impl FnOnce(S) -> Option<T>) -> Option<Serve<T, H>> {
+        let Self { driver, rx, handler, found, answering, pushed, opened } = self;
+        Some(Serve { driver: driver.map_stream(map)?, rx, handler, found, answering, pushed, opened })
+    }
+}
+
 impl<S, H> Future for Serve<S, H>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -154,7 +168,12 @@ where
     type Output = Result<CloseCause, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.get_mut().poll_turn(cx)
+        match self.get_mut().take_turn(cx) {
+            Turn::Over(result) => return Poll::Ready(result),
+            Turn::Waiting => {}
+            Turn::More => give_way(cx),
+        }
+        Poll::Pending
     }
 }
 
@@ -207,3 +226,8 @@ impl fmt::Display for PushError {
 }
 
 impl std::error::Error for PushError {}
+
+/// Lets others have a turn, and the system say which sockets are ready, before the task has its next.
+fn give_way(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}

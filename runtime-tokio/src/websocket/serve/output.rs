@@ -32,6 +32,8 @@ pub struct Output<'t> {
     pub(super) outlet: &'t mut dyn Outlet,
     pub(super) answering: &'t mut Option<Answering>,
     pub(super) now: Instant,
+    /// Something other than the buffer of the turn was asked for.
+    pub(super) slow: bool,
 }
 
 impl std::fmt::Debug for Output<'_> {
@@ -61,6 +63,7 @@ impl Output<'_> {
     /// What is compressed, large, or has no room in the thread's buffer.
     #[inline(never)]
     fn send_slowly(&mut self, kind: Kind, data: &[u8]) -> Result<(), Error> {
+        self.slow = true;
         let deflated = self.endpoint.deflate().is_some()
             && self.config.deflate.is_some_and(|deflate| data.len() >= deflate.threshold);
         if !self.outlet.is_blocked() {
@@ -114,6 +117,7 @@ impl Output<'_> {
     /// # Errors
     /// As [`send`](Self::send), and [`Error::PingTooLong`].
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.slow = true;
         let mut sent = self.endpoint.send_ping(&mut self.tx, payload);
         if sent == Err(SendError::Full) {
             self.outlet.write(&mut self.tx, &[], &[]);
@@ -141,6 +145,7 @@ impl Output<'_> {
     where
         F: Future<Output = Option<Message>> + Send + 'static,
     {
+        self.slow = true;
         *self.answering = Some(Box::pin(answer));
     }
 

@@ -12,7 +12,6 @@ use crate::websocket::driver::Driver;
 use crate::websocket::{CloseCause, CloseCode, Error, Event, MessageRef, pool};
 use longwire_core::buf::{Io, TxBuf, TxCursor};
 use longwire_core::ws::{ProtocolError, Step};
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -37,6 +36,15 @@ enum Stop {
     Refused(Error),
 }
 
+/// What a turn came to.
+pub(super) enum Turn {
+    /// Something wakes for the next one.
+    Waiting,
+    /// There is more to do, but others want their turn, too.
+    More,
+    Over(Result<CloseCause, Error>),
+}
+
 /// What a turn may still do.
 struct Budget {
     messages: usize,
@@ -50,7 +58,7 @@ struct Out {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
-    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseCause, Error>> {
+    pub(super) fn take_turn(&mut self, cx: &mut Context<'_>) -> Turn {
         let mut budget = Budget { messages: MESSAGES, reads: READS };
         if !self.opened {
             self.opened = true;
@@ -58,14 +66,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
         }
         loop {
             if !self.driver.is_running() {
-                return self.poll_over(cx);
+                return match self.poll_over(cx) {
+                    Poll::Ready(result) => Turn::Over(result),
+                    Poll::Pending => Turn::Waiting,
+                };
             }
             // Once closing, deadlines count even while input keeps coming.
             if !self.driver.endpoint.is_open() && self.driver.handle_deadline(&mut self.rx) {
                 continue;
             }
             if !self.driver.is_flushed() && self.driver.poll_write(cx).is_pending() {
-                ready!(self.poll_unread(cx));
+                if self.poll_unread(cx).is_pending() {
+                    return Turn::Waiting;
+                }
                 continue;
             }
             if self.pushed.is_some() && self.take_pushed(cx) {
@@ -79,18 +92,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
                             self.call(cx, |_, out| out.send(&message));
                         }
                     }
-                    Poll::Pending => ready!(self.poll_unread(cx)),
+                    Poll::Pending if self.poll_unread(cx).is_pending() => return Turn::Waiting,
+                    Poll::Pending => {}
                 }
                 continue;
             }
             match self.receive(cx, &mut budget) {
                 Stop::Waiting if self.driver.is_flushed() => {
-                    ready!(self.driver.poll_deadline(cx, &mut self.rx));
+                    if self.poll_deadline(cx, budget.reads < READS).is_pending() {
+                        return Turn::Waiting;
+                    }
                 }
                 Stop::Enough => {
                     self.rx.park();
-                    give_way(cx);
-                    return Poll::Pending;
+                    return Turn::More;
                 }
                 stop => self.end(stop),
             }
@@ -127,6 +142,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
         self.driver.end(CloseCause::Failed(CloseCode::INTERNAL), Some(error));
     }
 
+    /// Everything is done, up to the next deadline. Ready when that has come and was dealt with.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, fresh: bool) -> Poll<()> {
+        if !fresh {
+            self.driver.now = self.driver.clock.now();
+        }
+        loop {
+            let Some(deadline) = self.driver.deadline() else { return Poll::Pending };
+            if deadline > self.driver.now {
+                ready!(self.driver.poll_timer(cx, deadline));
+            }
+            if self.driver.handle_deadline(&mut self.rx) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
     /// Calls the handler for something that was not received.
     fn call(
         &mut self,
@@ -139,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
             driver;
         let outlet = &mut Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
         let tx = TxBuf::new(&mut out.bytes, &mut out.at);
-        let result = call(handler, &mut Output { endpoint, codec, config, tx, outlet, answering, now: *now });
+        let result = call(handler, &mut Output { endpoint, codec, config, tx, outlet, answering, now: *now, slow: false });
         self.flush(cx, &mut out);
         pool::give(out.bytes);
         match result {
@@ -170,7 +201,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     fn receive(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Stop {
         let mut out = Out { bytes: pool::take(), at: TxCursor::default() };
         let stop = loop {
-            match self.hand_out(cx, &mut out, budget) {
+            // Nothing is held, so there is nothing to look at before something was read.
+            let idle = self.rx.is_idle() && self.found.is_none();
+            match if idle { Stop::NeedInput } else { self.hand_out(cx, &mut out, budget) } {
                 Stop::NeedInput if budget.reads == 0 => break Stop::Enough,
                 Stop::NeedInput => {
                     let driver = &mut self.driver;
@@ -215,20 +248,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     /// Hands out what was received.
     fn hand_out(&mut self, cx: &mut Context<'_>, out: &mut Out, budget: &mut Budget) -> Stop {
         let Self { driver, rx, handler, found, answering, .. } = self;
-        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } =
-            driver;
-        let mut outlet = Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
-        let mut tx = TxBuf::new(&mut out.bytes, &mut out.at);
+        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } = driver;
+        let outlet = &mut Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
+        let tx = TxBuf::new(&mut out.bytes, &mut out.at);
         let deflated = endpoint.deflate().is_some();
+        let mut rx = rx.lend();
+        let mut out = Output { endpoint, codec, config, tx, outlet, answering, now: *now, slow: false };
         loop {
             let next = match found.take() {
                 Some(found) => found,
                 None => {
-                    let mut io = Io::new(rx.lend(), tx.reborrow());
+                    let mut io = Io::new(rx.reborrow(), out.tx.reborrow());
                     if deflated {
-                        io = io.with_inflate(codec);
+                        io = io.with_inflate(out.codec);
                     }
-                    match endpoint.poll(*now, &mut io) {
+                    match out.endpoint.poll(out.now, &mut io) {
                         Ok(Step::Event(found)) => found,
                         Ok(Step::NeedInput) => return Stop::NeedInput,
                         Ok(Step::NeedSpace(len)) => return Stop::NeedSpace(len),
@@ -238,25 +272,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
                     }
                 }
             };
-            let mut output = Output {
-                endpoint: &mut *endpoint,
-                codec: &mut *codec,
-                config,
-                tx: tx.reborrow(),
-                outlet: &mut outlet,
-                answering: &mut *answering,
-                now: *now,
-            };
-            let result = match next.event(rx.lend()) {
-                Event::Text(text) => handler.message(MessageRef::Text(text), &mut output),
-                Event::Binary(data) => handler.message(MessageRef::Binary(data), &mut output),
-                event => handler.event(event, &mut output),
+            let result = match next.event(rx.reborrow()) {
+                Event::Text(text) => handler.message(MessageRef::Text(text), &mut out),
+                Event::Binary(data) => handler.message(MessageRef::Binary(data), &mut out),
+                event => handler.event(event, &mut out),
             };
             match result {
                 Ok(()) | Err(Error::Closing) => {}
                 Err(error) => return Stop::Refused(error),
             }
-            if answering.is_some() || outlet.is_blocked() {
+            if out.slow && (out.answering.is_some() || out.outlet.is_blocked()) {
                 return Stop::Again;
             }
             budget.messages = budget.messages.saturating_sub(1);
@@ -310,9 +335,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
         self.rx.park();
         true
     }
-}
-
-/// Lets others have a turn, and the system say which sockets are ready, before the task has its next.
-fn give_way(cx: &mut Context<'_>) {
-    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }

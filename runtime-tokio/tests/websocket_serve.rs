@@ -1,0 +1,707 @@
+//! `serve`: a handler in synchronous turns, in a task and in a set.
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that is wrong may stop")]
+
+use longwire::websocket::{
+    CloseCause, CloseCode, Config, ConnectOptions, Delivery, Error, Event, Handler, Message, MessageRef, Output,
+    PushError, Role, ServeSet, Timeout, WebSocket, accept, connect, connect_over, serve, serve_with,
+};
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+type Served = JoinHandle<Result<CloseCause, Error>>;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
+fn echo(message: MessageRef<'_>, out: &mut Output<'_>) -> Result<(), Error> {
+    out.send(message)
+}
+
+/// A server, and the bytes of its client, over a pipe that holds `room` bytes.
+fn served<H: Handler + Send + 'static>(room: usize, config: Config, handler: H) -> (Served, DuplexStream) {
+    let (a, b) = duplex(room);
+    let socket = WebSocket::from_parts(a, Role::Server, &[], config);
+    (tokio::spawn(serve_with(socket, handler)), b)
+}
+
+/// A client's frame, masked.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        n @ 0..126 => frame.push(0x80 | n as u8),
+        n @ 126..0x10000 => {
+            frame.push(0x80 | 126);
+            frame.extend((n as u16).to_be_bytes());
+        }
+        n => {
+            frame.push(0x80 | 127);
+            frame.extend((n as u64).to_be_bytes());
+        }
+    }
+    let mask = [1, 2, 3, 4];
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// A server's frame.
+fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = frame(first, payload);
+    let header = frame.len() - payload.len();
+    frame.drain(header - 4..);
+    if let Some(len) = frame.get_mut(1) {
+        *len &= 0x7f;
+    }
+    frame.extend(payload);
+    frame
+}
+
+async fn read(stream: &mut DuplexStream, n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n];
+    timeout(LONG, stream.read_exact(&mut bytes)).await.unwrap().unwrap();
+    bytes
+}
+
+async fn read_to_end(stream: &mut DuplexStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    bytes
+}
+
+fn data(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n * 7 / 3) as u8).collect()
+}
+
+#[tokio::test]
+async fn whatever_the_split_the_answers_are_the_same() {
+    let kib = data(1024);
+    let mut wire = [
+        frame(0x81, "héllo".as_bytes()),
+        frame(0x82, b""),
+        frame(0x01, b"fr"),
+        frame(0x89, b"ping"),
+        frame(0x00, b"ag"),
+        frame(0x80, b"ment"),
+        frame(0x82, &kib),
+    ]
+    .concat();
+    wire.extend(frame(0x88, &[0x03, 0xe8]));
+    let whole = [
+        unmasked(0x81, "héllo".as_bytes()),
+        unmasked(0x82, b""),
+        unmasked(0x8a, b"ping"),
+        unmasked(0x81, b"fragment"),
+        unmasked(0x82, &kib),
+        unmasked(0x88, &[0x03, 0xe8]),
+    ]
+    .concat();
+    for at in 0..wire.len() {
+        let (serving, mut peer) = served(1 << 16, Config::default(), echo);
+        let (one, two) = wire.split_at(at);
+        for part in [one, two] {
+            peer.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(read_to_end(&mut peer).await, whole, "cut at {at}");
+        assert!(matches!(serving.await.unwrap(), Ok(CloseCause::Clean)));
+    }
+    for piece in [1, 2, 7, 500] {
+        let (_serving, mut peer) = served(1 << 16, config(|c| c.max_read = 13), echo);
+        for part in wire.chunks(piece) {
+            peer.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(read_to_end(&mut peer).await, whole, "in pieces of {piece}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_any_size_comes_back_through_a_pipe_of_any_size() {
+    for room in [100, 5000, 1 << 20, 8 << 20] {
+        let (_serving, mut peer) = served(room, Config::default(), echo);
+        for len in [16_383, 16_384, 65_535, 65_536, 300_000, 1 << 20] {
+            let data = data(len);
+            // Twice: the second time it is the process's memory that it lies in.
+            for _ in 0..2 {
+                let (mut from, mut to) = tokio::io::split(&mut peer);
+                let wire = [frame(0x82, &data), frame(0x81, b"behind it")].concat();
+                let mut answer = vec![0; data.len() + 14 + 11];
+                let expected = [unmasked(0x82, &data), unmasked(0x81, b"behind it")].concat();
+                answer.truncate(expected.len());
+                let both = async { tokio::join!(to.write_all(&wire), from.read_exact(&mut answer)) };
+                let (written, read) = timeout(LONG, both).await.unwrap();
+                assert!(written.is_ok() && read.is_ok());
+                assert!(answer == expected, "{len} bytes through {room}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_not_read_and_gets_everything_in_the_end() {
+    const COUNT: usize = 20_000;
+    let handed_out = Arc::new(AtomicUsize::new(0));
+    let count = handed_out.clone();
+    let handler = move |message: MessageRef<'_>, out: &mut Output<'_>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        out.send(message)
+    };
+    let (_serving, peer) = served(4096, config(|c| c.max_send_buffer = 10_000), handler);
+    let (mut from, mut to) = tokio::io::split(peer);
+    let sending = tokio::spawn(async move {
+        for n in 0..COUNT {
+            to.write_all(&frame(0x81, format!("{n:06}").as_bytes())).await.unwrap();
+        }
+        to
+    });
+    // Until both pipes are full, and what is held: nothing moves any more.
+    let mut before = usize::MAX;
+    while before != handed_out.load(Ordering::Relaxed) || before == 0 {
+        before = handed_out.load(Ordering::Relaxed);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(before < COUNT / 2, "{before} were handed out");
+    for n in 0..COUNT {
+        let mut answer = [0; 8];
+        timeout(LONG, from.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, *unmasked(0x81, format!("{n:06}").as_bytes()));
+    }
+    drop(sending.await.unwrap());
+}
+
+#[tokio::test]
+async fn who_sends_more_than_waits_may_is_told() {
+    let (told, tells) = oneshot::channel();
+    let mut told = Some(told);
+    let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
+        for n in 0.. {
+            match out.send(&*data(1000)) {
+                Ok(()) => assert!(n < 300),
+                Err(error) => {
+                    told.take().unwrap().send((n, error)).unwrap();
+                    break;
+                }
+            }
+        }
+        Ok(())
+    };
+    let (_serving, mut peer) = served(4096, config(|c| c.max_send_buffer = 10_000), handler);
+    peer.write_all(&frame(0x81, b"go")).await.unwrap();
+    let (taken, error) = tells.await.unwrap();
+    assert!(matches!(error, Error::Full), "{error}");
+    // What was taken arrives, and the connection goes on.
+    for _ in 0..taken {
+        assert_eq!(read(&mut peer, 1004).await, unmasked(0x82, &data(1000)));
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_put_off_keep_the_order() {
+    let (go, gone) = oneshot::channel::<()>();
+    let mut gone = Some(gone);
+    let handler = move |message: MessageRef<'_>, out: &mut Output<'_>| {
+        let text = message.as_str().unwrap().to_owned();
+        match text.as_str() {
+            "later" => {
+                let gone = gone.take().unwrap();
+                out.defer(async move {
+                    gone.await.unwrap();
+                    Some(Message::text(text))
+                });
+                Ok(())
+            }
+            "nothing" => {
+                out.defer(async { None });
+                Ok(())
+            }
+            _ => out.send(message),
+        }
+    };
+    let (_serving, mut peer) = served(1 << 16, Config::default(), handler);
+    let wire: Vec<u8> =
+        ["a", "later", "nothing", "b"].iter().flat_map(|text| frame(0x81, text.as_bytes())).collect();
+    peer.write_all(&wire).await.unwrap();
+    assert_eq!(read(&mut peer, 3).await, unmasked(0x81, b"a"));
+    go.send(()).unwrap();
+    assert_eq!(read(&mut peer, 10).await, [unmasked(0x81, b"later"), unmasked(0x81, b"b")].concat());
+}
+
+/// Says when it is dropped.
+struct Dropped(Option<oneshot::Sender<()>>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.take().unwrap().send(()).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_asked_and_given_up_also_while_it_waits_for_an_answer() {
+    for defers in [false, true] {
+        let (dropped, drops) = oneshot::channel();
+        let mut dropped = Some(Dropped(Some(dropped)));
+        let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
+            let dropped = dropped.take();
+            if defers {
+                out.defer(async {
+                    let _dropped = dropped;
+                    pending().await
+                });
+            }
+            Ok(())
+        };
+        let started = Instant::now();
+        let (serving, mut peer) = served(1 << 16, Config::default(), handler);
+        peer.write_all(&frame(0x81, b"?")).await.unwrap();
+        let ping = read(&mut peer, 6).await;
+        assert_eq!((&ping[..2], started.elapsed()), (&b"\x89\x04"[..], Duration::from_secs(30)));
+        // One that answers is left alone.
+        peer.write_all(&frame(0x8a, &ping[2..])).await.unwrap();
+        if defers {
+            // It has said something that is not worked off yet: it lives.
+            peer.write_all(&frame(0x81, b"still there")).await.unwrap();
+            assert!(timeout(Duration::from_secs(20), read(&mut peer, 1)).await.is_err());
+            drop(peer);
+            serving.abort();
+            drops.await.unwrap();
+            continue;
+        }
+        assert_eq!(read(&mut peer, 6).await[..2], *b"\x89\x04");
+        assert_eq!(started.elapsed(), Duration::from_secs(60));
+        assert!(matches!(serving.await.unwrap(), Err(Error::Closed(CloseCause::Timeout))));
+        assert_eq!(started.elapsed(), Duration::from_secs(70));
+        assert_eq!(read_to_end(&mut peer).await[2..4], [0x03, 0xe9]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_vanishes_while_it_waits_for_an_answer_is_given_up_and_the_answer_dropped() {
+    let (dropped, drops) = oneshot::channel();
+    let mut dropped = Some(Dropped(Some(dropped)));
+    let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
+        let dropped = dropped.take();
+        out.defer(async {
+            let _dropped = dropped;
+            pending().await
+        });
+        Ok(())
+    };
+    let started = Instant::now();
+    let (serving, mut peer) = served(1 << 16, Config::default(), handler);
+    peer.write_all(&frame(0x81, b"?")).await.unwrap();
+    assert!(matches!(serving.await.unwrap(), Err(Error::Closed(CloseCause::Timeout))));
+    assert_eq!(started.elapsed(), Duration::from_secs(40));
+    drops.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_reads_is_given_up() {
+    let (serving, mut peer) = served(1000, Config::default(), echo);
+    let started = Instant::now();
+    // Small ones, which are gathered, and one that goes out by itself.
+    peer.write_all(&frame(0x82, &data(500))).await.unwrap();
+    tokio::spawn(async move {
+        while peer.write_all(&frame(0x82, &data(20_000))).await.is_ok() {}
+    });
+    assert!(matches!(serving.await.unwrap(), Err(Error::Timeout(Timeout::Write))));
+    assert_eq!(started.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_protocol_error_the_close_is_the_last_thing_written() {
+    let (serving, mut peer) = served(1 << 16, Config::default(), echo);
+    peer.write_all(&frame(0x81, b"good")).await.unwrap();
+    peer.write_all(b"\x81\x01x").await.unwrap(); // not masked
+    peer.write_all(&frame(0x81, b"never seen")).await.unwrap();
+    let bytes = read_to_end(&mut peer).await;
+    let (answer, close) = bytes.split_at(6);
+    assert_eq!((answer, &close[2..4]), (&*unmasked(0x81, b"good"), &[0x03, 0xea][..]));
+    assert_eq!(close.len(), 2 + usize::from(close[1]));
+    assert!(matches!(serving.await.unwrap(), Err(Error::Protocol(_))));
+}
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Diary(Vec<String>, Option<oneshot::Sender<Vec<String>>>);
+
+impl Handler for Diary {
+    fn opened(&mut self, out: &mut Output<'_>) -> Result<(), Error> {
+        self.0.push("opened".into());
+        out.send("welcome")
+    }
+
+    fn message(&mut self, message: MessageRef<'_>, out: &mut Output<'_>) -> Result<(), Error> {
+        self.0.push(format!("{message:?}"));
+        match message.as_str() {
+            Some("close") => out.close(CloseCode::NORMAL, "as you like"),
+            Some("fail") => return Err(Error::Chunks),
+            Some("ping") => out.ping(b"!")?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event<'_>, _: &mut Output<'_>) -> Result<(), Error> {
+        self.0.push(format!("{event:?}"));
+        Ok(())
+    }
+
+    fn closed(&mut self, result: &Result<CloseCause, Error>) {
+        self.0.push(format!("{result:?}"));
+        self.1.take().unwrap().send(std::mem::take(&mut self.0)).unwrap();
+    }
+}
+
+async fn diary(wire: &[Vec<u8>], config: Config) -> (Vec<String>, Vec<u8>) {
+    let (told, tells) = oneshot::channel();
+    let (_serving, mut peer) = served(1 << 16, config, Diary(Vec::new(), Some(told)));
+    peer.write_all(&wire.concat()).await.unwrap();
+    peer.shutdown().await.unwrap();
+    let written = read_to_end(&mut peer).await;
+    (tells.await.unwrap(), written)
+}
+
+#[tokio::test]
+async fn a_handler_is_told_everything_in_order() {
+    let wire = [
+        frame(0x81, b"ping"),
+        frame(0x89, b"p"),
+        frame(0x8a, b"!"),
+        frame(0x82, b"\0"),
+        frame(0x81, b"close"),
+        frame(0x81, b"more"),
+        frame(0x88, &[0x03, 0xe8]),
+    ];
+    let (told, written) = diary(&wire, Config::default()).await;
+    let expected = [
+        "opened",
+        "Text(\"ping\")",
+        "Ping([112])",
+        "Pong([33])",
+        "Binary([0])",
+        "Text(\"close\")",
+        "Text(\"more\")",
+        "Close(CloseReason { code: Some(CloseCode(1000)), reason: \"\" })",
+        "Ok(Clean)",
+    ];
+    assert_eq!(told, expected);
+    let answers = [
+        unmasked(0x81, b"welcome"),
+        unmasked(0x89, b"!"),
+        unmasked(0x8a, b"p"),
+        unmasked(0x88, b"\x03\xe8as you like"),
+    ];
+    assert_eq!(written, answers.concat());
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_closes_with_1011_and_its_error_is_the_result() {
+    let (told, written) = diary(&[frame(0x81, b"fail"), frame(0x81, b"never seen")], Config::default()).await;
+    assert_eq!(told, ["opened", "Text(\"fail\")", "Err(Chunks)"]);
+    assert_eq!(written, [unmasked(0x81, b"welcome"), unmasked(0x88, &[0x03, 0xf3])].concat());
+}
+
+#[tokio::test]
+async fn a_closure_that_gets_pieces_says_so_and_a_handler_gets_them() {
+    let chunks = || config(|c| c.protocol.delivery = Delivery::Chunks);
+    let (serving, mut peer) = served(1 << 16, chunks(), echo);
+    peer.write_all(&frame(0x81, b"whole")).await.unwrap();
+    drop(peer);
+    assert!(matches!(serving.await.unwrap(), Err(Error::Chunks)));
+    let (told, _) = diary(&[frame(0x82, b"x"), frame(0x88, &[])], chunks()).await;
+    assert!(told[1].starts_with("Chunk("), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_is_pushed_from_elsewhere_goes_out_and_the_queue_is_bounded() {
+    let (a, mut peer) = duplex(100);
+    let mut serving = serve(WebSocket::from_parts(a, Role::Server, &[], Config::default()), echo);
+    let pusher = serving.pusher(2);
+    let early = pusher.clone();
+    early.try_push("1").unwrap();
+    early.try_push("2").unwrap();
+    assert_eq!(early.try_push("3"), Err(PushError::Full(Message::text("3"))));
+    let serving = tokio::spawn(serving);
+    assert_eq!(read(&mut peer, 6).await, [unmasked(0x81, b"1"), unmasked(0x81, b"2")].concat());
+    pusher.push("x".repeat(90)).await.unwrap();
+    assert_eq!(read(&mut peer, 92).await.len(), 92);
+    // A peer that does not read: the queue fills up, and whoever pushes waits.
+    let pushing = tokio::spawn(async move {
+        for n in 0..5000 {
+            pusher.push(format!("{n:08}")).await.unwrap();
+        }
+        pusher
+    });
+    while early.try_push("y") != Err(PushError::Full(Message::text("y"))) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!pushing.is_finished());
+    let mut seen = 0;
+    while seen < 5000 {
+        let head = read(&mut peer, 2).await;
+        let payload = read(&mut peer, usize::from(head[1])).await;
+        if payload != b"y" {
+            assert_eq!(payload, format!("{seen:08}").as_bytes());
+            seen += 1;
+        }
+    }
+    let pusher = pushing.await.unwrap();
+    drop(peer);
+    assert!(serving.await.unwrap().is_err());
+    assert!(pusher.is_closed());
+    assert_eq!(pusher.push("z").await, Err(PushError::Closed(Message::text("z"))));
+}
+
+#[tokio::test]
+async fn what_an_answer_that_was_put_off_pushes_goes_out_before_it() {
+    let (a, mut peer) = duplex(1 << 16);
+    let (send, sent) = oneshot::channel::<longwire::websocket::Pusher>();
+    let mut sent = Some(sent);
+    let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
+        let sent = sent.take().unwrap();
+        out.defer(async {
+            let pusher = sent.await.unwrap();
+            for n in 0..10 {
+                pusher.push(format!("{n}")).await.unwrap();
+            }
+            Some(Message::text("."))
+        });
+        Ok(())
+    };
+    let mut serving = serve(WebSocket::from_parts(a, Role::Server, &[], Config::default()), handler);
+    send.send(serving.pusher(1)).unwrap();
+    let _serving = tokio::spawn(serving);
+    peer.write_all(&frame(0x81, b"?")).await.unwrap();
+    let answers: Vec<u8> = "0123456789.".chars().flat_map(|c| unmasked(0x81, c.to_string().as_bytes())).collect();
+    assert_eq!(read(&mut peer, answers.len()).await, answers);
+}
+
+#[tokio::test]
+async fn compressed_messages_come_back_compressed() {
+    let (a, b) = duplex(1 << 16);
+    let serving = tokio::spawn(async move {
+        let socket = accept(b, Config::default()).await.unwrap();
+        assert!(socket.deflate().is_some());
+        serve(socket, |message, out| out.send(message)).await
+    });
+    let mut client = connect_over(a, "ws://a/", &ConnectOptions::default()).await.unwrap();
+    for len in [10, 600, 5000, 200_000, 1 << 20] {
+        let text: String = "longwire ".chars().cycle().take(len).collect();
+        let mut noise = data(len);
+        noise.iter_mut().for_each(|byte| *byte = rand::random());
+        client.feed(text.clone()).await.unwrap();
+        client.feed(noise.clone()).await.unwrap();
+        assert_eq!(client.recv_message().await.unwrap().unwrap().as_str(), Some(&*text));
+        assert_eq!(client.recv_message().await.unwrap().unwrap(), Message::binary(noise));
+    }
+    client.close(CloseCode::NORMAL, "").await.unwrap();
+    assert!(matches!(serving.await.unwrap(), Ok(CloseCause::Clean)));
+}
+
+#[tokio::test]
+async fn over_tls_too() {
+    use longwire::net::rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = signed.cert.der().clone();
+    let key = PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+    let tls = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind(("localhost", 0)).await.unwrap();
+    let url = format!("wss://localhost:{}/", listener.local_addr().unwrap().port());
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let socket = accept(acceptor.accept(stream).await.unwrap(), Config::default()).await.unwrap();
+        serve(socket, |message, out| out.send(message)).await
+    });
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let options = ConnectOptions::default().tls(longwire::net::client_config(roots));
+    let mut client = connect(&url, &options).await.unwrap();
+    for len in [1, 20_000, 300_000] {
+        let big = "x".repeat(len);
+        client.send_text(&big).await.unwrap();
+        assert_eq!(client.recv_message().await.unwrap().unwrap().as_str(), Some(&*big));
+    }
+    client.close(CloseCode::NORMAL, "").await.unwrap();
+    assert!(matches!(serving.await.unwrap(), Ok(CloseCause::Clean)));
+}
+
+/// Echoes messages of all kinds of sizes, several at once, and closes.
+async fn converse(url: &str, seed: usize) {
+    let mut client = connect(url, &ConnectOptions::default()).await.unwrap();
+    for round in 0..20 {
+        let messages: Vec<Vec<u8>> = (0..5).map(|n| data((seed * 31 + round * 977 + n * 4001) % 40_000)).collect();
+        for message in &messages {
+            client.feed(message.clone()).await.unwrap();
+        }
+        for message in &messages {
+            let answer = timeout(LONG, client.recv_message()).await.unwrap().unwrap().unwrap();
+            assert!(answer.as_bytes() == message);
+        }
+    }
+    client.close(CloseCode::NORMAL, "").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn in_tasks_of_a_runtime_with_several_threads() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let socket = accept(stream, config(|c| c.deflate = None)).await.unwrap();
+                serve(socket, |message, out| out.send(message)).await
+            });
+        }
+    });
+    let clients: Vec<_> = (0..20)
+        .map(|seed| {
+            let url = url.clone();
+            tokio::spawn(async move { converse(&url, seed).await })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
+/// A server whose connections are served by a set on a thread of its own, and its URL.
+fn set_of<H: Handler + Send + 'static>(
+    config: Config,
+    handler: impl Fn() -> H + Send + 'static,
+) -> (String, std::thread::JoinHandle<()>, oneshot::Sender<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            listener.set_nonblocking(true).unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
+            let (adopter, set) = ServeSet::new().unwrap();
+            let config = Arc::new(config);
+            let accepting = tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let socket = accept::<TcpStream>(stream, config.clone()).await.unwrap();
+                    assert!(adopter.adopt(socket, handler()).await);
+                }
+            });
+            tokio::spawn(async move {
+                let _ = stopped.await;
+                accepting.abort();
+            });
+            // It ends when there are neither connections nor anybody to bring others.
+            set.run().await.unwrap();
+        });
+    });
+    (url, thread, stop)
+}
+
+#[tokio::test]
+async fn in_a_set() {
+    let (url, thread, stop) = set_of(config(|c| c.deflate = None), || echo);
+    let clients: Vec<_> = (0..20)
+        .map(|seed| {
+            let url = url.clone();
+            tokio::spawn(async move { converse(&url, seed).await })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    stop.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn in_a_set_a_silent_peer_is_asked_and_given_up() {
+    let limits = config(|c| {
+        let heartbeat = c.protocol.heartbeat.as_mut().unwrap();
+        heartbeat.interval = Duration::from_millis(20);
+        heartbeat.timeout = Duration::from_millis(20);
+    });
+    let (url, _thread, _stop) = set_of(limits, || echo);
+    let address = url.trim_start_matches("ws://").trim_end_matches('/').to_owned();
+    let mut silent = TcpStream::connect(&address).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    silent.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    timeout(LONG, silent.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    let frames = &bytes[bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4..];
+    assert_eq!((&frames[..2], &frames[6..7], &frames[8..10]), (&[0x89, 4][..], &[0x88][..], &[0x03, 0xe9][..]));
+    // One that is asked and answers stays.
+    let mut client = connect(&url, &ConnectOptions::default()).await.unwrap();
+    for _ in 0..3 {
+        assert!(matches!(timeout(LONG, client.recv()).await.unwrap(), Some(Ok(Event::Ping(_)))));
+    }
+}
+
+#[tokio::test]
+async fn in_a_set_answers_that_are_put_off_and_a_handler_that_panics_are_nobody_elses_business() {
+    let handler = || {
+        |message: MessageRef<'_>, out: &mut Output<'_>| {
+            match message.as_str() {
+                Some("panic") => panic!("as it was told"),
+                Some("later") => out.defer(async {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Some(Message::text("now"))
+                }),
+                _ => return out.send(message),
+            }
+            Ok(())
+        }
+    };
+    let (url, _thread, _stop) = set_of(Config::default(), handler);
+    let mut one = connect(&url, &ConnectOptions::default()).await.unwrap();
+    let mut other = connect(&url, &ConnectOptions::default()).await.unwrap();
+    one.send("panic").await.unwrap();
+    assert!(matches!(timeout(LONG, one.recv()).await.unwrap(), Some(Err(_))));
+    for _ in 0..3 {
+        other.feed("later").await.unwrap();
+        other.send("then").await.unwrap();
+        for expected in ["now", "then"] {
+            let answer = timeout(LONG, other.recv_message()).await.unwrap().unwrap().unwrap();
+            assert_eq!(answer.as_str(), Some(expected));
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_a_set_a_connection_that_floods_leaves_the_others_their_turns() {
+    let (url, _thread, _stop) = set_of(config(|c| c.deflate = None), || echo);
+    let mut flood = connect(&url, &ConnectOptions::default()).await.unwrap();
+    let flooding = tokio::spawn(async move {
+        loop {
+            for _ in 0..1000 {
+                flood.feed("x").await.unwrap();
+            }
+            flood.flush().await.unwrap();
+            for _ in 0..1000 {
+                flood.recv_message().await.unwrap().unwrap();
+            }
+        }
+    });
+    for seed in 0..3 {
+        converse(&url, seed).await;
+    }
+    assert!(!flooding.is_finished());
+    flooding.abort();
+}
