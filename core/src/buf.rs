@@ -61,6 +61,11 @@ impl TxCursor {
     pub const fn is_idle(&self) -> bool {
         self.start == self.end
     }
+
+    /// What waits in these bytes, which are those that a [`TxBuf`] was lent.
+    pub fn pending<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
 }
 
 /// What is lent for one call.

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that is wrong may stop")]
 
 use longwire::websocket::{
-    CloseCause, CloseCode, Config, ConnectOptions, Delivery, Error, Event, Handler, Message, MessageRef, Output,
-    PushError, Role, ServeSet, Timeout, WebSocket, accept, connect, connect_over, serve, serve_with,
+    CloseCause, CloseCode, Config, ConnectOptions, Delivery, Error, Event, Handler, Message, MessageRef,
+    Output, PushError, Role, ServeSet, Timeout, WebSocket, accept, connect, connect_over, serve, serve_with,
 };
 use std::future::pending;
 use std::sync::Arc;
@@ -314,9 +314,7 @@ async fn a_peer_that_never_reads_is_given_up() {
     let started = Instant::now();
     // Small ones, which are gathered, and one that goes out by itself.
     peer.write_all(&frame(0x82, &data(500))).await.unwrap();
-    tokio::spawn(async move {
-        while peer.write_all(&frame(0x82, &data(20_000))).await.is_ok() {}
-    });
+    tokio::spawn(async move { while peer.write_all(&frame(0x82, &data(20_000))).await.is_ok() {} });
     assert!(matches!(serving.await.unwrap(), Err(Error::Timeout(Timeout::Write))));
     assert_eq!(started.elapsed(), Duration::from_secs(30));
 }
@@ -486,7 +484,8 @@ async fn what_an_answer_that_was_put_off_pushes_goes_out_before_it() {
     send.send(serving.pusher(1)).unwrap();
     let _serving = tokio::spawn(serving);
     peer.write_all(&frame(0x81, b"?")).await.unwrap();
-    let answers: Vec<u8> = "0123456789.".chars().flat_map(|c| unmasked(0x81, c.to_string().as_bytes())).collect();
+    let answers: Vec<u8> =
+        "0123456789.".chars().flat_map(|c| unmasked(0x81, c.to_string().as_bytes())).collect();
     assert_eq!(read(&mut peer, answers.len()).await, answers);
 }
 
@@ -547,7 +546,8 @@ async fn over_tls_too() {
 async fn converse(url: &str, seed: usize) {
     let mut client = connect(url, &ConnectOptions::default()).await.unwrap();
     for round in 0..20 {
-        let messages: Vec<Vec<u8>> = (0..5).map(|n| data((seed * 31 + round * 977 + n * 4001) % 40_000)).collect();
+        let messages: Vec<Vec<u8>> =
+            (0..5).map(|n| data((seed * 31 + round * 977 + n * 4001) % 40_000)).collect();
         for message in &messages {
             client.feed(message.clone()).await.unwrap();
         }
@@ -646,7 +646,10 @@ async fn in_a_set_a_silent_peer_is_asked_and_given_up() {
     let mut bytes = Vec::new();
     timeout(LONG, silent.read_to_end(&mut bytes)).await.unwrap().unwrap();
     let frames = &bytes[bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4..];
-    assert_eq!((&frames[..2], &frames[6..7], &frames[8..10]), (&[0x89, 4][..], &[0x88][..], &[0x03, 0xe9][..]));
+    assert_eq!(
+        (&frames[..2], &frames[6..7], &frames[8..10]),
+        (&[0x89, 4][..], &[0x88][..], &[0x03, 0xe9][..])
+    );
     // One that is asked and answers stays.
     let mut client = connect(&url, &ConnectOptions::default()).await.unwrap();
     for _ in 0..3 {

@@ -200,6 +200,11 @@ impl Tx {
         self.cursor.is_idle()
     }
 
+    /// What waits.
+    pub(super) fn pending(&self) -> &[u8] {
+        self.cursor.pending(&self.bytes)
+    }
+
     /// Makes room for `more` bytes behind what waits, as far as `max` bytes in all allow.
     pub(super) fn reserve(&mut self, more: usize, max: usize) {
         let wanted = self.lend().pending().len().saturating_add(more).min(max);

@@ -6,7 +6,9 @@ use longwire_core::buf::{Io, TxBuf};
 use longwire_core::rand_core::{TryCryptoRng, TryRng};
 use longwire_core::time::Instant;
 use longwire_core::ws::deflate::{Agreed, Window};
-use longwire_core::ws::{Client, CloseCode, Connection, Kind, ProtocolError, SendError, Server, Step};
+use longwire_core::ws::{
+    Client, CloseCode, Connection, EncodedHeader, Kind, ProtocolError, SendError, Server, Step,
+};
 use rand::Rng as _;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -120,6 +122,19 @@ impl Endpoint {
     #[inline]
     pub(super) fn send(&mut self, tx: &mut TxBuf<'_>, kind: Kind, data: &[u8]) -> Result<(), SendError> {
         either!(self, c => c.send_message(tx, kind, data))
+    }
+
+    /// The header of a message that is not compressed and goes out from where it lies; `None` where messages are masked, or
+    /// may be compressed.
+    pub(super) fn begin_shared(
+        &mut self,
+        kind: Kind,
+        len: usize,
+    ) -> Option<Result<EncodedHeader, SendError>> {
+        match self {
+            Self::Server(c) if c.deflate().is_none() => Some(c.begin_shared(kind, len as u64)),
+            _ => None,
+        }
     }
 
     pub(super) fn send_deflated(

@@ -136,6 +136,13 @@ impl<S> WebSocket<S> {
         self.driver.get_ref()
     }
 
+    /// The stream, and what was received behind the opening handshake: for whoever goes on with it by other means, as a
+    /// [hub](crate::hub::Adoption) does, before anything was received or sent here.
+    pub fn into_parts(mut self) -> (S, Vec<u8>) {
+        let leftover = self.rx.lend().unread().to_vec();
+        (self.driver.into_stream(), leftover)
+    }
+
     /// How the connection ended; `None` as long as it has not.
     pub fn close_cause(&self) -> Option<CloseCause> {
         self.driver.close_cause()

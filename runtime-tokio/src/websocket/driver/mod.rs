@@ -6,8 +6,8 @@
 
 mod send;
 
-pub(super) use self::send::CLOSE_ROOM;
-use self::send::Outgoing;
+pub(super) use self::send::{BY_REFERENCE, CLOSE_ROOM};
+use self::send::{Outgoing, next_out};
 use super::buffers::{Rx, Tx};
 use super::config::{Config, Rules};
 use super::deflate::Codec;
@@ -18,11 +18,12 @@ use longwire_core::buf::Io;
 use longwire_core::time::Instant;
 use longwire_core::ws::deflate::Agreed;
 use longwire_core::ws::{CloseCause, CloseCode, Event, Found, FrameHeader, MIN_TX, ProtocolError, Step};
+use std::fmt;
 use std::future::Future as _;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
@@ -148,6 +149,10 @@ impl<S> Driver<S> {
         })
     }
 
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// Before the first frame: permessage-deflate was agreed on.
     pub(super) fn set_deflate(&mut self, agreed: Agreed) {
         let rules = Rules(self.config.clone());
@@ -229,7 +234,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     // An answer does not wait for the application to come back; messages are batched until then.
                     match found.event(rx.lend()) {
                         Event::Ping(_) | Event::Close(_) => _ = self.poll_write(cx),
-                        Event::Text(_) | Event::Binary(_) => self.more = begins_with_frame(rx.lend().unread()),
+                        Event::Text(_) | Event::Binary(_) => {
+                            self.more = begins_with_frame(rx.lend().unread())
+                        }
                         Event::Pong(_) | Event::Chunk(_) => {}
                     }
                     return Poll::Ready(Some(Ok(found)));
@@ -403,15 +410,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn try_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             self.pump();
-            let mut tx = self.tx.lend();
-            if tx.pending().is_empty() {
-                break;
-            }
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, tx.pending()))?;
+            let out = next_out(&self.tx, self.outgoing.as_deref()).map(IoSlice::new);
+            let written = match &out {
+                [one, two, three] if two.is_empty() && three.is_empty() => {
+                    if one.is_empty() {
+                        break;
+                    }
+                    Pin::new(&mut self.stream).poll_write(cx, one)
+                }
+                many => Pin::new(&mut self.stream).poll_write_vectored(cx, many),
+            };
+            let n = ready!(written)?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            tx.consume(n);
+            self.went_out(n);
             self.unflushed = true;
             self.stalled = None;
         }

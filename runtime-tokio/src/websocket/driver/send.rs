@@ -1,6 +1,7 @@
 //! What is sent: taken from the application, put into the send buffer, and cut into fragments where it does not fit.
 
 use super::{Driver, State};
+use crate::websocket::buffers::Tx;
 use crate::websocket::{Error, Message};
 use bytes::{Buf, Bytes};
 use longwire_core::ws::{CloseCode, Kind, MIN_TX, SendError};
@@ -17,6 +18,31 @@ pub(super) struct Outgoing {
     data: Bytes,
     /// A fragment of it is in `tx`, so the rest goes out in fragments too.
     begun: bool,
+    /// It goes out from where it lies.
+    whole: Option<Whole>,
+}
+
+/// Where a frame stands that is not copied into the send buffer.
+#[derive(Debug)]
+struct Whole {
+    /// Bytes of the send buffer that go out before it; the others go behind it.
+    before: usize,
+    /// What is left of its header.
+    header: Bytes,
+}
+
+/// Payloads of so many bytes are not copied into the send buffer.
+pub(in crate::websocket) const BY_REFERENCE: usize = 16 << 10;
+
+/// What is to be written next, in order: of the send buffer, and of a frame that is not copied into it.
+pub(super) fn next_out<'o>(tx: &'o Tx, outgoing: Option<&'o Outgoing>) -> [&'o [u8]; 3] {
+    let pending = tx.pending();
+    match outgoing {
+        Some(Outgoing { data, whole: Some(Whole { before, header }), .. }) => {
+            [pending.get(..*before).unwrap_or(pending), header, data]
+        }
+        _ => [pending, &[], &[]],
+    }
 }
 
 impl<S> Driver<S> {
@@ -46,11 +72,22 @@ impl<S> Driver<S> {
         if self.outgoing.is_some() {
             return Err(Error::NotReady);
         }
+        if data.len() >= BY_REFERENCE
+            && let Some(header) = self.endpoint.begin_shared(kind, data.len())
+        {
+            let before = self.tx.lend().pending().len();
+            let whole = Some(Whole {
+                before,
+                header: Bytes::copy_from_slice(header.map_err(|_| Error::Closing)?.as_ref()),
+            });
+            self.outgoing = Some(Box::new(Outgoing { kind, data: own(), begun: true, whole }));
+            return Ok(());
+        }
         self.reserve(data.len().saturating_add(CLOSE_ROOM));
         match self.send(kind, data) {
             Ok(()) => Ok(()),
             Err(SendError::Full) => {
-                self.outgoing = Some(Box::new(Outgoing { kind, data: own(), begun: false }));
+                self.outgoing = Some(Box::new(Outgoing { kind, data: own(), begun: false, whole: None }));
                 Ok(())
             }
             Err(_) => Err(Error::Closing),
@@ -112,7 +149,27 @@ impl<S> Driver<S> {
         }
     }
 
+    /// The socket took so many bytes of what was [next](next_out).
+    pub(super) fn went_out(&mut self, n: usize) {
+        let Some(Outgoing { data, whole: Some(whole), .. }) = self.outgoing.as_deref_mut() else {
+            return self.tx.lend().consume(n);
+        };
+        let of_buffer = n.min(whole.before);
+        whole.before -= of_buffer;
+        self.tx.lend().consume(of_buffer);
+        let n = n - of_buffer;
+        let of_header = n.min(whole.header.len());
+        whole.header.advance(of_header);
+        data.advance((n - of_header).min(data.len()));
+        if whole.header.is_empty() && data.is_empty() {
+            self.outgoing = None;
+        }
+    }
+
     fn pump_message(&mut self) {
+        if self.outgoing.as_ref().is_some_and(|out| out.whole.is_some()) {
+            return;
+        }
         let Some(mut out) = self.outgoing.take() else { return };
         match self.put(&mut out) {
             Ok(()) => {}

@@ -3,7 +3,7 @@
 use super::Answering;
 use crate::websocket::buffers::Tx;
 use crate::websocket::deflate::Codec;
-use crate::websocket::driver::CLOSE_ROOM;
+use crate::websocket::driver::{BY_REFERENCE, CLOSE_ROOM};
 use crate::websocket::endpoint::Endpoint;
 use crate::websocket::{CloseCode, Config, Error, Message, MessageRef};
 use longwire_core::buf::TxBuf;
@@ -13,9 +13,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
-
-/// Payloads of so many bytes are not copied: they go out from where they lie, in a write of their own.
-const BY_REFERENCE: usize = 16 << 10;
 
 /// What a [`Handler`](super::Handler) sends with, for the time of a call.
 ///

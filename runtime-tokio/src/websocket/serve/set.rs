@@ -329,11 +329,7 @@ fn poll<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
 
 impl AsyncRead for Stream {
     #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // All of it is initialised already: nothing is cleared here.
         let n = std::task::ready!(poll(self.0.try_read(buf.initialize_unfilled())))?;
         buf.advance(n);

@@ -88,6 +88,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
                 match answering.as_mut().poll(cx) {
                     Poll::Ready(answer) => {
                         self.answering = None;
+                        // What it has pushed is older.
+                        while self.take_pushed(cx) && self.driver.is_flushed() {}
                         if let Some(message) = answer {
                             self.call(cx, |_, out| out.send(&message));
                         }
@@ -170,7 +172,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
             driver;
         let outlet = &mut Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
         let tx = TxBuf::new(&mut out.bytes, &mut out.at);
-        let result = call(handler, &mut Output { endpoint, codec, config, tx, outlet, answering, now: *now, slow: false });
+        let result = call(
+            handler,
+            &mut Output { endpoint, codec, config, tx, outlet, answering, now: *now, slow: false },
+        );
         self.flush(cx, &mut out);
         pool::give(out.bytes);
         match result {
@@ -184,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
         let Some(mut queue) = self.pushed.take() else { return false };
         let mut messages = Vec::new();
         match queue.poll_recv_many(cx, &mut messages, 64) {
-            Poll::Ready(0) => return false,
+            Poll::Ready(0) => false,
             Poll::Ready(_) => {
                 self.call(cx, |_, out| messages.iter().try_for_each(|message| out.send(message)));
                 self.pushed = Some(queue);
@@ -248,7 +253,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     /// Hands out what was received.
     fn hand_out(&mut self, cx: &mut Context<'_>, out: &mut Out, budget: &mut Budget) -> Stop {
         let Self { driver, rx, handler, found, answering, .. } = self;
-        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } = driver;
+        let Driver { stream, endpoint, codec, config, tx: overflow, unflushed, write_error, now, .. } =
+            driver;
         let outlet = &mut Socket { stream, cx, overflow, wrote: unflushed, error: write_error };
         let tx = TxBuf::new(&mut out.bytes, &mut out.at);
         let deflated = endpoint.deflate().is_some();
