@@ -15,7 +15,7 @@ use mio::event::Event;
 use mio::{Events, Interest, Poll as Selector, Token};
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -161,13 +161,13 @@ impl Tcp {
         self.attempt(Ready::WRITABLE, bytes.len(), |mut socket| socket.write(bytes))
     }
 
-    /// As [`try_write`](Self::try_write), of several pieces in their order.
+    /// The same with several slices, in one system call.
     ///
     /// # Errors
     /// As [`try_write`](Self::try_write).
-    pub(crate) fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        let len = pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.len()));
-        self.attempt(Ready::WRITABLE, len, |mut socket| socket.write_vectored(pieces))
+    pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.attempt(Ready::WRITABLE, len, |mut socket| socket.write_vectored(slices))
     }
 
     /// Ends a direction, or both.
