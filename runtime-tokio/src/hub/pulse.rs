@@ -6,8 +6,8 @@
 //! noticed, when the socket is full.
 
 use super::socket::Stream;
+use longwire_core::time::Instant;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What the system knows of a TCP connection.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +28,13 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(stream: &Stream) -> Self {
-        Self { felt: stream.tcp_state().map(|_| Instant::now()) }
+    pub(super) fn new(stream: &Stream, now: Instant) -> Self {
+        Self { felt: stream.tcp_state().map(|_| now) }
     }
 
     /// When to look again.
     pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
-        Some(self.felt? + patience)
+        Some(self.felt?.after(patience))
     }
 
     /// Looks, if it is time to: false when the peer has acknowledged nothing for as long as `patience`, and owes it.
@@ -47,7 +47,8 @@ impl Pulse {
             // Whatever it was sent has arrived; it is not known when.
             _ => Duration::ZERO,
         };
-        self.felt = now.checked_sub(silent).or(Some(now));
+        let felt = now.since(Instant::default()).saturating_sub(silent);
+        self.felt = Some(Instant::default().after(felt));
         silent < patience
     }
 }
