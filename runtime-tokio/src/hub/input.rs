@@ -13,7 +13,7 @@ use longwire_core::time::Instant;
 use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 /// Bytes of messages that are worked off in one turn, and then the rest of the message that exceeds them: what was read
 /// may inflate to a thousand times as much.
@@ -67,7 +67,6 @@ impl From<Received> for Outcome {
 #[expect(clippy::too_many_arguments, reason = "the parts of a connection, lent one by one")]
 pub(super) fn receive(
     rx: RxBuf<'_>,
-    cx: &mut Context<'_>,
     shard: &Shard,
     session: &mut Session,
     ws: &mut WebSocket,
@@ -80,7 +79,7 @@ pub(super) fn receive(
     }
     for read in [false, true] {
         if read {
-            let n = match stream.poll_read(cx, io.rx.spare_mut()) {
+            let n = match stream.poll_read(io.rx.spare_mut()) {
                 Poll::Ready(Ok(n)) => n,
                 Poll::Ready(Err(e)) if e.kind() == ErrorKind::Interrupted => {
                     return Ok(Received::Enough.into());

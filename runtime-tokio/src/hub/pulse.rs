@@ -20,21 +20,24 @@ pub(super) struct TcpState {
     pub(super) rtt: Duration,
 }
 
+/// No moment of a process is as late.
+const UNKNOWN: Instant = Instant::from_millis(u64::MAX);
+
 /// When a peer was last known to live.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    /// `None`: nobody knows.
-    felt: Option<Instant>,
+    /// [`UNKNOWN`]: nobody knows.
+    felt: Instant,
 }
 
 impl Pulse {
     pub(super) fn new(stream: &Stream, now: Instant) -> Self {
-        Self { felt: stream.tcp_state().map(|_| now) }
+        Self { felt: stream.tcp_state().map_or(UNKNOWN, |_| now) }
     }
 
     /// When to look again.
     pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
-        Some(self.felt?.after(patience))
+        (self.felt != UNKNOWN).then(|| self.felt.after(patience))
     }
 
     /// Looks, if it is time to: false when the peer has acknowledged nothing for as long as `patience`, and owes it.
@@ -48,7 +51,7 @@ impl Pulse {
             _ => Duration::ZERO,
         };
         let felt = now.since(Instant::default()).saturating_sub(silent);
-        self.felt = Some(Instant::default().after(felt));
+        self.felt = Instant::default().after(felt);
         silent < patience
     }
 }

@@ -6,7 +6,7 @@ use crate::hub::session::close_code;
 use crate::hub::shard::{READ_SIZE, Shard};
 use longwire_core::session::{Code, Refusal, ServerMessage};
 use longwire_core::ws::CloseCode;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long our last words may take to go out, and the peer to end the stream after them. What it sends meanwhile is
@@ -63,17 +63,17 @@ impl Conn {
     }
 
     /// What is pending goes out, then our direction ends, then the peer's end is waited for a little.
-    pub(super) fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Turn {
+    pub(super) fn finish(&mut self, shard: &Shard) -> Turn {
         if self.phase == Phase::Cut {
             return Turn::Over;
         }
         if let Phase::Ending(until) = self.phase {
-            match self.flush(cx, shard) {
+            match self.flush(shard) {
                 Ok(Poll::Ready(())) => {}
                 Ok(Poll::Pending) => return Turn::Waiting,
                 Err(_) => return Turn::Over,
             }
-            match self.stream.poll_shutdown(cx) {
+            match self.stream.poll_shutdown() {
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending => return Turn::Waiting,
                 Poll::Ready(Err(_)) => return Turn::Over,
@@ -82,7 +82,7 @@ impl Conn {
         }
         let mut ignored = [0; 4096];
         for _ in 0..READ_SIZE / ignored.len() {
-            match self.stream.poll_read(cx, &mut ignored) {
+            match self.stream.poll_read(&mut ignored) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Turn::Over,
                 Poll::Pending => return Turn::Waiting,

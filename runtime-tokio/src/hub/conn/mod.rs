@@ -38,7 +38,7 @@ use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 /// Pages that a lagging reader is served in one turn, unless they take [`TURN`] steps.
 pub(super) const PAGES: usize = 8;
@@ -69,8 +69,6 @@ pub(super) struct Conn {
     phase: Phase,
     /// Counted as not at the head.
     lagging: bool,
-    /// Of a stream that is no socket of the shard's.
-    waker: Option<Waker>,
     _permit: Box<dyn Any + Send>,
 }
 
@@ -117,7 +115,6 @@ impl Conn {
         count(gauge(form, shard), 1);
         let mut conn = Self {
             session: Session::new(id, form, Access::new(shard, grant, parked), publisher, policy),
-            waker: (!stream.is_direct()).then(|| shard.waker(id)),
             stream,
             ws,
             rest,
@@ -266,14 +263,12 @@ impl Conn {
 
     /// One turn.
     pub(super) fn turn(&mut self, shard: &Shard) -> Turn {
-        let waker = self.waker.take();
-        let turn = self.take_turn(&mut Context::from_waker(waker.as_ref().unwrap_or(Waker::noop())), shard);
-        self.waker = waker;
+        let turn = self.take_turn(shard);
         self.count_lagging(shard);
         turn
     }
 
-    fn take_turn(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Turn {
+    fn take_turn(&mut self, shard: &Shard) -> Turn {
         loop {
             if let Some((retry_after, window)) = shard.closing() {
                 self.say_goodbye(shard, retry_after, window);
@@ -281,7 +276,7 @@ impl Conn {
             if self.end_with_grant(shard) {
                 return Turn::Over;
             }
-            let mut turn = match self.work(cx, shard) {
+            let mut turn = match self.work(shard) {
                 Ok(turn) => turn,
                 Err(error) => {
                     match error.kind() {
@@ -293,7 +288,7 @@ impl Conn {
                 }
             };
             if self.phase != Phase::Open {
-                turn = turn.max(self.finish(cx, shard));
+                turn = turn.max(self.finish(shard));
             }
             if turn == Turn::Over {
                 return Turn::Over;
@@ -317,12 +312,12 @@ impl Conn {
     }
 
     /// Steps 1 to 3 of a turn.
-    fn work(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Turn> {
-        let flushed = self.flush(cx, shard)?.is_ready();
+    fn work(&mut self, shard: &Shard) -> io::Result<Turn> {
+        let flushed = self.flush(shard)?.is_ready();
         if self.phase != Phase::Open {
             return Ok(Turn::Waiting);
         }
-        let mut turn = if flushed { self.catch_up(cx, shard)? } else { Turn::Waiting };
+        let mut turn = if flushed { self.catch_up(shard)? } else { Turn::Waiting };
         for read in 1..=READS {
             if self.phase != Phase::Open {
                 break;
@@ -333,7 +328,7 @@ impl Conn {
             if self.deaf {
                 return Ok(Turn::Waiting);
             }
-            match self.receive(cx, shard)? {
+            match self.receive(shard)? {
                 Received::Nothing => break,
                 Received::Enough => {
                     turn = Turn::More;
@@ -341,21 +336,21 @@ impl Conn {
                 }
                 Received::Some if read == READS => turn = Turn::More,
                 // What does not go out now shows above, or below.
-                Received::Some => _ = self.flush(cx, shard)?,
+                Received::Some => _ = self.flush(shard)?,
             }
         }
         // An answer may have been written, or a subscription begun.
-        let flushed = self.flush(cx, shard)?.is_ready();
+        let flushed = self.flush(shard)?.is_ready();
         if flushed && turn == Turn::Waiting && self.session.reads.lags() && self.phase == Phase::Open {
-            turn = self.catch_up(cx, shard)?;
+            turn = self.catch_up(shard)?;
         }
         Ok(turn)
     }
 
     /// Writes what has to go out.
-    fn flush(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Poll<()>> {
+    fn flush(&mut self, shard: &Shard) -> io::Result<Poll<()>> {
         while !self.rest.is_empty() {
-            let Poll::Ready(n) = self.stream.poll_write(cx, self.rest.as_slice())? else {
+            let Poll::Ready(n) = self.stream.poll_write(self.rest.as_slice())? else {
                 return Ok(Poll::Pending);
             };
             self.wrote(shard, not_zero(n)?);
@@ -363,12 +358,12 @@ impl Conn {
         }
         self.greeting = false;
         while let Some(mut tx) = self.words.pending() {
-            let Poll::Ready(n) = self.stream.poll_write(cx, tx.pending())? else { return Ok(Poll::Pending) };
+            let Poll::Ready(n) = self.stream.poll_write(tx.pending())? else { return Ok(Poll::Pending) };
             tx.consume(not_zero(n)?);
             self.wrote(shard, n);
         }
         self.words.clear();
-        Ok(self.stream.poll_flush(cx)?)
+        Ok(self.stream.poll_flush()?)
     }
 
     fn wrote(&mut self, shard: &Shard, n: usize) {
@@ -378,7 +373,7 @@ impl Conn {
     }
 
     /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
-    fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Turn> {
+    fn catch_up(&mut self, shard: &Shard) -> io::Result<Turn> {
         let (mut image, mut steps) = (Image::default(), 0);
         for _ in 0..PAGES {
             if steps >= TURN {
@@ -398,7 +393,7 @@ impl Conn {
             let mut written = 0;
             while written < image.bytes().len() {
                 let piece = image.bytes().get(written..).unwrap_or_default();
-                match self.stream.poll_write(cx, piece)? {
+                match self.stream.poll_write(piece)? {
                     Poll::Ready(n) => {
                         written += not_zero(n)?;
                         self.wrote(shard, n);
@@ -414,7 +409,7 @@ impl Conn {
                 count(&shard.shared.counters.blocked, 1);
                 return Ok(Turn::Waiting);
             }
-            if self.stream.poll_flush(cx)?.is_pending() {
+            if self.stream.poll_flush()?.is_pending() {
                 return Ok(Turn::Waiting);
             }
         }
@@ -422,8 +417,8 @@ impl Conn {
     }
 
     /// One read, and what follows from it.
-    fn receive(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
-        let Some(ws) = &mut self.ws else { return self.discard(cx, shard) };
+    fn receive(&mut self, shard: &Shard) -> io::Result<Received> {
+        let Some(ws) = &mut self.ws else { return self.discard(shard) };
         let handled = self.session.handled;
         let held = ws.held.take();
         let begun = held.as_ref().map(|held| held.since);
@@ -439,7 +434,7 @@ impl Conn {
         let mut tx_at = TxCursor::default();
         let mut tx = TxBuf::new(reply, &mut tx_at);
         let (session, stream) = (&mut self.session, &mut self.stream);
-        let outcome = receive(rx.reborrow(), cx, shard, session, ws, stream, tx.reborrow())?;
+        let outcome = receive(rx.reborrow(), shard, session, ws, stream, tx.reborrow())?;
         if rx.held() > 0 {
             if shared || outcome.space.is_some() {
                 let mut grown = rx.compact().to_vec();
@@ -478,9 +473,9 @@ impl Conn {
     }
 
     /// An SSE client has nothing more to say: what comes is thrown away, and its end is the connection's.
-    fn discard(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
+    fn discard(&mut self, shard: &Shard) -> io::Result<Received> {
         let read = &mut shard.scratch.borrow_mut().read;
-        match self.stream.poll_read(cx, read) {
+        match self.stream.poll_read(read) {
             Poll::Ready(Ok(0)) => Err(ErrorKind::UnexpectedEof.into()),
             Poll::Ready(Ok(_)) => Ok(Received::Some),
             Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => Ok(Received::Enough),
