@@ -25,12 +25,6 @@ impl Clock {
         time::Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
-    /// The first moment of the core's at which that of the runtime's has come: what waits for it never comes early.
-    pub(crate) fn by(self, at: Instant) -> time::Instant {
-        let millis = at.saturating_duration_since(self.0).as_nanos().div_ceil(1_000_000);
-        time::Instant::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-    }
-
     /// A moment of the core's, as the runtime says it. One beyond the end of time is far enough away.
     pub(crate) fn at(self, moment: time::Instant) -> Instant {
         let since = moment.since(time::Instant::default());

@@ -31,18 +31,20 @@ pub const RENEW_BEFORE: Duration = Duration::from_secs(30);
 /// assert_eq!(lease.poll(at(600_000)), LeaseStep::Expired);
 /// assert!(!lease.renewed(at(600_000), None, before) && !lease.holds(at(0)));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Lease {
-    /// When it ends; `None`: with the connection.
-    end: Option<Instant>,
-    /// When a new one is asked for; `None` once that is done.
-    renew_at: Option<Instant>,
+    /// When it ends; [`NEVER`]: with the connection.
+    end: Instant,
+    /// When a new one is asked for; [`NEVER`] once that is done.
+    renew_at: Instant,
     over: bool,
 }
 
 // A connection has one.
-const _: () = assert!(size_of::<Lease>() <= 40);
+const _: () = assert!(size_of::<Lease>() <= 24);
+
+const NEVER: Instant = Instant::from_millis(u64::MAX);
 
 /// What a [`Lease`] asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +61,16 @@ pub enum LeaseStep {
     Expired,
 }
 
+impl Default for Lease {
+    fn default() -> Self {
+        Self::endless()
+    }
+}
+
 impl Lease {
     /// A grant that lasts as long as the connection.
     pub const fn endless() -> Self {
-        Self { end: None, renew_at: None, over: false }
+        Self { end: NEVER, renew_at: NEVER, over: false }
     }
 
     /// A grant that holds until `end` and not in that millisecond any more. A new one is asked for `renew_before`
@@ -72,18 +80,18 @@ impl Lease {
         let left = millis(end.since(now));
         let (before, third) = (millis(renew_before), left / 3);
         let before = if before < third { before } else { third };
-        let renew_at = if renew_before.is_zero() { None } else { Some(end.before(before)) };
-        Self { end: Some(end), renew_at, over: false }
+        let renew_at = if renew_before.is_zero() { NEVER } else { end.before(before) };
+        Self { end, renew_at, over: false }
     }
 
     /// When it ends; `None`: with the connection.
     pub const fn end(&self) -> Option<Instant> {
-        self.end
+        if self.end.as_millis() == NEVER.as_millis() { None } else { Some(self.end) }
     }
 
     /// Whether it holds, now.
     pub fn holds(&self, now: Instant) -> bool {
-        !self.over && self.end.is_none_or(|end| now < end)
+        !self.over && self.end().is_none_or(|end| now < end)
     }
 
     /// A new grant has come, which lasts until `end`; its renewal is asked for as in [`until`](Self::until). False
@@ -104,8 +112,8 @@ impl Lease {
     /// does so earlier, and the next [`poll`](Self::poll) says so.
     pub fn asked(&mut self, now: Instant, within: Duration) {
         let end = now.after(within);
-        self.end = Some(self.end.map_or(end, |own| if own < end { own } else { end }));
-        self.renew_at = Some(now);
+        self.end = self.end.min(end);
+        self.renew_at = now;
     }
 
     /// What is to be done now.
@@ -114,18 +122,17 @@ impl Lease {
             self.over = true;
             return LeaseStep::Expired;
         }
-        match (self.renew_at, self.end) {
-            (Some(at), Some(end)) if at <= now => {
-                self.renew_at = None;
-                LeaseStep::Renew { within: end.since(now) }
-            }
-            _ => LeaseStep::Holds,
+        if self.renew_at == NEVER || self.renew_at > now {
+            return LeaseStep::Holds;
         }
+        self.renew_at = NEVER;
+        LeaseStep::Renew { within: self.end.since(now) }
     }
 
     /// When to [`poll`](Self::poll) next; `None`: never.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.over { None } else { self.renew_at.or(self.end) }
+        let next = if self.renew_at == NEVER { self.end } else { self.renew_at };
+        (!self.over && next != NEVER).then_some(next)
     }
 }
 

@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use longwire_core::log::LogName;
 use longwire_core::log::Quota;
 use longwire_core::session::Code;
+use std::any::Any;
 use std::error::Error as _;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -49,24 +50,31 @@ const FOREVER: Duration = Duration::from_secs(3_000_000_000);
 /// How long the listener rests when the system has no room for another connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// The right of one connection to be open. It goes with the connection, wherever that goes.
+/// What is known of one connection while it sends requests.
 #[derive(Debug)]
 pub(super) struct Permit {
-    peer: SocketAddr,
+    place: Place,
     /// Of its URLs.
     pub(super) scheme: &'static str,
     /// What it may publish by POST.
     pub(super) quota: Mutex<Quota>,
+}
+
+/// The right of one connection to be open. It goes with the connection, wherever that goes: all that is left of its
+/// request once it is a stream.
+#[derive(Debug)]
+struct Place {
+    peer: SocketAddr,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Permit {
     pub(super) fn ip(&self) -> IpAddr {
-        self.peer.ip()
+        self.place.peer.ip()
     }
 }
 
-impl Drop for Permit {
+impl Drop for Place {
     fn drop(&mut self) {
         tracing::debug!(peer = %self.peer, "closed");
     }
@@ -98,7 +106,8 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener, tls: Option<
         if let (Ok(permit), Some(place)) = (permit, place) {
             tracing::debug!(%peer, "open");
             let scheme = if tls.is_some() { "https" } else { "http" };
-            let permit = Arc::new(Permit { peer, scheme, quota: Mutex::default(), _permit: permit });
+            let place_of = Place { peer, _permit: permit };
+            let permit = Arc::new(Permit { place: place_of, scheme, quota: Mutex::default() });
             tokio::spawn(connection(gateway, routes.clone(), stream, tls, permit, place));
         } else if let Ok(place) = Arc::clone(&lane).try_acquire_owned() {
             gateway.metrics().turned_away(Code::TooManyConnections.as_str());
@@ -200,7 +209,11 @@ async fn go_on(gateway: Gateway, routes: Router, stream: NetStream, mut head: He
     gateway.metrics().answered("stream", status);
     match opened {
         Ok(opening) => {
-            let (response, adopt) = (opening.head(), opening.adopt(Some(permit)));
+            let place: Box<dyn Any + Send> = match Arc::try_unwrap(permit) {
+                Ok(permit) => Box::new(permit.place),
+                Err(permit) => Box::new(permit),
+            };
+            let (response, adopt) = (opening.head(), opening.adopt(place));
             // A socket that cannot be taken out of this runtime is closed.
             let Ok(socket) = Socket::try_from(stream) else { return };
             let early = if kind == Kind::WebSocket { head.early() } else { Vec::new() };

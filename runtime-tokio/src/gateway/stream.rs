@@ -20,6 +20,7 @@ use longwire_core::log::{Policy, Since};
 use longwire_core::session::Code;
 use longwire_core::session::publisher::Incarnation;
 use longwire_core::ws::deflate::{self, Agreed, ExtensionText};
+use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,7 +185,7 @@ impl Gateway {
     ) -> Response {
         let mut response = opening.upgrade_response();
         put_all(response.headers_mut(), opening.fields.clone());
-        let adopt = opening.adopt(permit);
+        let adopt = opening.adopt(Box::new(permit));
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(upgraded) => {
@@ -202,7 +203,7 @@ impl Gateway {
         let (ours, theirs) = tokio::io::duplex(BODY_BUFFER);
         let mut response = Response::new(Body::from_stream(ReaderStream::with_capacity(theirs, BODY_BUFFER)));
         put_all(response.headers_mut(), opening.fields.clone());
-        let adopt = opening.adopt(permit);
+        let adopt = opening.adopt(Box::new(permit));
         adopt(Socket::Stream(Box::new(ours)), Vec::new(), Vec::new());
         response
     }
@@ -223,14 +224,14 @@ impl Opening<'_> {
         }
     }
 
-    /// Hands it over to a shard, once there are a socket, the head of the response, and what was read already.
+    /// Hands it over to a shard, once there are a socket, the head of the response, and what was read already. The permit
+    /// is dropped with the connection.
     pub(super) fn adopt(
         self,
-        permit: Option<Arc<Permit>>,
+        permit: Box<dyn Any + Send>,
     ) -> impl FnOnce(Socket, Vec<u8>, Vec<u8>) + Send + use<> {
         let Self { log, protocol, deflate, subscription, policy, grant, publisher, parked, .. } = self;
         let deflate = deflate.map(|(agreed, _)| agreed);
-        let permit = Box::new(permit);
         move |socket, head, early| {
             log.adopt(Adoption {
                 socket,

@@ -6,31 +6,35 @@ use super::{Filter, Grant, Parked, count};
 use longwire_core::log::Since;
 use longwire_core::session::lease::{Lease, LeaseStep};
 use longwire_core::session::{Code, Refusal, ServerMessage, Text};
+use longwire_core::time::Instant;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Bytes that a connection may send before it has said who it is: a credential, and what it wants to read.
 const PARKED_BYTES: usize = 64 << 10;
 
 /// The access of one connection.
 pub(super) struct Access {
-    grant: Grant,
+    /// Its time is the lease's: shared with those that are granted the same.
+    grant: Arc<Grant>,
     lease: Lease,
     /// A credential that is looked at.
-    renewing: Option<(Renewing, Waker)>,
+    renewing: Option<Box<Renewing>>,
     /// What waits until the connection has said who it is; `None` once it has.
-    waiting: Option<Waiting>,
+    waiting: Option<Box<Waiting>>,
     /// Somebody has taken the grant back.
     revoked: bool,
     /// The end was told, and counted.
     told: bool,
 }
 
-type Renewing = Pin<Box<dyn Future<Output = Result<Grant, &'static str>> + Send>>;
+struct Renewing {
+    decision: Pin<Box<dyn Future<Output = Result<Grant, &'static str>> + Send>>,
+    waker: Waker,
+}
 
 /// A connection that has not said who it is: its place among those of its address, and what it wants to read.
 struct Waiting {
@@ -53,10 +57,11 @@ impl Access {
         let now = shard.clock.now();
         let lease =
             end.map_or(Lease::endless(), |end| Lease::until(now, shard.clock.moment(end), renew_before));
-        let waiting =
-            parked.map(|parked| Waiting { _place: parked, subscriptions: Vec::new(), bytes: PARKED_BYTES });
+        let waiting = parked.map(|parked| {
+            Box::new(Waiting { _place: parked, subscriptions: Vec::new(), bytes: PARKED_BYTES })
+        });
         let revoked = shard.shared.revocations.covers(&grant);
-        Self { grant, lease, renewing: None, waiting, revoked, told: false }
+        Self { grant: shard.share_grant(grant), lease, renewing: None, waiting, revoked, told: false }
     }
 
     pub(super) fn grant(&self) -> &Grant {
@@ -80,13 +85,13 @@ impl Access {
     }
 
     /// When [`due`](Self::due) has something to do.
-    pub(super) fn deadline(&self, shard: &Shard) -> Option<Instant> {
-        self.lease.poll_timeout().map(|at| shard.clock.at(at))
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.lease.poll_timeout()
     }
 
     /// When it ends.
-    pub(super) fn end(&self, shard: &Shard) -> Option<Instant> {
-        self.lease.end().map(|at| shard.clock.at(at))
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.lease.end()
     }
 
     /// A `renew`, once for each grant, when it is about to end.
@@ -122,12 +127,12 @@ impl Access {
         if token.write_to(&mut credential).is_err() {
             return false;
         }
-        let (authorize, asked) = (Arc::clone(&shard.shared.authorize), Instant::now());
-        let renewing = async move {
+        let (authorize, asked) = (Arc::clone(&shard.shared.authorize), tokio::time::Instant::now());
+        let decision = async move {
             let grant = authorize.authorize(Some(&credential)).await;
             grant.map(|grant| Grant { issued: asked, ..grant }).map_err(|denied| denied.0)
         };
-        self.renewing = Some((Box::pin(renewing), shard.waker(id)));
+        self.renewing = Some(Box::new(Renewing { decision: Box::pin(decision), waker: shard.waker(id) }));
         true
     }
 
@@ -138,9 +143,9 @@ impl Access {
         shard: &Shard,
         reads: &Filter,
     ) -> Poll<Option<Result<Vec<Subscription>, &'static str>>> {
-        let Some((renewing, waker)) = &mut self.renewing else { return Poll::Ready(None) };
-        let mut cx = Context::from_waker(waker);
-        let Poll::Ready(renewed) = renewing.as_mut().poll(&mut cx) else { return Poll::Pending };
+        let Some(renewing) = &mut self.renewing else { return Poll::Ready(None) };
+        let mut cx = Context::from_waker(&renewing.waker);
+        let Poll::Ready(renewed) = renewing.decision.as_mut().poll(&mut cx) else { return Poll::Pending };
         self.renewing = None;
         let taken = renewed.and_then(|grant| self.replace(shard, grant, reads));
         if taken.is_err() {
@@ -173,7 +178,7 @@ impl Access {
         if self.revoked || !self.lease.renewed(now, end, shard.shared.config.renew_before) {
             return Err("the grant has ended");
         }
-        self.grant = grant;
+        self.grant = shard.share_grant(grant);
         count(&shard.shared.counters.renewals, 1);
         Ok(self.waiting.take().map(|waiting| waiting.subscriptions).unwrap_or_default())
     }

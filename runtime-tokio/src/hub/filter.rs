@@ -10,6 +10,11 @@ use std::sync::Arc;
 pub struct Filter(BTreeSet<PatternName<Arc<str>>>);
 
 impl Filter {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self(BTreeSet::new())
+    }
+
     /// Adds a pattern; false when it is there already.
     pub fn insert(&mut self, pattern: Pattern<'_>) -> bool {
         self.0.insert(pattern.into())

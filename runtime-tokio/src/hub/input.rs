@@ -7,12 +7,13 @@ use super::session::{End, Session};
 use super::shard::{READ_SIZE, Shard};
 use super::socket::Stream;
 use crate::websocket::deflate::Codec;
-use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf};
 use longwire_core::session::ServerMessage;
+use longwire_core::time::Instant;
 use longwire_core::ws::{self, CloseCause, CloseCode, Event, Step};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 /// Bytes of messages that are worked off in one turn, and then the rest of the message that exceeds them: what was read
 /// may inflate to a thousand times as much.
@@ -21,10 +22,19 @@ const ENOUGH: usize = READ_SIZE;
 /// The WebSocket of a connection, between two turns.
 pub(super) struct WebSocket {
     pub(super) connection: ws::Connection<ws::Server, Arc<ws::Config>>,
-    pub(super) codec: Codec,
-    /// What is held of the input between two turns; empty most of the time.
-    pub(super) rx: Vec<u8>,
-    pub(super) rx_at: RxCursor,
+    /// If permessage-deflate was agreed on.
+    pub(super) codec: Option<Box<Codec>>,
+    /// Most of the time nothing.
+    pub(super) held: Option<Box<Held>>,
+}
+
+/// What is held of the input between two turns.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) bytes: Vec<u8>,
+    pub(super) at: RxCursor,
+    /// Since when a message has not come to its end: since it began, or since the last one that did.
+    pub(super) since: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,24 +62,24 @@ impl From<Received> for Outcome {
     }
 }
 
-/// Works off what is in `buf`, reads once, and works that off. Answers are written into `reply`; when they fill it,
+/// Works off what is in `rx`, reads once, and works that off. Answers are written into `reply`; when they fill it,
 /// they have to go out first.
 #[expect(clippy::too_many_arguments, reason = "the parts of a connection, lent one by one")]
 pub(super) fn receive(
-    buf: &mut [u8],
-    cx: &mut Context<'_>,
+    rx: RxBuf<'_>,
     shard: &Shard,
     session: &mut Session,
     ws: &mut WebSocket,
     stream: &mut Stream,
-    reply: &mut [u8],
-    tx_at: &mut TxCursor,
+    reply: TxBuf<'_>,
 ) -> io::Result<Outcome> {
-    let mut io =
-        Io::new(RxBuf::new(buf, &mut ws.rx_at), TxBuf::new(reply, tx_at)).with_inflate(&mut ws.codec);
+    let mut io = Io::new(rx, reply);
+    if let Some(codec) = &mut ws.codec {
+        io = io.with_inflate(&mut **codec);
+    }
     for read in [false, true] {
         if read {
-            let n = match stream.poll_read(cx, io.rx.spare_mut()) {
+            let n = match stream.poll_read(io.rx.spare_mut()) {
                 Poll::Ready(Ok(n)) => n,
                 Poll::Ready(Err(e)) if e.kind() == ErrorKind::Interrupted => {
                     return Ok(Received::Enough.into());
@@ -168,7 +178,7 @@ pub(super) struct Reply<'a> {
     connection: &'a mut ws::Connection<ws::Server, Arc<ws::Config>>,
     tx: TxBuf<'a>,
     form: Form,
-    now: longwire_core::time::Instant,
+    now: Instant,
     ended: Option<CloseCause>,
 }
 

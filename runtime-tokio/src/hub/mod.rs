@@ -34,6 +34,7 @@ mod grant;
 mod handle;
 mod handover;
 mod input;
+mod interned;
 mod local;
 mod log;
 mod mailbox;

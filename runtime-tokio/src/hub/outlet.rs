@@ -1,6 +1,8 @@
 //! What a reader is about to be written, piece by piece, and what remains when its socket takes only a part.
 
+use super::shard::REPLY_SIZE;
 use bytes::{Buf, Bytes, BytesMut};
+use longwire_core::buf::{TxBuf, TxCursor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -142,28 +144,55 @@ impl<E: Copy> Image<E> {
 }
 
 /// What a connection has to write before anything else: at most the rest of one piece, beside its control messages.
+/// Apart, for most have nothing.
 #[derive(Debug, Default)]
-pub(super) struct Rest(Bytes);
+pub(super) struct Rest(Option<Box<Bytes>>);
 
 impl Rest {
     pub(super) fn set(&mut self, rest: Bytes) {
-        self.0 = rest;
+        self.0 = (!rest.is_empty()).then(|| Box::new(rest));
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().map_or(&[], |rest| rest)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     pub(super) fn consume(&mut self, n: usize) {
-        self.0.advance(n.min(self.0.len()));
-        if self.0.is_empty() {
-            // Lets go of the memory, too.
-            self.0 = Bytes::new();
+        if let Some(rest) = &mut self.0 {
+            rest.advance(n.min(rest.len()));
         }
+        self.0.take_if(|rest| rest.is_empty());
+    }
+}
+
+/// Control messages that a connection has to write: a buffer of its own while there are some.
+#[derive(Default)]
+pub(super) struct Words(Option<Box<(Vec<u8>, TxCursor)>>);
+
+impl Words {
+    /// With room for more.
+    pub(super) fn tx(&mut self) -> TxBuf<'_> {
+        let (buf, at) =
+            &mut **self.0.get_or_insert_with(|| Box::new((vec![0; REPLY_SIZE], TxCursor::default())));
+        TxBuf::new(buf, at)
+    }
+
+    /// What waits, if anything does.
+    pub(super) fn pending(&mut self) -> Option<TxBuf<'_>> {
+        self.0.as_deref_mut().filter(|(_, at)| !at.is_idle()).map(|(buf, at)| TxBuf::new(buf, at))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.as_deref().is_none_or(|(_, at)| at.is_idle())
+    }
+
+    /// Nothing waits: the memory goes.
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
     }
 }
 

@@ -6,8 +6,8 @@
 //! noticed, when the socket is full.
 
 use super::socket::Stream;
+use longwire_core::time::Instant;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What the system knows of a TCP connection.
 #[derive(Clone, Copy, Debug)]
@@ -20,21 +20,24 @@ pub(super) struct TcpState {
     pub(super) rtt: Duration,
 }
 
+/// No moment of a process is as late.
+const UNKNOWN: Instant = Instant::from_millis(u64::MAX);
+
 /// When a peer was last known to live.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    /// `None`: nobody knows.
-    felt: Option<Instant>,
+    /// [`UNKNOWN`]: nobody knows.
+    felt: Instant,
 }
 
 impl Pulse {
-    pub(super) fn new(stream: &Stream) -> Self {
-        Self { felt: stream.tcp_state().map(|_| Instant::now()) }
+    pub(super) fn new(stream: &Stream, now: Instant) -> Self {
+        Self { felt: stream.tcp_state().map_or(UNKNOWN, |_| now) }
     }
 
     /// When to look again.
     pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
-        Some(self.felt? + patience)
+        (self.felt != UNKNOWN).then(|| self.felt.after(patience))
     }
 
     /// Looks, if it is time to: false when the peer has acknowledged nothing for as long as `patience`, and owes it.
@@ -47,7 +50,8 @@ impl Pulse {
             // Whatever it was sent has arrived; it is not known when.
             _ => Duration::ZERO,
         };
-        self.felt = now.checked_sub(silent).or(Some(now));
+        let felt = now.since(Instant::default()).saturating_sub(silent);
+        self.felt = Instant::default().after(felt);
         silent < patience
     }
 }

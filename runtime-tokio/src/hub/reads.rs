@@ -7,9 +7,10 @@ use super::session::Session;
 use super::shard::Shard;
 use super::{Filter, Page, PageSize, Told, count, encode};
 use bytes::BytesMut;
-use longwire_core::log::{Bounds, Cursor, Distance, Lag, Next, Policy, Skip};
+use longwire_core::log::{Bounds, Cursor, Distance, Lag, Next, Pattern, Policy, Skip};
 use longwire_core::session::{Gap, GapReason, ServerMessage};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What is read from the log at once for a reader that lags.
 const PAGE: PageSize = PageSize { events: 64, bytes: 64 << 10 };
@@ -17,14 +18,15 @@ const PAGE: PageSize = PageSize { events: 64, bytes: 64 << 10 };
 /// What a connection reads, and how far it is.
 #[derive(Default)]
 pub(super) struct Reads {
-    pub(super) filter: Filter,
-    pub(super) begun: bool,
-    pub(super) live: bool,
+    /// `None`: nothing.
+    filter: Option<Arc<Filter>>,
     /// While it is not live: everything up to here was written, or lies in a past.
     pub(super) position: u64,
-    /// What was told to be missing.
-    told: Told,
-    pub(super) pasts: VecDeque<Past>,
+    /// Those of a reader at the head have all gone out.
+    #[expect(clippy::box_collection, reason = "nearly all connections have none, and there are very many")]
+    pasts: Option<Box<VecDeque<Past>>>,
+    pub(super) begun: bool,
+    pub(super) live: bool,
     pub(super) policy: Policy,
     /// Of a reader that is behind, or has skipped something.
     slow: Option<Box<Slow>>,
@@ -34,6 +36,8 @@ pub(super) struct Reads {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Slow {
     lag: Lag,
+    /// What was told to be missing.
+    told: Told,
     /// The end of the last gap that was conflated: up to here only the latest of each topic and key come.
     conflated: u64,
 }
@@ -91,9 +95,59 @@ impl Reads {
         Self { policy, ..Self::default() }
     }
 
+    pub(super) fn filter(&self) -> &Filter {
+        const NOTHING: &Filter = &Filter::new();
+        self.filter.as_deref().unwrap_or(NOTHING)
+    }
+
+    /// Subscribes, and gives back what shares its memory with that. The first is shared with other connections, too.
+    pub(super) fn subscribe(&mut self, shard: &Shard, id: u32, other: Filter) -> Filter {
+        let fresh = |pattern: Pattern<'_>| shard.subscribe(id, pattern);
+        match &mut self.filter {
+            Some(own) => Arc::make_mut(own).share(other, fresh),
+            own => {
+                let mut filter = Filter::new();
+                let other = filter.share(other, fresh);
+                *own = Some(shard.share_filter(filter));
+                other
+            }
+        }
+    }
+
+    /// Takes a pattern away, from the pasts, too.
+    pub(super) fn unsubscribe(&mut self, shard: &Shard, id: u32, pattern: Pattern<'_>) {
+        if self.filter().contains(pattern)
+            && let Some(own) = &mut self.filter
+        {
+            Arc::make_mut(own).remove(pattern);
+            shard.unsubscribe(id, pattern);
+        }
+        self.pasts.iter_mut().flat_map(|pasts| pasts.iter_mut()).for_each(|past| {
+            past.filter.remove(pattern);
+        });
+    }
+
+    /// How many subscriptions there are whose past was not sent yet.
+    pub(super) fn pasts(&self) -> usize {
+        self.pasts.as_ref().map_or(0, |pasts| pasts.len())
+    }
+
+    pub(super) fn push_past(&mut self, past: Past) {
+        self.pasts.get_or_insert_default().push_back(past);
+    }
+
+    fn past(&mut self) -> Option<&mut Past> {
+        self.pasts.as_mut()?.front_mut()
+    }
+
+    fn pop_past(&mut self) {
+        self.pasts.as_mut().map(|pasts| pasts.pop_front());
+        self.pasts.take_if(|pasts| pasts.is_empty());
+    }
+
     /// Whether something is to be read from the log for it. A connection without a subscription reads nothing.
     pub(super) fn lags(&self) -> bool {
-        !self.pasts.is_empty() || (!self.live && !self.filter.is_empty())
+        self.pasts() > 0 || (!self.live && !self.filter().is_empty())
     }
 
     /// It was live, and goes on from here.
@@ -158,7 +212,7 @@ impl Session {
     /// Adds the next page of what a lagging reader is to be written, and says how many steps in the log that took. When
     /// there is none it becomes live.
     pub(super) fn compose(&mut self, shard: &Shard, image: &mut Image<Effect>) -> Result<usize, TooSlow> {
-        if self.reads.pasts.is_empty() {
+        if self.reads.pasts() == 0 {
             self.compose_present(shard, image)
         } else {
             self.compose_past(shard, image)
@@ -199,12 +253,12 @@ impl Session {
             Next::Conflate => {
                 // What lies in a gap that was told is counted already, and what is left of it comes first.
                 let lost = self.reads.lost(shard, reach, log.head(), Skip::Conflated);
-                page = log.conflated(&self.reads.filter, position, lost.to, lost.to, PAGE);
+                page = log.conflated(self.reads.filter(), position, lost.to, lost.to, PAGE);
                 steps += page.steps;
                 Some(Lost { position, ..lost })
             }
             Next::Pressure | Next::GoOn if page.gap.is_some() => {
-                let (skip, told) = (Skip::Slow, self.reads.told);
+                let (skip, told) = (Skip::Slow, self.reads.slow().told);
                 Some(Lost { from: position, to: 0, position, skip, skipped: Some(0), told }.and(&page))
             }
             Next::Pressure => {
@@ -253,7 +307,7 @@ impl Session {
         if bounds.presses(behind) && self.reads.next(&bounds, behind, false) == Next::Pressure {
             self.press(&bounds, behind, 0, image);
         }
-        let Some(past) = self.reads.pasts.front_mut() else { return Ok(0) };
+        let Some(past) = self.reads.past() else { return Ok(0) };
         if let Some(from) = past.reset {
             let gap = Gap { from, to: log.cursor(past.until), reason: GapReason::Reset, skipped: None };
             image.push(Effect::Reset, |out| encode::write(&ServerMessage::Gap(gap), form, out));
@@ -303,16 +357,16 @@ impl Session {
     pub(super) fn begun(&mut self, shard: &Shard, effect: Effect) {
         let counters = &shard.shared.counters;
         let reads = &mut self.reads;
-        match (effect, reads.pasts.front_mut()) {
-            (Effect::Event(seq), _) => {
+        match effect {
+            Effect::Event(seq) => {
                 count(&counters.delivered, 1);
                 if reads.slow.as_ref().is_some_and(|slow| seq <= slow.conflated) {
                     reads.remember(|slow| slow.lag.came());
                 }
                 reads.pass(shard, seq);
             }
-            (Effect::Lost(lost), _) => {
-                reads.told = lost.told;
+            Effect::Lost(lost) => {
+                reads.remember(|slow| slow.told = lost.told);
                 let skipped = lost.skipped.unwrap_or(0);
                 if lost.skip == Skip::Conflated {
                     // How many of them are skipped shows when the reader is past the gap.
@@ -327,27 +381,24 @@ impl Session {
                     reads.pass(shard, lost.position);
                 }
             }
-            (Effect::Pressed, _) => {
+            Effect::Pressed => {
                 reads.remember(|slow| slow.lag.told());
                 count(&counters.pressures, 1);
             }
-            (Effect::PastEvent(seq), Some(past)) => {
-                past.after = seq;
+            Effect::PastEvent(seq) => {
+                reads.past().map(|past| past.after = seq);
                 count(&counters.delivered, 1);
             }
-            (Effect::PastLost { told, skipped }, Some(past)) => {
-                past.told = told;
+            Effect::PastLost { told, skipped } => {
+                reads.past().map(|past| past.told = told);
                 counters.skipped(GapReason::Evicted, skipped);
                 reads.remember(|slow| slow.lag.skip(Skip::Evicted, skipped.unwrap_or(0)));
             }
-            (Effect::Reset, Some(past)) => {
-                past.reset = None;
+            Effect::Reset => {
+                reads.past().map(|past| past.reset = None);
                 counters.skipped(GapReason::Reset, None);
             }
-            (Effect::CaughtUp, Some(_)) => {
-                reads.pasts.pop_front();
-            }
-            (_, None) => {}
+            Effect::CaughtUp => reads.pop_past(),
         }
     }
 }
@@ -358,16 +409,17 @@ impl Reads {
         let (log, until) = (&shard.shared.log, self.slow().conflated);
         if position < until {
             // Its gap was told.
-            log.conflated(&self.filter, position, until, until, PAGE)
+            log.conflated(self.filter(), position, until, until, PAGE)
         } else {
-            log.read(&self.filter, position, u64::MAX, self.told, PAGE)
+            log.read(self.filter(), position, u64::MAX, self.slow().told, PAGE)
         }
     }
 
     /// The gap between two positions, counted before anything of it is written.
     fn lost(&self, shard: &Shard, from: u64, to: u64, skip: Skip) -> Lost {
-        let skipped = shard.shared.log.count(&self.filter, from, to, self.told);
-        Lost { from, to, position: to, skip, skipped, told: self.told.and(to) }
+        let told = self.slow().told;
+        let skipped = shard.shared.log.count(self.filter(), from, to, told);
+        Lost { from, to, position: to, skip, skipped, told: told.and(to) }
     }
 }
 

@@ -36,16 +36,21 @@ pub(super) struct Session {
     pub(super) form: Form,
     pub(super) access: Access,
     pub(super) reads: Reads,
-    subscription: Option<(Filter, Since)>,
+    /// Of a connection that publishes, or has said that it will.
+    publishing: Option<Box<Publishing>>,
+    errors: u32,
+    /// Messages that were worked off.
+    pub(super) handled: u32,
+}
+
+#[derive(Default)]
+struct Publishing {
     publisher: Option<Incarnation>,
     quota: Quota,
     /// The last publication that was settled and not acknowledged yet.
     settled: Option<u64>,
     /// What its acknowledgement says about pressure.
     pressure: Option<Duration>,
-    errors: u32,
-    /// Messages that were worked off.
-    pub(super) handled: u64,
 }
 
 /// A connection has to end: what the peer is told.
@@ -61,27 +66,23 @@ impl Session {
         form: Form,
         access: Access,
         publisher: Option<Incarnation>,
-        subscription: Option<(Filter, Since)>,
         policy: Policy,
     ) -> Self {
+        let publishing = publisher.map(|_| Box::new(Publishing { publisher, ..Publishing::default() }));
         Self {
             id,
             secret: rand::random(),
             form,
             access,
             reads: Reads::new(policy),
-            subscription,
-            publisher,
-            quota: Quota::new(),
-            settled: None,
+            publishing,
             handled: 0,
-            pressure: None,
             errors: 0,
         }
     }
 
     /// The first words, and the subscription of the URL.
-    pub(super) fn greet(&mut self, shard: &Shard, out: &mut BytesMut) {
+    pub(super) fn greet(&mut self, shard: &Shard, subscription: Option<(Filter, Since)>, out: &mut BytesMut) {
         if self.form == Form::Sse {
             let config = &shard.shared.config;
             let retry = longwire_core::sse::Fields::retry(config.come_back(config.retry));
@@ -92,7 +93,7 @@ impl Session {
         }
         let name = self.name(shard);
         encode::write(&self.hello(shard, &name), self.form, out);
-        let Some((filter, since)) = self.subscription.take() else { return };
+        let Some((filter, since)) = subscription else { return };
         if self.access.is_parked() {
             // The URL had no more patterns than there may be.
             self.access.park((filter, since, None), usize::MAX);
@@ -111,17 +112,21 @@ impl Session {
             heartbeat: shard.shared.config.heartbeat,
             lease: self.access.left(shard),
             limits: shard.shared.config.limits(),
-            publisher_n: self.publisher.filter(|_| !self.access.is_parked()).and_then(|incarnation| {
+            publisher_n: self.publisher().filter(|_| !self.access.is_parked()).and_then(|incarnation| {
                 shard.shared.publishers.last(&self.access.grant().subject, incarnation)
             }),
             window: Some(shard.shared.config.reconnect_window),
         }
     }
 
+    fn publisher(&self) -> Option<Incarnation> {
+        self.publishing.as_ref()?.publisher
+    }
+
     /// Whether input has to wait: until the shards have caught up, until the past that was asked for is on its way, or
     /// until a new credential was looked at. Something wakes the connection when it need not wait any more.
     pub(super) fn must_wait(&mut self, shard: &Shard, reply: &mut Reply<'_>) -> bool {
-        match self.access.poll_renewed(shard, &self.reads.filter) {
+        match self.access.poll_renewed(shard, self.reads.filter()) {
             Poll::Pending => return true,
             Poll::Ready(None) => {
                 if let Some(end) = self.access.overspent() {
@@ -141,7 +146,7 @@ impl Session {
             shard.wait_for_relief(self.id);
             return true;
         }
-        self.reads.pasts.len() >= MAX_PASTS
+        self.reads.pasts() >= MAX_PASTS
     }
 
     /// Works off one message.
@@ -185,8 +190,10 @@ impl Session {
 
     /// What was settled in this turn is acknowledged, once.
     pub(super) fn acknowledge(&mut self, reply: &mut Reply<'_>) {
-        if let Some(n) = self.settled.take() {
-            let pressure = self.pressure.take();
+        if let Some(publishing) = &mut self.publishing
+            && let Some(n) = publishing.settled.take()
+        {
+            let pressure = publishing.pressure.take();
             reply.send(&ServerMessage::Ack { n, level: Level::Ring, pressure });
         }
     }
@@ -205,12 +212,12 @@ impl Session {
     /// Puts another grant in the place of this one.
     pub(super) fn renew(&mut self, shard: &Shard, grant: Grant) -> Result<(), &'static str> {
         // Only what has no words of its own is renewed so, and nothing of that waits for them.
-        self.access.replace(shard, grant, &self.reads.filter).map(drop)
+        self.access.replace(shard, grant, self.reads.filter()).map(drop)
     }
 
     /// Takes its subscriptions out of the shard.
     pub(super) fn leave(&mut self, shard: &Shard) {
-        for pattern in self.reads.filter.parsed() {
+        for pattern in self.reads.filter().parsed() {
             shard.unsubscribe(self.id, pattern);
         }
         self.reads.settle(shard);
@@ -229,16 +236,20 @@ impl Session {
     ) {
         let refused = match self.try_publish(n, topic, key, data, shard) {
             Ok(pressure) => {
+                let settled = self.publishing.as_ref().and_then(|publishing| publishing.settled);
                 // One that does not count up is acknowledged as it is, and takes nothing back of what came before.
-                if self.settled.zip(n).is_some_and(|(before, n)| n < before) {
+                if settled.zip(n).is_some_and(|(before, n)| n < before) {
                     self.acknowledge(reply);
                 }
-                self.pressure = self.pressure.max(pressure);
+                let publishing = self.publishing.get_or_insert_default();
+                publishing.pressure = publishing.pressure.max(pressure);
+                let settled = publishing.settled;
                 // A number that does not count up is acknowledged as it is, behind those before it.
-                if n.is_some_and(|n| self.settled.is_some_and(|settled| n <= settled)) {
+                if n.is_some_and(|n| settled.is_some_and(|settled| n <= settled)) {
                     self.acknowledge(reply);
                 }
-                return self.settled = n.or(self.settled);
+                let publishing = self.publishing.get_or_insert_default();
+                return publishing.settled = n.or(publishing.settled);
             }
             Err(refusal) => refusal,
         };
@@ -274,7 +285,7 @@ impl Session {
             return Err(refused(Refusal::new(Code::Forbidden, why)));
         }
         let data = Data::try_from(data).map_err(|e| refused(Refusal::new(Code::BadData, e.as_str())))?;
-        let id = self.publisher.zip(n).map(|(incarnation, n)| PublicationId { incarnation, n });
+        let id = self.publisher().zip(n).map(|(incarnation, n)| PublicationId { incarnation, n });
         let publication = Publication {
             subject: &self.access.grant().subject,
             once: id.map(Once::Number),
@@ -282,7 +293,7 @@ impl Session {
             key,
             data,
         };
-        let published = shard.shared.publish(publication, &mut self.quota);
+        let published = shard.shared.publish(publication, &mut self.publishing.get_or_insert_default().quota);
         published.map(|published| published.pressure).map_err(|error| error.refusal())
     }
 
@@ -296,10 +307,10 @@ impl Session {
             if !self.access.is_parked() && !self.access.grant().may_subscribe(pattern) {
                 return Err(Refusal::new(Code::Forbidden, "the grant does not cover this pattern"));
             }
-            if filter.insert(pattern) && !self.reads.filter.contains(pattern) {
+            if filter.insert(pattern) && !self.reads.filter().contains(pattern) {
                 fresh += 1;
             }
-            if self.reads.filter.len() + fresh > shard.shared.config.max_topics {
+            if self.reads.filter().len() + fresh > shard.shared.config.max_topics {
                 return Err(Refusal::new(
                     Code::TooManyTopics,
                     "more patterns than max_topics on one connection",
@@ -345,7 +356,7 @@ impl Session {
         let log = &shard.shared.log;
         let first = !std::mem::replace(&mut self.reads.begun, true);
         let position = self.hold(shard, first);
-        let filter = self.reads.filter.share(filter, |pattern| shard.subscribe(self.id, pattern));
+        let filter = self.reads.subscribe(shard, self.id, filter);
         let named = if first { Position::At } else { Position::Past };
         let mut past = Past::new(filter, position, named, id);
         match since {
@@ -359,7 +370,7 @@ impl Session {
                 }
             },
         }
-        self.reads.pasts.push_back(past);
+        self.reads.push_past(past);
     }
 
     /// Takes the reader from the head, so that a past can go out before what is new, and says where it stands.
@@ -367,7 +378,7 @@ impl Session {
         if self.reads.live {
             let position = shard.leave_head(self.id).unwrap_or_else(|| shard.shared.log.head());
             self.reads.lag(position);
-        } else if first || (self.reads.filter.is_empty() && self.reads.pasts.is_empty()) {
+        } else if first || (self.reads.filter().is_empty() && self.reads.pasts() == 0) {
             self.reads.position = shard.shared.log.head();
         }
         self.reads.position
@@ -384,15 +395,10 @@ impl Session {
         for text in topics.iter() {
             let mut scratch = heapless::String::new();
             let Ok(pattern) = text.pattern(&mut scratch) else { continue };
-            if self.reads.filter.remove(pattern) {
-                shard.unsubscribe(self.id, pattern);
-            }
-            self.reads.pasts.iter_mut().for_each(|past| {
-                past.filter.remove(pattern);
-            });
+            self.reads.unsubscribe(shard, self.id, pattern);
         }
         // The answer stands in line, behind what was asked for before.
-        self.reads.pasts.push_back(Past::new(Filter::default(), position, Position::Past, id));
+        self.reads.push_past(Past::new(Filter::default(), position, Position::Past, id));
     }
 
     /// Answers a message with what is wrong with it. What is no envelope counts, what cannot be done does not.

@@ -18,17 +18,18 @@
 
 use super::conn::{Conn, Turn};
 use super::event::Form;
+use super::interned::Interned;
 use super::mailbox::{Bell, Mail, ShardHandle};
 use super::outlet::Image;
 use super::reader::Watch;
 use super::sessions::{RenewError, Renewal};
 use super::trie::Trie;
-use super::{Adoption, Filter, PageSize, Record, Shared, count};
+use super::{Adoption, Filter, Grant, PageSize, Record, Shared, count};
 use crate::clock::Clock;
 use crate::readiness::{Readiness, Ready, Tcp};
 use crate::timers::Timers;
 use longwire_core::log::Pattern;
-use longwire_core::time;
+use longwire_core::time::Instant;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -42,10 +43,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// Readers served, and turns taken, before the other tasks of the thread get a turn.
 const BUDGET: usize = 64;
+/// So few readers are no matter of memory.
+const FEW: usize = 256;
 /// What is taken from the tail at once: it bounds the memory of an image.
 const WINDOW: PageSize = PageSize { events: 64, bytes: 256 << 10 };
 /// Bytes that a connection's turn reads at most at once.
@@ -74,6 +77,10 @@ pub(super) struct Shard {
     /// The sessions that are renewed from outside.
     sessions: RefCell<HashMap<u128, u32>>,
     closing: Cell<Option<(Duration, Duration)>>,
+    /// As many readers as there have been since memory was last given back.
+    peak: Cell<usize>,
+    grants: RefCell<Interned<Grant>>,
+    filters: RefCell<Interned<Filter>>,
 }
 
 /// Buffers of a thread, that whoever has its turn uses and leaves empty.
@@ -161,6 +168,9 @@ impl Shard {
             waiting: RefCell::default(),
             sessions: RefCell::default(),
             closing: Cell::new(None),
+            peak: Cell::new(0),
+            grants: RefCell::default(),
+            filters: RefCell::default(),
         })
     }
 
@@ -205,7 +215,7 @@ impl Shard {
             let timers = &mut *self.timers.borrow_mut();
             timers.expire(self.clock.now().as_millis(), |id| self.wake(id));
             let Some(next) = timers.next() else { break };
-            let next = self.clock.at(time::Instant::from_millis(next));
+            let next = self.clock.at(Instant::from_millis(next));
             if sleep.deadline() != next {
                 sleep.as_mut().reset(next);
             }
@@ -245,12 +255,23 @@ impl Shard {
 
     /// A connection is to have a turn at that moment, if not before.
     pub(super) fn wake_at(&self, id: u32, deadline: Instant) {
-        self.timers.borrow_mut().arm(id, self.clock.by(deadline).as_millis());
+        self.timers.borrow_mut().arm(id, deadline.as_millis());
     }
 
     /// Wakes a connection from wherever.
     pub(super) fn waker(&self, id: u32) -> Waker {
         Bell::waker(&self.shared, self.id, id)
+    }
+
+    /// What was granted, but for the time of it: once for all that are granted the same.
+    pub(super) fn share_grant(&self, grant: Grant) -> Arc<Grant> {
+        let issued = self.clock.at(Instant::default());
+        self.grants.borrow_mut().share(Grant { issued, expires: None, ..grant })
+    }
+
+    /// What a connection reads: once for all that read the same.
+    pub(super) fn share_filter(&self, filter: Filter) -> Arc<Filter> {
+        self.filters.borrow_mut().share(filter)
     }
 
     /// The sockets of the shard; none before it runs.
@@ -380,13 +401,12 @@ impl Shard {
     }
 
     fn adopt(&self, adoption: Adoption) {
-        let at = self.readers.borrow_mut().insert(Reader::new(Sink::Away));
+        let at = self.insert(Reader::new(Sink::Away));
         let conn = u32::try_from(at).ok().filter(|id| *id < Timers::KEYS).map(|id| {
-            let mut conn = Conn::new(id, adoption, self)?;
+            let conn = Conn::new(id, adoption, self)?;
             if conn.form() == Form::Sse {
                 self.sessions.borrow_mut().insert(conn.secret(), id);
             }
-            conn.begin(self);
             io::Result::Ok((id, Box::new(conn)))
         });
         // A socket that cannot be taken over is dropped, and with it the connection.
@@ -426,8 +446,16 @@ impl Shard {
         let _ = catch_unwind(AssertUnwindSafe(|| self.remove(id as usize)));
     }
 
+    fn insert(&self, reader: Reader) -> usize {
+        let mut readers = self.readers.borrow_mut();
+        let at = readers.insert(reader);
+        self.peak.set(self.peak.get().max(readers.len()));
+        at
+    }
+
     fn remove(&self, at: usize) {
         let removed = self.readers.borrow_mut().try_remove(at);
+        self.shrink();
         // A shard that is closing waits for the last to go.
         if let (Some(_), Some(handle)) = (self.closing.get(), self.shared.shards.get(self.id)) {
             handle.flag();
@@ -435,12 +463,27 @@ impl Shard {
         drop(removed);
     }
 
+    /// Gives memory back when three of four have gone; what that takes is little beside their going.
+    fn shrink(&self) {
+        let mut readers = self.readers.borrow_mut();
+        if self.peak.get() < FEW || readers.len() > self.peak.get() / 4 {
+            return;
+        }
+        self.peak.set(readers.len());
+        readers.shrink_to_fit();
+        self.timers.borrow_mut().shrink_to(readers.capacity());
+        self.turns.borrow_mut().shrink_to_fit();
+        self.sessions.borrow_mut().shrink_to_fit();
+        self.grants.borrow_mut().forget();
+        self.filters.borrow_mut().forget();
+    }
+
     fn watch(&self, watch: Arc<Watch>, filter: Filter, position: u64) {
         if self.shared.log.head() > position {
             watch.hit();
         }
         let reader = Reader { live: true, ..Reader::new(Sink::Watch(Arc::clone(&watch))) };
-        let at = self.readers.borrow_mut().insert(reader);
+        let at = self.insert(reader);
         let Ok(id) = u32::try_from(at) else { return self.remove(at) };
         for pattern in filter.parsed() {
             self.subscribe(id, pattern);

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -78,7 +78,8 @@ pub(super) enum Stream {
     Direct(Tcp),
     /// Apart, for it is large and others have none.
     Tls(Box<(Tcp, Tls)>),
-    Woken(Box<dyn AsyncStream>),
+    /// With who wakes the connection for it.
+    Woken(Box<(Box<dyn AsyncStream>, Waker)>),
 }
 
 impl Stream {
@@ -91,7 +92,7 @@ impl Stream {
             Socket::Tls(tcp, tls) => {
                 Self::Tls(Box::new((own(tcp)?, Tls::new(tls, Arc::clone(&shard.shared.pins)))))
             }
-            Socket::Stream(stream) => Self::Woken(stream),
+            Socket::Stream(stream) => Self::Woken(Box::new((stream, shard.waker(id)))),
         })
     }
 
@@ -154,43 +155,52 @@ impl Stream {
     }
 
     /// Writes, or sees to it that there is a turn when there is room.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Direct(_) | Self::Tls(_) => or_pending(self.try_write(bytes)),
-            Self::Woken(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Woken(woken) => {
+                let (stream, waker) = &mut **woken;
+                Pin::new(stream).poll_write(&mut Context::from_waker(waker), bytes)
+            }
         }
     }
 
     /// What was written goes out. Only streams that buffer need it.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self) -> Poll<io::Result<()>> {
         match self {
             Self::Direct(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => {
                 let (tcp, tls) = &mut **tls;
                 or_pending(tls.flush(tcp))
             }
-            Self::Woken(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Woken(woken) => {
+                let (stream, waker) = &mut **woken;
+                Pin::new(stream).poll_flush(&mut Context::from_waker(waker))
+            }
         }
     }
 
     /// Reads; `Ok(0)` is the end of the stream, and [`Interrupted`](ErrorKind::Interrupted) means that there may be more,
     /// after others had their turn.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(&mut self, space: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Direct(tcp) => or_pending(tcp.try_read(space)),
             Self::Tls(tls) => {
                 let (tcp, tls) = &mut **tls;
                 or_pending(tls.read(tcp, space))
             }
-            Self::Woken(stream) => {
+            Self::Woken(woken) => {
+                let (stream, waker) = &mut **woken;
                 let mut buf = ReadBuf::new(space);
-                Pin::new(stream).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+                Pin::new(stream)
+                    .poll_read(&mut Context::from_waker(waker), &mut buf)
+                    .map_ok(|()| buf.filled().len())
             }
         }
     }
 
     /// Ends our direction.
-    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_shutdown(&mut self) -> Poll<io::Result<()>> {
         match self {
             Self::Direct(tcp) => Poll::Ready(tcp.shutdown(Shutdown::Write)),
             Self::Tls(tls) => {
@@ -198,7 +208,10 @@ impl Stream {
                 ready!(or_pending(tls.close(tcp)))?;
                 Poll::Ready(tcp.shutdown(Shutdown::Write))
             }
-            Self::Woken(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Woken(woken) => {
+                let (stream, waker) = &mut **woken;
+                Pin::new(stream).poll_shutdown(&mut Context::from_waker(waker))
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ struct Node<R> {
 struct Readers<R> {
     list: Vec<R>,
     /// Where each is in the list; only while it is too long to search.
-    places: HashMap<R, usize>,
+    places: HashMap<R, u32>,
 }
 
 /// Readers that are found by looking at them all.
@@ -46,7 +46,7 @@ impl<R: Copy + Eq + Hash> Readers<R> {
         }
         self.list.push(reader);
         if !self.places.is_empty() {
-            self.places.insert(reader, self.list.len() - 1);
+            self.places.insert(reader, u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX));
         } else if self.list.len() > SHORT {
             self.places = self.list.iter().copied().zip(0..).collect();
         }
@@ -56,17 +56,23 @@ impl<R: Copy + Eq + Hash> Readers<R> {
     /// Takes a reader out; false when it is not there.
     fn remove(&mut self, reader: R) -> bool {
         let Some(place) = self.place(reader) else { return false };
-        self.list.swap_remove(place);
+        self.list.swap_remove(place as usize);
         self.places.remove(&reader);
-        if let Some(moved) = self.list.get(place).filter(|_| !self.places.is_empty()) {
+        if let Some(moved) = self.list.get(place as usize).filter(|_| !self.places.is_empty()) {
             self.places.insert(*moved, place);
+        }
+        // Ten thousand that have gone leave no room for ten thousand behind.
+        let few = self.list.len().max(SHORT);
+        if self.list.capacity() > 4 * few {
+            self.list.shrink_to(2 * few);
+            self.places.shrink_to(2 * few);
         }
         true
     }
 
-    fn place(&self, reader: R) -> Option<usize> {
+    fn place(&self, reader: R) -> Option<u32> {
         if self.places.is_empty() {
-            self.list.iter().position(|r| *r == reader)
+            (0..).zip(&self.list).find(|(_, own)| **own == reader).map(|(place, _)| place)
         } else {
             self.places.get(&reader).copied()
         }
@@ -200,7 +206,7 @@ mod tests {
             let changed = if coming { readers.insert(reader) } else { readers.remove(reader) };
             assert_eq!(changed, if coming { model.insert(reader) } else { model.remove(&reader) });
             assert!(readers.places.is_empty() || readers.places.len() == readers.list.len());
-            assert!(readers.list.iter().enumerate().all(|(at, r)| readers.place(*r) == Some(at)));
+            assert!((0..).zip(&readers.list).all(|(at, r)| readers.place(*r) == Some(at)));
             let mut list = readers.list.clone();
             list.sort_unstable();
             assert!(list.into_iter().eq(model.iter().copied()));

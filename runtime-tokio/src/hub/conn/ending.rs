@@ -4,12 +4,10 @@ use super::{Conn, Phase, Turn};
 use crate::hub::count;
 use crate::hub::session::close_code;
 use crate::hub::shard::{READ_SIZE, Shard};
-use longwire_core::buf::TxBuf;
 use longwire_core::session::{Code, Refusal, ServerMessage};
 use longwire_core::ws::CloseCode;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// How long our last words may take to go out, and the peer to end the stream after them. What it sends meanwhile is
 /// thrown away: a socket that is closed with input unread takes our last words with it (RFC 9112 section 9.6).
@@ -58,25 +56,24 @@ impl Conn {
         let code = refusal.code().map_or(CloseCode::INTERNAL, close_code);
         self.say(&ServerMessage::Bye { refusal, window });
         if let Some(ws) = &mut self.ws {
-            let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
             // Closing already: then the peer knows.
-            let _ = ws.connection.close(shard.clock.now(), &mut tx, code, "");
+            let _ = ws.connection.close(shard.clock.now(), &mut self.words.tx(), code, "");
         }
-        self.phase = Phase::Ending(Instant::now() + LINGER);
+        self.phase = Phase::Ending(shard.clock.now().after(LINGER));
     }
 
     /// What is pending goes out, then our direction ends, then the peer's end is waited for a little.
-    pub(super) fn finish(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Turn {
+    pub(super) fn finish(&mut self, shard: &Shard) -> Turn {
         if self.phase == Phase::Cut {
             return Turn::Over;
         }
         if let Phase::Ending(until) = self.phase {
-            match self.flush(cx, shard) {
+            match self.flush(shard) {
                 Ok(Poll::Ready(())) => {}
                 Ok(Poll::Pending) => return Turn::Waiting,
                 Err(_) => return Turn::Over,
             }
-            match self.stream.poll_shutdown(cx) {
+            match self.stream.poll_shutdown() {
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending => return Turn::Waiting,
                 Poll::Ready(Err(_)) => return Turn::Over,
@@ -85,7 +82,7 @@ impl Conn {
         }
         let mut ignored = [0; 4096];
         for _ in 0..READ_SIZE / ignored.len() {
-            match self.stream.poll_read(cx, &mut ignored) {
+            match self.stream.poll_read(&mut ignored) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Turn::Over,
                 Poll::Pending => return Turn::Waiting,

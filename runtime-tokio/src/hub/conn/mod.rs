@@ -13,21 +13,23 @@ mod timing;
 use self::ending::LINGER;
 use super::access::Access;
 use super::event::Form;
-use super::input::{Outcome, Received, WebSocket, receive};
+use super::input::{Held, Outcome, Received, WebSocket, receive};
 use super::log::TURN;
-use super::outlet::{Image, NoRoom, Rest};
+use super::outlet::{Image, NoRoom, Rest, Words};
 use super::pulse::Pulse;
 use super::reads::TooSlow;
 use super::session::Session;
 use super::sessions::RenewError;
-use super::shard::{REPLY_SIZE, Scratch, Shard};
+use super::shard::{Scratch, Shard};
 use super::socket::Stream;
-use super::{Adoption, Grant, Protocol, count, encode};
+use super::{Adoption, Filter, Grant, Protocol, count, encode};
 use crate::readiness::Ready;
 use crate::websocket::deflate::Codec;
 use bytes::{Bytes, BytesMut};
-use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::buf::{RxBuf, TxBuf, TxCursor};
+use longwire_core::log::Since;
 use longwire_core::session::ServerMessage;
+use longwire_core::time::Instant;
 use longwire_core::ws::deflate::Agreed;
 use longwire_core::ws::{self, CloseCause};
 use std::any::Any;
@@ -36,8 +38,7 @@ use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
-use tokio::time::Instant;
+use std::task::Poll;
 
 /// Pages that a lagging reader is served in one turn, unless they take [`TURN`] steps.
 pub(super) const PAGES: usize = 8;
@@ -57,23 +58,17 @@ pub(super) struct Conn {
     /// That is our first words, of which nothing depends on a grant.
     greeting: bool,
     /// Then this: control messages.
-    tx: Vec<u8>,
-    tx_at: TxCursor,
+    words: Words,
     /// When something was last written.
     sent: Instant,
     /// When a message that moves the reader on was last written. Pings do not count: a browser does not see them.
     told: Instant,
     /// Input is left where it is: nothing follows from not hearing the peer.
     deaf: bool,
-    /// Since when a message has not come to its end: since it began, or since the last one that did.
-    unfinished: Option<Instant>,
     pulse: Pulse,
     phase: Phase,
     /// Counted as not at the head.
     lagging: bool,
-    /// Of a stream that is no socket of the shard's.
-    waker: Option<Waker>,
-    gauge: fn(&super::Counters) -> &AtomicU64,
     _permit: Box<dyn Any + Send>,
 }
 
@@ -104,7 +99,8 @@ impl Conn {
             permit,
         } = adoption;
         let stream = Stream::new(socket, id, shard)?;
-        let pulse = Pulse::new(&stream);
+        let now = shard.clock.now();
+        let pulse = Pulse::new(&stream, now);
         let deflated = deflate.is_some_and(|agreed| agreed.server.bits >= encode::SHARED_WINDOW.bits);
         let form = match protocol {
             Protocol::WebSocketJson if deflated => Form::WsJsonDeflated,
@@ -116,35 +112,24 @@ impl Conn {
         let ws = (form != Form::Sse).then(|| web_socket(deflate, &early, shard));
         let mut rest = Rest::default();
         rest.set(head.into());
-        let gauge: fn(&super::Counters) -> &AtomicU64 =
-            if form == Form::Sse { |c| &c.sse } else { |c| &c.websockets };
-        count(gauge(&shard.shared.counters), 1);
-        Ok(Self {
-            session: Session::new(
-                id,
-                form,
-                Access::new(shard, grant, parked),
-                publisher,
-                subscription,
-                policy,
-            ),
-            waker: (!stream.is_direct()).then(|| shard.waker(id)),
+        count(gauge(form, shard), 1);
+        let mut conn = Self {
+            session: Session::new(id, form, Access::new(shard, grant, parked), publisher, policy),
             stream,
             ws,
             rest,
             greeting: true,
-            tx: Vec::new(),
-            tx_at: TxCursor::default(),
-            sent: Instant::now(),
-            told: Instant::now(),
+            words: Words::default(),
+            sent: now,
+            told: now,
             deaf: false,
-            unfinished: None,
             pulse,
             phase: Phase::Open,
             lagging: false,
-            gauge,
             _permit: permit,
-        })
+        };
+        conn.begin(shard, subscription);
+        Ok(conn)
     }
 
     pub(super) fn form(&self) -> Form {
@@ -152,9 +137,9 @@ impl Conn {
     }
 
     /// The first messages: `hello`, and the subscription of the URL.
-    pub(super) fn begin(&mut self, shard: &Shard) {
+    fn begin(&mut self, shard: &Shard, subscription: Option<(Filter, Since)>) {
         let mut first = BytesMut::from(self.rest.as_slice());
-        self.session.greet(shard, &mut first);
+        self.session.greet(shard, subscription, &mut first);
         self.rest.set(first.freeze());
     }
 
@@ -263,7 +248,7 @@ impl Conn {
         }
         self.session.leave(shard);
         self.count_lagging(shard);
-        (self.gauge)(&shard.shared.counters).fetch_sub(1, Ordering::Relaxed);
+        gauge(self.form(), shard).fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Keeps the gauge of readers that are not at the head.
@@ -278,14 +263,12 @@ impl Conn {
 
     /// One turn.
     pub(super) fn turn(&mut self, shard: &Shard) -> Turn {
-        let waker = self.waker.take();
-        let turn = self.take_turn(&mut Context::from_waker(waker.as_ref().unwrap_or(Waker::noop())), shard);
-        self.waker = waker;
+        let turn = self.take_turn(shard);
         self.count_lagging(shard);
         turn
     }
 
-    fn take_turn(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Turn {
+    fn take_turn(&mut self, shard: &Shard) -> Turn {
         loop {
             if let Some((retry_after, window)) = shard.closing() {
                 self.say_goodbye(shard, retry_after, window);
@@ -293,7 +276,7 @@ impl Conn {
             if self.end_with_grant(shard) {
                 return Turn::Over;
             }
-            let mut turn = match self.work(cx, shard) {
+            let mut turn = match self.work(shard) {
                 Ok(turn) => turn,
                 Err(error) => {
                     match error.kind() {
@@ -305,7 +288,7 @@ impl Conn {
                 }
             };
             if self.phase != Phase::Open {
-                turn = turn.max(self.finish(cx, shard));
+                turn = turn.max(self.finish(shard));
             }
             if turn == Turn::Over {
                 return Turn::Over;
@@ -315,7 +298,7 @@ impl Conn {
                 continue;
             }
             let deadline = self.deadline(shard);
-            if Instant::now() < deadline {
+            if shard.clock.now() < deadline {
                 if turn == Turn::Waiting {
                     shard.wake_at(self.session.id, deadline);
                 }
@@ -329,23 +312,23 @@ impl Conn {
     }
 
     /// Steps 1 to 3 of a turn.
-    fn work(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Turn> {
-        let flushed = self.flush(cx, shard)?.is_ready();
+    fn work(&mut self, shard: &Shard) -> io::Result<Turn> {
+        let flushed = self.flush(shard)?.is_ready();
         if self.phase != Phase::Open {
             return Ok(Turn::Waiting);
         }
-        let mut turn = if flushed { self.catch_up(cx, shard)? } else { Turn::Waiting };
+        let mut turn = if flushed { self.catch_up(shard)? } else { Turn::Waiting };
         for read in 1..=READS {
             if self.phase != Phase::Open {
                 break;
             }
             // While a large event goes out slowly its reader is heard all the same; but there is room for the answers
             // to one read only.
-            self.deaf = !self.tx_at.is_idle();
+            self.deaf = !self.words.is_idle();
             if self.deaf {
                 return Ok(Turn::Waiting);
             }
-            match self.receive(cx, shard)? {
+            match self.receive(shard)? {
                 Received::Nothing => break,
                 Received::Enough => {
                     turn = Turn::More;
@@ -353,45 +336,44 @@ impl Conn {
                 }
                 Received::Some if read == READS => turn = Turn::More,
                 // What does not go out now shows above, or below.
-                Received::Some => _ = self.flush(cx, shard)?,
+                Received::Some => _ = self.flush(shard)?,
             }
         }
         // An answer may have been written, or a subscription begun.
-        let flushed = self.flush(cx, shard)?.is_ready();
+        let flushed = self.flush(shard)?.is_ready();
         if flushed && turn == Turn::Waiting && self.session.reads.lags() && self.phase == Phase::Open {
-            turn = self.catch_up(cx, shard)?;
+            turn = self.catch_up(shard)?;
         }
         Ok(turn)
     }
 
     /// Writes what has to go out.
-    fn flush(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Poll<()>> {
+    fn flush(&mut self, shard: &Shard) -> io::Result<Poll<()>> {
         while !self.rest.is_empty() {
-            let Poll::Ready(n) = self.stream.poll_write(cx, self.rest.as_slice())? else {
+            let Poll::Ready(n) = self.stream.poll_write(self.rest.as_slice())? else {
                 return Ok(Poll::Pending);
             };
             self.wrote(shard, not_zero(n)?);
             self.rest.consume(n);
         }
         self.greeting = false;
-        while !self.tx_at.is_idle() {
-            let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
-            let Poll::Ready(n) = self.stream.poll_write(cx, tx.pending())? else { return Ok(Poll::Pending) };
+        while let Some(mut tx) = self.words.pending() {
+            let Poll::Ready(n) = self.stream.poll_write(tx.pending())? else { return Ok(Poll::Pending) };
             tx.consume(not_zero(n)?);
             self.wrote(shard, n);
         }
-        self.tx = Vec::new();
-        Ok(self.stream.poll_flush(cx)?)
+        self.words.clear();
+        Ok(self.stream.poll_flush()?)
     }
 
     fn wrote(&mut self, shard: &Shard, n: usize) {
         count(&shard.shared.counters.writes, 1);
         count(&shard.shared.counters.sent_bytes, n as u64);
-        self.sent = Instant::now();
+        self.sent = shard.clock.now();
     }
 
     /// Serves a reader that is not at the head, until it is, or its socket is full, or others want a turn.
-    fn catch_up(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Turn> {
+    fn catch_up(&mut self, shard: &Shard) -> io::Result<Turn> {
         let (mut image, mut steps) = (Image::default(), 0);
         for _ in 0..PAGES {
             if steps >= TURN {
@@ -411,7 +393,7 @@ impl Conn {
             let mut written = 0;
             while written < image.bytes().len() {
                 let piece = image.bytes().get(written..).unwrap_or_default();
-                match self.stream.poll_write(cx, piece)? {
+                match self.stream.poll_write(piece)? {
                     Poll::Ready(n) => {
                         written += not_zero(n)?;
                         self.wrote(shard, n);
@@ -427,7 +409,7 @@ impl Conn {
                 count(&shard.shared.counters.blocked, 1);
                 return Ok(Turn::Waiting);
             }
-            if self.stream.poll_flush(cx)?.is_pending() {
+            if self.stream.poll_flush()?.is_pending() {
                 return Ok(Turn::Waiting);
             }
         }
@@ -435,51 +417,46 @@ impl Conn {
     }
 
     /// One read, and what follows from it.
-    fn receive(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
-        let Some(ws) = &mut self.ws else { return self.discard(cx, shard) };
+    fn receive(&mut self, shard: &Shard) -> io::Result<Received> {
+        let Some(ws) = &mut self.ws else { return self.discard(shard) };
         let handled = self.session.handled;
-        let mut own = mem::take(&mut ws.rx);
+        let held = ws.held.take();
+        let begun = held.as_ref().map(|held| held.since);
+        let Held { bytes: mut own, mut at, .. } = held.map(|held| *held).unwrap_or_default();
+        let Scratch { read, reply } = &mut *shard.scratch.borrow_mut();
+        // When little or nothing is held the thread's buffer will do, which takes more at once.
+        let mut rx = RxBuf::new(&mut own, &mut at);
+        let shared = rx.held() <= MAX_MOVED;
+        if shared {
+            read.iter_mut().zip(rx.compact()).for_each(|(to, from)| *to = *from);
+        }
+        let mut rx = RxBuf::new(if shared { read } else { &mut own }, &mut at);
         let mut tx_at = TxCursor::default();
-        let (received, answers) = {
-            let Scratch { read, reply } = &mut *shard.scratch.borrow_mut();
-            // When little or nothing is held the thread's buffer will do, which takes more at once.
-            let mut held = RxBuf::new(&mut own, &mut ws.rx_at);
-            let shared = held.held() <= MAX_MOVED;
-            if shared {
-                read.iter_mut().zip(held.compact()).for_each(|(to, from)| *to = *from);
-            }
-            let buf = if shared { &mut read[..] } else { &mut own[..] };
-            let outcome =
-                receive(buf, cx, shard, &mut self.session, ws, &mut self.stream, reply, &mut tx_at)?;
-            let mut rx = RxBuf::new(buf, &mut ws.rx_at);
-            if rx.held() == 0 {
-                own = Vec::new();
-            } else if shared || outcome.space.is_some() {
+        let mut tx = TxBuf::new(reply, &mut tx_at);
+        let (session, stream) = (&mut self.session, &mut self.stream);
+        let outcome = receive(rx.reborrow(), shard, session, ws, stream, tx.reborrow())?;
+        if rx.held() > 0 {
+            if shared || outcome.space.is_some() {
                 let mut grown = rx.compact().to_vec();
                 grown.resize(outcome.space.unwrap_or(0).max(grown.len()), 0);
                 own = grown;
             }
-            (outcome, TxBuf::new(reply, &mut tx_at).pending().to_vec())
-        };
-        self.unfinished = match (own.is_empty(), self.session.handled == handled) {
-            (true, _) => None,
-            (false, true) => self.unfinished.or_else(|| Some(Instant::now())),
-            (false, false) => Some(Instant::now()),
-        };
-        ws.rx = own;
-        self.settle(received, &answers, shard)
+            let begun = begun.filter(|_| self.session.handled == handled);
+            let since = begun.unwrap_or_else(|| shard.clock.now());
+            ws.held = Some(Box::new(Held { bytes: own, at, since }));
+        }
+        self.settle(outcome, tx.pending(), shard)
     }
 
     /// Keeps the answers that were written, and ends the connection if that is what came of it.
     fn settle(&mut self, outcome: Outcome, answers: &[u8], shard: &Shard) -> io::Result<Received> {
         if !answers.is_empty() {
-            self.tx = vec![0; REPLY_SIZE];
-            let kept = TxBuf::new(&mut self.tx, &mut self.tx_at).put(&[answers]);
+            let kept = self.words.tx().put(&[answers]);
             debug_assert!(kept, "answers are bounded by the buffer that they were written into");
         }
         self.deaf = outcome.deaf;
         match outcome.end {
-            Some(CloseCause::EndOfStream) if self.tx_at.is_idle() => {
+            Some(CloseCause::EndOfStream) if self.words.is_idle() => {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             Some(cause) => {
@@ -488,7 +465,7 @@ impl Conn {
                     CloseCause::Failed(_) => count(&shard.shared.counters.protocol_errors, 1),
                     CloseCause::Clean | CloseCause::EndOfStream => {}
                 }
-                self.phase = Phase::Ending(Instant::now() + LINGER);
+                self.phase = Phase::Ending(shard.clock.now().after(LINGER));
             }
             None => {}
         }
@@ -496,9 +473,9 @@ impl Conn {
     }
 
     /// An SSE client has nothing more to say: what comes is thrown away, and its end is the connection's.
-    fn discard(&mut self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<Received> {
+    fn discard(&mut self, shard: &Shard) -> io::Result<Received> {
         let read = &mut shard.scratch.borrow_mut().read;
-        match self.stream.poll_read(cx, read) {
+        match self.stream.poll_read(read) {
             Poll::Ready(Ok(0)) => Err(ErrorKind::UnexpectedEof.into()),
             Poll::Ready(Ok(_)) => Ok(Received::Some),
             Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => Ok(Received::Enough),
@@ -507,17 +484,9 @@ impl Conn {
         }
     }
 
-    /// Sees to it that control messages have somewhere to go.
-    fn make_room(&mut self) {
-        if self.tx.is_empty() {
-            self.tx = vec![0; REPLY_SIZE];
-        }
-    }
-
     /// Writes a control message behind what is pending.
     fn say(&mut self, message: &ServerMessage<'_>) {
-        self.make_room();
-        let mut tx = TxBuf::new(&mut self.tx, &mut self.tx_at);
+        let mut tx = self.words.tx();
         match &mut self.ws {
             Some(ws) => {
                 let payload = encode::payload(message, self.session.form);
@@ -539,7 +508,7 @@ impl Conn {
 
     /// Whether nothing waits to go out of what was begun.
     fn has_sent(&self) -> bool {
-        self.rest.is_empty() && self.tx_at.is_idle() && self.stream.is_flushed()
+        self.rest.is_empty() && self.words.is_idle() && self.stream.is_flushed()
     }
 
     fn may_send(&self, shard: &Shard) -> bool {
@@ -556,12 +525,21 @@ fn web_socket(deflate: Option<Agreed>, early: &[u8], shard: &Shard) -> WebSocket
             Some(agreed) => connection.with_deflate(agreed),
             None => connection,
         },
-        codec: Codec::new(deflate),
-        rx: vec![0; early.len()],
-        rx_at: RxCursor::default(),
+        codec: deflate.map(|_| Box::new(Codec::new(deflate))),
+        held: None,
     };
-    RxBuf::new(&mut ws.rx, &mut ws.rx_at).fill(early);
+    if !early.is_empty() {
+        let mut held = Held { bytes: vec![0; early.len()], since: shard.clock.now(), ..Held::default() };
+        RxBuf::new(&mut held.bytes, &mut held.at).fill(early);
+        ws.held = Some(Box::new(held));
+    }
     ws
+}
+
+/// Counts the connections of a form.
+fn gauge(form: Form, shard: &Shard) -> &AtomicU64 {
+    let counters = &shard.shared.counters;
+    if form == Form::Sse { &counters.sse } else { &counters.websockets }
 }
 
 /// What comes after a turn.
