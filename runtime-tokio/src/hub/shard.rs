@@ -24,7 +24,7 @@ use super::outlet::Image;
 use super::reader::Watch;
 use super::sessions::{RenewError, Renewal};
 use super::trie::Trie;
-use super::{Adoption, Filter, Grant, PageSize, Record, Shared, count};
+use super::{Adoption, Counters, Filter, Grant, PageSize, Record, Shared, count};
 use crate::clock::Clock;
 use crate::readiness::{Readiness, Ready, Tcp};
 use crate::timers::Timers;
@@ -132,6 +132,48 @@ struct Window {
     picked: Vec<u32>,
     image: Image<u64>,
     form: Option<Form>,
+}
+
+impl Window {
+    /// Notes the hits of a reader, from the first of its chain. If they are those of the reader before, so is what is
+    /// written for it.
+    fn pick(&mut self, mut hit: u32) {
+        let (mut len, mut same) = (0, true);
+        while let Some(Hit { record, next }) = self.hits.get(hit as usize) {
+            if self.picked.get(len) != Some(record) {
+                same = false;
+                self.picked.truncate(len);
+                self.picked.push(*record);
+            }
+            len += 1;
+            let Some(next) = next else { break };
+            hit = *next;
+        }
+        if !same || len < self.picked.len() {
+            self.picked.truncate(len);
+            self.form = None;
+        }
+    }
+}
+
+/// What came of a few deliveries, which share a look at the clock: each would cost as much as a hundredth of a send.
+pub(super) struct Tally {
+    pub(super) now: Instant,
+    pub(super) delivered: u64,
+    pub(super) writes: u64,
+    pub(super) bytes: u64,
+}
+
+impl Tally {
+    fn new(now: Instant) -> Self {
+        Self { now, delivered: 0, writes: 0, bytes: 0 }
+    }
+
+    fn count(&self, counters: &Counters) {
+        count(&counters.delivered, self.delivered);
+        count(&counters.writes, self.writes);
+        count(&counters.sent_bytes, self.bytes);
+    }
 }
 
 /// One event of the window for one reader.
@@ -519,11 +561,13 @@ impl Shard {
         // Without a window it fell behind, and looks again.
         let Some(end) = window.records.last().map(|record| record.event.seq) else { return true };
         let to = window.served.saturating_add(BUDGET).min(window.readers.len());
+        let mut tally = Tally::new(self.clock.now());
         for at in window.served..to {
             if let Some(id) = window.readers.get(at).copied() {
-                self.serve(window, id, end);
+                self.serve(window, id, end, &mut tally);
             }
         }
+        tally.count(&self.shared.counters);
         window.served = to;
         if to == window.readers.len() {
             handle.reached(end);
@@ -598,24 +642,16 @@ impl Shard {
     }
 
     /// Gives one reader what it gets of the window.
-    fn serve(&self, window: &mut Window, id: u32, end: u64) {
+    fn serve(&self, window: &mut Window, id: u32, end: u64, tally: &mut Tally) {
         match self.readers.borrow_mut().get_mut(id as usize) {
             Some(Reader { sink, chain, floor, .. }) => {
                 // It may have left while others were served.
-                let Some((mut hit, _)) = chain.take() else { return };
+                let Some((hit, _)) = chain.take() else { return };
                 *floor = end;
                 if let Sink::Watch(watch) = sink {
                     return watch.hit();
                 }
-                let before = mem::take(&mut window.picked);
-                while let Some(Hit { record, next }) = window.hits.get(hit as usize) {
-                    window.picked.push(*record);
-                    let Some(next) = next else { break };
-                    hit = *next;
-                }
-                if before != window.picked {
-                    window.form = None;
-                }
+                window.pick(hit);
             }
             None => return,
         }
@@ -630,7 +666,7 @@ impl Shard {
                 }
             }
             let first = window.picked.first().and_then(|at| window.records.get(*at as usize));
-            conn.deliver(self, &mut window.image, first.map_or(end, |record| record.event.seq - 1))
+            conn.deliver(self, &mut window.image, first.map_or(end, |record| record.event.seq - 1), tally)
         });
         if stays == Some(false)
             && let Some(reader) = self.readers.borrow_mut().get_mut(id as usize)

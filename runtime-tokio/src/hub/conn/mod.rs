@@ -20,7 +20,7 @@ use super::pulse::Pulse;
 use super::reads::TooSlow;
 use super::session::Session;
 use super::sessions::RenewError;
-use super::shard::{Scratch, Shard};
+use super::shard::{Scratch, Shard, Tally};
 use super::socket::Stream;
 use super::{Adoption, Filter, Grant, Protocol, count, encode};
 use crate::readiness::Ready;
@@ -189,7 +189,13 @@ impl Conn {
 
     /// Writes what the shard has for a live reader; false when the reader is no longer live: then it goes on from
     /// `before`, or from the last piece that was begun, in its own turn.
-    pub(super) fn deliver(&mut self, shard: &Shard, image: &mut Image<u64>, before: u64) -> bool {
+    pub(super) fn deliver(
+        &mut self,
+        shard: &Shard,
+        image: &mut Image<u64>,
+        before: u64,
+        tally: &mut Tally,
+    ) -> bool {
         let id = self.session.id;
         let idle = self.phase == Phase::Open && self.has_sent() && self.may_send(shard);
         if !idle || !self.stream.is_direct() {
@@ -207,16 +213,16 @@ impl Conn {
                 return false;
             }
         };
-        let counters = &shard.shared.counters;
         if written > 0 {
-            self.wrote(shard, written);
-            self.told = self.sent;
+            tally.writes += 1;
+            tally.bytes += written as u64;
+            (self.sent, self.told) = (tally.now, tally.now);
         }
         if written == image.bytes().len() && self.stream.is_flushed() {
-            count(&counters.delivered, image.pieces());
+            tally.delivered += image.pieces();
             return true;
         }
-        count(&counters.blocked, 1);
+        count(&shard.shared.counters.blocked, 1);
         let mut position = before;
         let mut begun = 0;
         let rest = image.written(written, &shard.shared.pins, |seq| {
@@ -224,7 +230,7 @@ impl Conn {
             begun += 1;
         });
         self.keep(rest);
-        count(&counters.delivered, begun);
+        tally.delivered += begun;
         self.lag(position);
         shard.wake(id);
         false
