@@ -140,9 +140,12 @@ class Running:
                 raise Failed(f"did not start: {self.said()}")
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
+                # nginx listens before it has a worker: a shell, its first process, the worker.
+                if not self.server.workers or len(self.pids()) >= 3:
+                    return
             except OSError:
-                time.sleep(0.02)
+                pass
+            time.sleep(0.02)
         raise Failed("does not listen after 5 s")
 
     def __exit__(self, *_):
@@ -163,10 +166,11 @@ class Running:
         return self.words.read().decode(errors="replace").strip()[-200:] or f"status {self.process.poll()}"
 
     def pids(self):
-        pid = self.process.pid
-        if self.server.workers:
-            return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [str(pid)]
+        """Its process, and those that it started if they do the work."""
+        found = [str(self.process.pid)]
+        for pid in found if self.server.workers else []:
+            found += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return found
 
     def resident(self):
         """Bytes of memory that are resident, of all its processes."""
