@@ -10,7 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from servers import HERE, OTHERS, ROOT, rust
+from servers import HERE, OTHERS, ROOT, all_servers
 
 
 def check():
@@ -32,7 +32,7 @@ def describe(options):
         "kernel": f"Linux {platform.release().split('-')[0]}",
         "rustc": said("rustc", "--version").split()[1],
         "load": round(os.getloadavg()[0], 2),
-        "quick": options.quick,
+        "quick": options.quick or options.smoke,
         "reps": options.reps,
         "commit": said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "versions": versions(),
@@ -48,8 +48,7 @@ def said(*command):
 
 def versions():
     """Of the libraries, from the lock file; of the others, from what tests/setup/peers wrote down."""
-    wanted = {server.package for server in rust() if server.kind == "rust"} | {"tokio"}
-    wanted = {"tokio-tungstenite" if name == "tungstenite" else name for name in wanted}
+    wanted = {server.package for server in all_servers() if server.kind == "rust"} | {"tokio"}
     packages = tomllib.loads((HERE / "Cargo.lock").read_text())["package"]
     found = {package["name"]: package["version"] for package in packages if package["name"] in wanted}
     if (OTHERS / "versions").exists():

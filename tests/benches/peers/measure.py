@@ -5,7 +5,7 @@ import subprocess
 import time
 from contextlib import ExitStack
 
-from servers import LOAD_CORE, PEERS, Failed, Running
+from servers import LOAD_CORE, Failed, Running
 
 # size:connections:messages in flight on each
 ECHO = ["20:100:1", "20:100:16", "20:1000:1", "1024:100:16", "16384:100:1", "1048576:1:1"]
@@ -19,16 +19,22 @@ IDLE = ["10000", "19000"]
 # connections:messages in flight on each
 DEFLATE = ["100:1", "100:16"]
 DEFLATE_SIZE = 1024
-DEFLATE_IDLE = "2000"
+DEFLATE_IDLE = ["2000"]
 
-CELLS = {"echo": ECHO, "idle": IDLE, "fanout": FANOUT, "sse": SSE, "deflate": DEFLATE, "latency": LATENCY}
+CELLS = {"echo": ECHO, "idle": IDLE, "fanout": FANOUT, "sse": SSE, "deflate": DEFLATE, "deflate-idle": DEFLATE_IDLE,
+         "latency": LATENCY}
 QUICK = {"echo": ["20:100:1", "20:100:16", "1048576:1:1"], "idle": ["2000"], "fanout": ["1000:100:1", "1000:100:16"],
-         "sse": ["1000:100:1"], "deflate": ["100:16"], "latency": ["20:100:20000"]}
+         "sse": ["1000:100:1"], "deflate": ["100:16"], "deflate-idle": ["200"], "latency": ["20:100:20000"]}
+# Whether it works at all, in builds without optimisation.
+SMOKE = {"echo": ["20:5:4", "70000:2:2"], "idle": ["20"], "fanout": ["20:100:4"], "sse": ["20:100:4"],
+         "deflate": ["5:4"], "deflate-idle": ["20"], "latency": ["20:5:500"]}
+# Those that can be asked for.
+PARTS = [part for part in CELLS if part != "deflate-idle"]
 
 
 def load(mode, running, *options, seconds=None, warm=None, timeout=120):
     """What the load printed."""
-    command = ["taskset", "-c", LOAD_CORE, PEERS, "load", mode, "--addr", running.address]
+    command = ["taskset", "-c", LOAD_CORE, running.programs.peers, "load", mode, "--addr", running.address]
     for pid in running.pids():
         command += ["--pid", pid]
     for name, value in (("--seconds", seconds), ("--warm", warm)):
@@ -47,20 +53,20 @@ def load(mode, running, *options, seconds=None, warm=None, timeout=120):
 class Bench:
     """What to measure with, and where the rows go."""
 
-    def __init__(self, options, servers, rows):
-        self.options, self.servers, self.rows = options, servers, rows
+    def __init__(self, options, programs, servers, rows):
+        self.options, self.programs, self.servers, self.rows = options, programs, servers, rows
+        self.cells = SMOKE if options.smoke else QUICK if options.quick else CELLS
 
     def run(self, part):
         servers = [server for server in self.servers if part in server.parts]
-        cells = self.options.cells or (QUICK if self.options.quick else CELLS)[part]
+        cells = self.options.cells or self.cells[part]
         if part == "idle":
             self.one_by_one(part, servers, cells, self.idle)
         elif part in ("fanout", "sse"):
             self.in_turns(part, servers, cells, self.fanout, fresh=True)
         elif part == "deflate":
             self.in_turns(part, servers, cells, self.deflate)
-            connections = "200" if self.options.quick else DEFLATE_IDLE
-            self.one_by_one("deflate-idle", servers, [connections], self.deflate_idle)
+            self.one_by_one("deflate-idle", servers, self.cells["deflate-idle"], self.deflate_idle)
         else:
             self.in_turns(part, servers, cells, getattr(self, part))
 
@@ -76,9 +82,9 @@ class Bench:
                         with ExitStack() as short:
                             def start(server=server, short=short):
                                 if fresh:
-                                    return short.enter_context(Running(server))
+                                    return short.enter_context(Running(server, self.programs))
                                 if server.key not in running:
-                                    running[server.key] = stack.enter_context(Running(server))
+                                    running[server.key] = stack.enter_context(Running(server, self.programs))
                                 return running[server.key]
                             self.row(part, server, cell, repetition, lambda: measure(start(), cell))
 
@@ -87,7 +93,7 @@ class Bench:
         for cell in cells:
             for server in servers:
                 def started(server=server, cell=cell):
-                    with Running(server) as running:
+                    with Running(server, self.programs) as running:
                         return measure(running, cell)
                 self.row(part, server, cell, 0, started)
 
@@ -104,12 +110,12 @@ class Bench:
         print(f"{part:12} {cell:16} {server.key:24} {shown}", flush=True)
 
     def seconds(self, usual):
-        return self.options.seconds or (0.3 if self.options.quick else usual)
+        return self.options.seconds or (0.1 if self.options.smoke else 0.3 if self.options.quick else usual)
 
     def echo(self, running, cell):
         size, connections, depth = cell.split(":")
         # What compiles itself while it runs has to warm up.
-        warm = 1.0 if running.server.kind == "other" else 0.2
+        warm = 1.0 if running.server.kind == "other" and not self.options.smoke else 0.2
         return load("echo", running, "--size", size, "--connections", connections, "--depth", depth,
                     seconds=self.seconds(0.8), warm=warm)
 
@@ -142,7 +148,7 @@ def memory(running, connections, *options):
     load("echo", running, *options, seconds=0.05, warm=0)
     time.sleep(0.3)
     base = running.resident()
-    command = ["taskset", "-c", LOAD_CORE, PEERS, "load", "idle", "--addr", running.address,
+    command = ["taskset", "-c", LOAD_CORE, running.programs.peers, "load", "idle", "--addr", running.address,
                "--connections", connections, *options]
     with subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as client:

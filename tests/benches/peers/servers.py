@@ -10,14 +10,31 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-PEERS = HERE / "target/release/peers"
-# Apart from the builds of the program, from which it differs by its debug information.
-BENCH_TARGET = ROOT / "target/peers"
-BENCH_SERVER = BENCH_TARGET / "release/examples/bench-server"
 # What tests/setup/peers installs.
 OTHERS = ROOT / "tests/.setup/peers"
 
 SERVER_CORE, LOAD_CORE = "0", "1"
+
+
+class Programs:
+    """Where the two programs are that are built here."""
+
+    def __init__(self, profile):
+        self.profile, folder = profile, "debug" if profile == "dev" else profile
+        # In release apart from the builds of the program, from which it differs by its debug information.
+        self.target = ROOT / ("target" if profile == "dev" else "target/peers")
+        self.peers = HERE / "target" / folder / "peers"
+        self.bench_server = self.target / folder / "examples/bench-server"
+
+    def build(self):
+        """In the profile that is written down; in release the first time takes minutes."""
+        cargo = ["cargo", "build", "--quiet", "--profile", self.profile]
+        subprocess.run([*cargo, "--manifest-path", HERE / "Cargo.toml"], check=True)
+        environment = dict(os.environ)
+        if self.profile == "release":
+            environment["CARGO_PROFILE_RELEASE_DEBUG"] = "line-tables-only"
+        example = ["-p", "longwire", "--example", "bench-server", "--target-dir", self.target]
+        subprocess.run([*cargo, *example], cwd=ROOT, env=environment, check=True)
 
 
 @dataclass
@@ -39,19 +56,19 @@ class Server:
     package: str = ""
 
 
-def ours():
-    echo = {"echo", "latency"}
-    yield Server("longwire", "longwire, `serve`", "ours", [BENCH_SERVER, "--api", "serve"], echo | {"idle", "fanout"})
-    yield Server("longwire-async", "longwire, `recv` and `send`", "ours", [BENCH_SERVER, "--api", "async"], echo | {"idle"})
-    yield Server("longwire-stream", "longwire, `Stream` and `Sink`", "ours", [BENCH_SERVER, "--api", "stream"], echo)
-    yield Server("longwire-sse", "longwire, SSE", "ours", [BENCH_SERVER, "--api", "serve"], {"sse"},
+def ours(programs):
+    server, echo = programs.bench_server, {"echo", "latency"}
+    yield Server("longwire", "longwire, `serve`", "ours", [server, "--api", "serve"], echo | {"idle", "fanout"})
+    yield Server("longwire-async", "longwire, `recv` and `send`", "ours", [server, "--api", "async"], echo | {"idle"})
+    yield Server("longwire-stream", "longwire, `Stream` and `Sink`", "ours", [server, "--api", "stream"], echo)
+    yield Server("longwire-sse", "longwire, SSE", "ours", [server, "--api", "serve"], {"sse"},
                  ["--sse", "--sub", "/sse"])
-    yield Server("longwire-deflate", "longwire", "ours", [BENCH_SERVER, "--api", "serve", "--deflate"], {"deflate"})
+    yield Server("longwire-deflate", "longwire", "ours", [server, "--api", "serve", "--deflate"], {"deflate"})
 
 
-def rust():
+def rust(programs):
     def peer(key, title, library, parts, *options, fanout=(), kind="rust", package=""):
-        command = [PEERS, "serve", library, *options]
+        command = [programs.peers, "serve", library, *options]
         return Server(key, title, kind, command, set(parts), list(fanout), package=package or library)
 
     every = ("echo", "idle", "latency")
@@ -102,8 +119,8 @@ def others():
                      workers=True, probe=False)
 
 
-def all_servers():
-    return [*ours(), *rust(), *others()]
+def all_servers(programs=Programs("release")):
+    return [*ours(programs), *rust(programs), *others()]
 
 
 class Failed(Exception):
@@ -111,10 +128,10 @@ class Failed(Exception):
 
 
 class Running:
-    """A server on its core, for as long as a `with` block."""
+    """A server on its core, for as long as a `with` block; `programs` has the load for it."""
 
-    def __init__(self, server):
-        self.server = server
+    def __init__(self, server, programs):
+        self.server, self.programs = server, programs
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -140,9 +157,12 @@ class Running:
                 raise Failed(f"did not start: {self.said()}")
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
+                # nginx listens before it has a worker: a shell, its first process, the worker.
+                if not self.server.workers or len(self.pids()) >= 3:
+                    return
             except OSError:
-                time.sleep(0.02)
+                pass
+            time.sleep(0.02)
         raise Failed("does not listen after 5 s")
 
     def __exit__(self, *_):
@@ -163,10 +183,11 @@ class Running:
         return self.words.read().decode(errors="replace").strip()[-200:] or f"status {self.process.poll()}"
 
     def pids(self):
-        pid = self.process.pid
-        if self.server.workers:
-            return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [str(pid)]
+        """Its process, and those that it started if they do the work."""
+        found = [str(self.process.pid)]
+        for pid in found if self.server.workers else []:
+            found += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return found
 
     def resident(self):
         """Bytes of memory that are resident, of all its processes."""
@@ -184,11 +205,3 @@ def raise_file_limit():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def build():
-    """Both programs, in the profile that is written down. The first time takes minutes."""
-    environment = dict(os.environ, CARGO_PROFILE_RELEASE_DEBUG="line-tables-only")
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--manifest-path", HERE / "Cargo.toml"], check=True)
-    example = ["cargo", "build", "--release", "--quiet", "-p", "longwire", "--example", "bench-server"]
-    subprocess.run([*example, "--target-dir", BENCH_TARGET], cwd=ROOT, env=environment, check=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import report
 from measure import load
-from servers import BENCH_SERVER, LOAD_CORE, PEERS, Failed, Running, all_servers, raise_file_limit
+from servers import LOAD_CORE, Failed, Running, all_servers, raise_file_limit
 
 # mode, cell, options of the load
 CELLS = [
@@ -23,6 +23,8 @@ TOP = 12
 
 # What a function of the kernel is for, by its name: the first that fits.
 KERNEL = [
+    # The sampling clock is an interrupt: what happens while they are off is seen when they are on again.
+    ("kernel: interrupts were off", r"irqrestore|unlock_irq|write_msr"),
     ("kernel: copying", r"copy|mem(cpy|set|move)|rep_(movs|stos)|clear_page|csum"),
     ("kernel: waiting, waking", r"epoll|^ep_|poll|wake|sched|enqueue|dequeue|update_curr|pick_|futex|switch|ttwu|hrtimer"),
     ("kernel: TCP/IP", r"tcp|ip_|inet|sk_|sock|skb|net|dev_|napi|loopback|nf_|qdisc|fib|dst_|eth_|backlog|softirq|local_bh"),
@@ -42,11 +44,11 @@ USER = [
 ]
 
 
-def run(options):
+def run(options, programs):
     if not shutil.which("perf") or not shutil.which("addr2line"):
         sys.exit("run: perf and addr2line are wanted (Debian: linux-perf, binutils)")
     raise_file_limit()
-    found = [(title, *sample(mode, cell)) for mode, title, cell in CELLS]
+    found = [(title, *sample(programs, mode, cell)) for mode, title, cell in CELLS]
     text = table(found)
     print(text)
     if options.write:
@@ -54,13 +56,13 @@ def run(options):
     return 0
 
 
-def sample(mode, options):
+def sample(programs, mode, options):
     """The shares by purpose and by function, and what a message cost meanwhile."""
-    server = next(server for server in all_servers() if server.key == "longwire")
+    server = next(server for server in all_servers(programs) if server.key == "longwire")
     connections = int(options[options.index("--connections") + 1])
-    with Running(server) as running, tempfile.TemporaryDirectory() as folder:
+    with Running(server, programs) as running, tempfile.TemporaryDirectory() as folder:
         pid, data = running.process.pid, Path(folder, "perf.data")
-        command = ["taskset", "-c", LOAD_CORE, PEERS, "load", mode, "--addr", running.address, "--pid", pid,
+        command = ["taskset", "-c", LOAD_CORE, programs.peers, "load", mode, "--addr", running.address, "--pid", pid,
                    "--seconds", "5", "--warm", "1", *options]
         with subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL) as busy:
             while len(list(Path(f"/proc/{pid}/fd").iterdir())) < connections:
@@ -74,7 +76,7 @@ def sample(mode, options):
             busy.wait()
         samples = read(data)
         cost = load(mode, running, *options, seconds=2, warm=0.3)["cpu_us"]
-    return (*grouped(samples), cost)
+    return (*grouped(samples, programs.bench_server), cost)
 
 
 def read(data):
@@ -99,11 +101,11 @@ def place(address, maps):
     return address, ""
 
 
-def grouped(samples):
+def grouped(samples, program):
     purposes, functions = Counter(), Counter()
-    inlined = inline_chains({offset for offset, file, _, _ in samples if file == str(BENCH_SERVER)})
+    inlined = inline_chains(program, {offset for offset, file, _, _ in samples if file == str(program)})
     for offset, file, symbol, shown in samples:
-        if file == str(BENCH_SERVER):
+        if file == str(program):
             purpose, function = by_file(inlined.get(offset, []), symbol)
         elif shown.startswith("[") or shown.endswith(".ko") or file == "":
             purpose, function = by_name(symbol), symbol
@@ -129,11 +131,11 @@ def by_file(chain, symbol):
     return "program: rest", symbol
 
 
-def inline_chains(offsets):
+def inline_chains(program, offsets):
     """For each offset in the program the functions inlined there, innermost first, with their files."""
     if not offsets:
         return {}
-    segments = subprocess.run(["readelf", "-lW", BENCH_SERVER], check=True, capture_output=True, text=True).stdout
+    segments = subprocess.run(["readelf", "-lW", program], check=True, capture_output=True, text=True).stdout
     loads = [[int(number, 16) for number in match] for match in
              re.findall(r"LOAD\s+(0x\w+) (0x\w+) 0x\w+ (0x\w+)", segments)]
     addresses = {}
@@ -141,7 +143,7 @@ def inline_chains(offsets):
         for begin, address, length in loads:
             if begin <= offset < begin + length:
                 addresses[address + offset - begin] = offset
-    text = subprocess.run(["addr2line", "-e", BENCH_SERVER, "-aifC"], input="\n".join(map(hex, addresses)),
+    text = subprocess.run(["addr2line", "-e", program, "-aifC"], input="\n".join(map(hex, addresses)),
                           check=True, capture_output=True, text=True).stdout
     chains, lines = {}, iter(text.splitlines())
     for line in lines:

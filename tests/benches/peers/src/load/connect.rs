@@ -52,7 +52,8 @@ fn request(address: SocketAddr, path: &str, fields: &str) -> Result<(TcpStream, 
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     stream.set_write_timeout(Some(Duration::from_secs(20)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n")?;
+    // In one write: not every server takes a request line that comes in pieces.
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n").as_bytes())?;
     let mut head = Vec::with_capacity(512);
     let mut bytes = [0; 2048];
     while !head.ends_with(b"\r\n\r\n") {

@@ -95,7 +95,8 @@ impl Loop<'_> {
                 let came = self.clients.receive(ready.client)?;
                 let now = Instant::now();
                 let due = &mut self.due[ready.client];
-                self.delays.extend(due.drain(..came.min(due.len())).map(|due| now.saturating_duration_since(due)));
+                self.delays
+                    .extend(due.drain(..came.min(due.len())).map(|due| now.saturating_duration_since(due)));
             }
         }
         Ok(())

@@ -18,14 +18,9 @@ async fn echo(stream: TcpStream) {
     socket.set_auto_pong(true);
     let mut socket = FragmentCollector::new(socket);
     while let Ok(frame) = socket.read_frame().await {
-        match frame.opcode {
-            OpCode::Close => return,
-            OpCode::Text | OpCode::Binary => {
-                if socket.write_frame(frame).await.is_err() {
-                    return;
-                }
-            }
-            _ => {}
+        let data = matches!(frame.opcode, OpCode::Text | OpCode::Binary);
+        if frame.opcode == OpCode::Close || data && socket.write_frame(frame).await.is_err() {
+            return;
         }
     }
 }

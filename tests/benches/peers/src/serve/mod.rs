@@ -184,9 +184,9 @@ fn answer(head: &[u8], extension: Option<&str>) -> Option<(String, String)> {
     let head = std::str::from_utf8(head).ok()?;
     let path = head.split(' ').nth(1)?.to_owned();
     let field = |wanted: &str| {
-        head.lines().filter_map(|line| line.split_once(':')).find_map(|(name, value)| {
-            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
-        })
+        head.lines()
+            .filter_map(|line| line.split_once(':'))
+            .find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then(|| value.trim()))
     };
     let accept = derive_accept_key(field("Sec-WebSocket-Key")?.as_bytes());
     let mut response = format!(

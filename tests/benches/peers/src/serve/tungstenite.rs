@@ -14,6 +14,7 @@ static EVENTS: LazyLock<broadcast::Sender<Message>> = LazyLock::new(|| broadcast
 pub(super) async fn serve(stream: TcpStream, options: Options) {
     let config = WebSocketConfig::default().max_message_size(Some(MOST)).max_frame_size(Some(MOST));
     let mut path = String::new();
+    #[expect(clippy::result_large_err, reason = "the library's own type")]
     let note_path = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         request.uri().path().clone_into(&mut path);
         Ok(response)

@@ -12,7 +12,8 @@ use std::os::fd::OwnedFd;
 /// The listener's place among the events.
 const LISTENER: u64 = u64::MAX;
 
-const SSE_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\r\n";
+const SSE_HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\r\n";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {

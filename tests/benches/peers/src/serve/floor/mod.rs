@@ -177,11 +177,7 @@ impl Connection {
         Ok(Step::Read { full: end == rx.len() })
     }
 
-    fn receive_large(
-        &mut self,
-        socket: &mut (impl Read + Write),
-        buffers: &mut Buffers,
-    ) -> io::Result<Step> {
+    fn receive_large(&mut self, socket: &mut (impl Read + Write), buffers: &mut Buffers) -> io::Result<Step> {
         buffers.tx.clear();
         let Some(large) = &mut self.large else { return Ok(Step::Blocked) };
         let room = &mut large.payload[large.filled..large.header.payload];
