@@ -129,6 +129,8 @@ struct Device {
     readings: Readings,
     commands: Inbox,
     seen: Seen,
+    /// Bytes of the buffers of the first line.
+    sizes: (usize, usize),
 }
 
 impl Device {
@@ -136,7 +138,13 @@ impl Device {
         let outbox = Readings::new(Policy::DropOldest);
         readings.for_each(|value| outbox.reporter().try_report("device/7/n", Some("k"), &value).unwrap());
         let commands = Inbox::new(Overflow::DropOldest);
-        Self { network: Network::default(), readings: outbox, commands, seen: Rc::new(RefCell::default()) }
+        Self {
+            network: Network::default(),
+            readings: outbox,
+            commands,
+            seen: Rc::new(RefCell::default()),
+            sizes: (512, 512),
+        }
     }
 
     fn taken(&self) -> Vec<u64> {
@@ -155,7 +163,8 @@ impl Device {
         seconds: u64,
         answer: &mut dyn FnMut(&Request) -> String,
     ) -> Option<Lost> {
-        let (mut rx, mut tx, mut post_rx, mut post_tx) = ([0; 512], [0; 512], [0; 512], [0; 512]);
+        let (mut rx, mut tx) = (vec![0; self.sizes.0], vec![0; self.sizes.1]);
+        let (mut post_rx, mut post_tx) = ([0; 512], [0; 512]);
         let gateway = Gateway { authorization: Some("Bearer secret"), ..Gateway::new("gateway:80") };
         let uplink = Uplink::new(self.network.clone(), gateway, &CONFIG, Numbers(1), &mut rx, &mut tx);
         let mut uplink = match listens {
@@ -214,6 +223,31 @@ fn where_upgrade_is_refused_commands_come_over_sse_and_readings_go_by_post() {
     // At once, without a wait in between; and one link for all posts.
     assert!(!device.seen.borrow().iter().any(|status| matches!(status, Status::Waiting(_))));
     assert_eq!(device.network.wires.borrow().len(), 3);
+}
+
+#[test]
+fn events_of_any_cut_fit_a_buffer_for_one() {
+    let (_guard, clock) = clock();
+    for (rx, tx) in [(300, 1024), (300, 300), (1024, 300)] {
+        let network = Network { pace: Some(4096), ..Network::default() };
+        let device = Device { sizes: (rx, tx), network, ..Device::new(0..0) };
+        let whole = |events: &str| {
+            let hello = stream(events);
+            let (head, _) = hello.split_once("Transfer-Encoding").unwrap();
+            // As the gateway sends it: until the end of the connection, and here all at once.
+            let mut body = String::new();
+            for line in hello.split_once("\r\n\r\n").unwrap().1.split("\r\n").skip(1).step_by(2) {
+                body += line;
+            }
+            format!("{head}\r\n{body}")
+        };
+        let mut taken = Vec::new();
+        device.run(true, clock, 2, &mut |request| {
+            if request.is_upgrade() { page() } else { whole(&(1..=8).map(event).collect::<String>()) }
+        });
+        taken.extend(device.taken());
+        assert_eq!(taken, (1..=8).collect::<Vec<_>>(), "{rx} {tx} {:?}", device.seen);
+    }
 }
 
 #[test]
