@@ -400,7 +400,7 @@ mod tests {
         assert_eq!((command.key(), command.data(), command.is_past()), (Some("k"), &b"xyz"[..], true));
         assert!(command.is_opaque() && command.decode::<u8>().is_err());
         assert!(std::format!("{command:?}").contains("\"o\""));
-        assert_eq!(first.decode::<bool>().unwrap_err().to_string().is_empty(), false);
+        assert!(!first.decode::<bool>().unwrap_err().to_string().is_empty());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) static CONFIG: UplinkConfig = UplinkConfig {
 pub(crate) struct Network {
     pub(crate) wires: Rc<RefCell<Vec<Rc<RefCell<Wire>>>>>,
     pub(crate) down: bool,
+    /// Bytes that move at once; 7 if nothing is said.
+    pub(crate) pace: Option<usize>,
 }
 
 impl Network {
@@ -65,7 +67,7 @@ impl Connect for Network {
         if self.down {
             return Err(());
         }
-        let link = Memory::new(Pace::Bytes(7));
+        let link = Memory::new(Pace::Bytes(self.pace.unwrap_or(7)));
         self.wires.borrow_mut().push(link.wire.clone());
         Ok(Unsafe(link))
     }

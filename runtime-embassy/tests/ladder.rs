@@ -1,0 +1,439 @@
+//! An uplink where no WebSocket can be had, against scripted answers in HTTP, under virtual time.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+
+mod common;
+#[path = "common/gateway.rs"]
+mod gateway;
+#[path = "common/zlib.rs"]
+mod zlib;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use common::{Numbers, Wire, clock, poll_times};
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_time::{Duration, MockDriver};
+use gateway::{Network, Seen};
+use longwire_core::log::Since;
+use longwire_core::session::Code;
+use longwire_core::session::backoff::Failure;
+use longwire_core::session::ladder::{Ending, Rung};
+use longwire_embassy::{
+    Arrival, Commands, Counts, Gateway, HandshakeError, Lost, Outbox, Overflow, Policy, Status, Uplink,
+    UplinkConfig,
+};
+
+static CONFIG: UplinkConfig = UplinkConfig::new();
+
+type Readings = Outbox<NoopRawMutex, 4096>;
+type Inbox = Commands<NoopRawMutex, 8, 64>;
+
+/// A request, whole.
+struct Request {
+    line: String,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn is_upgrade(&self) -> bool {
+        self.header("Upgrade").is_some()
+    }
+
+    fn is_stream(&self) -> bool {
+        self.header("Accept") == Some("text/event-stream")
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    /// Of a publication: what its key says after the incarnation.
+    fn n(&self) -> u64 {
+        let key = self.header("Idempotency-Key").unwrap().trim_matches('"');
+        key.rsplit('-').next().unwrap().parse().unwrap()
+    }
+
+    fn value(&self) -> u32 {
+        minicbor::decode(&self.body).unwrap()
+    }
+}
+
+fn take_request(wire: &mut Wire) -> Option<Request> {
+    let end = wire.from_client.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8(wire.from_client[..end].to_vec()).unwrap();
+    let mut request = Request { line: head.lines().next().unwrap().into(), head, body: Vec::new() };
+    let len = request.header("Content-Length").map_or(0, |len| len.parse().unwrap());
+    request.body = wire.from_client.get(end..end + len)?.to_vec();
+    wire.from_client.drain(..end + len);
+    Some(request)
+}
+
+/// Answers what came over all links. An empty answer ends the link.
+fn serve(network: &Network, answer: &mut dyn FnMut(&Request) -> String) {
+    for wire in network.wires.borrow().iter() {
+        let mut wire = wire.borrow_mut();
+        while let Some(request) = take_request(&mut wire) {
+            let answer = answer(&request);
+            wire.ended |= answer.is_empty();
+            wire.to_client.extend(answer.as_bytes());
+        }
+    }
+}
+
+fn response(status: &str, kind: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn page() -> String {
+    response("403 Forbidden", "text/html", "<html>no</html>")
+}
+
+fn json(status: &str, body: &str) -> String {
+    response(status, "application/json", body)
+}
+
+fn published() -> String {
+    json("200 OK", r#"{"at":"0000000000000007-9"}"#)
+}
+
+/// The head of an event stream and its first event, in chunks as a proxy cuts them.
+fn stream(events: &str) -> String {
+    let hello = "event: hello\ndata: {\"type\":\"hello\",\"session\":\"s\",\"heartbeat\":15000,\"lease\":null,\
+                 \"limits\":{\"max_message\":200,\"max_topics\":9,\"max_inflight\":9}}\n\n";
+    let mut out = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+        .to_owned();
+    for piece in format!("retry: 2000\n\n{hello}{events}").as_bytes().chunks(23) {
+        out += &format!("{:x}\r\n{}\r\n", piece.len(), str::from_utf8(piece).unwrap());
+    }
+    out
+}
+
+fn event(seq: u64) -> String {
+    let at = format!("0000000000000007-{seq}");
+    format!("id: {at}\ndata: {{\"type\":\"event\",\"topic\":\"do/it\",\"at\":\"{at}\",\"data\":{seq}}}\n\n")
+}
+
+/// Where a stream is asked to begin.
+fn since(request: &Request) -> u64 {
+    let since = request.line.split("since=").nth(1).unwrap().split(['&', ' ']).next().unwrap();
+    since.strip_prefix("0000000000000007-").map_or(0, |seq| seq.parse().unwrap())
+}
+
+struct Device {
+    network: Network,
+    readings: Readings,
+    commands: Inbox,
+    seen: Seen,
+    /// Bytes of the buffers of the first line.
+    sizes: (usize, usize),
+}
+
+impl Device {
+    fn new(readings: std::ops::Range<u32>) -> Self {
+        let outbox = Readings::new(Policy::DropOldest);
+        readings.for_each(|value| outbox.reporter().try_report("device/7/n", Some("k"), &value).unwrap());
+        let commands = Inbox::new(Overflow::DropOldest);
+        Self {
+            network: Network::default(),
+            readings: outbox,
+            commands,
+            seen: Rc::new(RefCell::default()),
+            sizes: (512, 512),
+        }
+    }
+
+    fn taken(&self) -> Vec<u64> {
+        let next = || match self.commands.try_next()? {
+            Arrival::Command(command) => Some(command.decode().unwrap()),
+            Arrival::Gap(gap) => panic!("{gap:?}"),
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    /// Lets it go on, answered, for this time. Gives what it returned.
+    fn run(
+        &self,
+        listens: bool,
+        clock: &MockDriver,
+        seconds: u64,
+        answer: &mut dyn FnMut(&Request) -> String,
+    ) -> Option<Lost> {
+        let (mut rx, mut tx) = (vec![0; self.sizes.0], vec![0; self.sizes.1]);
+        let (mut post_rx, mut post_tx) = ([0; 512], [0; 512]);
+        let gateway = Gateway { authorization: Some("Bearer secret"), ..Gateway::new("gateway:80") };
+        let uplink = Uplink::new(self.network.clone(), gateway, &CONFIG, Numbers(1), &mut rx, &mut tx);
+        let mut uplink = match listens {
+            true => uplink.with_posts(self.network.clone(), &mut post_rx, &mut post_tx).with_commands(
+                &self.commands,
+                &["do/*"],
+                Since::Now,
+            ),
+            false => uplink,
+        };
+        let mut run = pin!(uplink.run(&self.readings, |status| self.seen.borrow_mut().push(status)));
+        for _ in 0..seconds * 4 {
+            let running = run.as_mut() as Pin<&mut dyn Future<Output = Lost>>;
+            if let Some(end) = poll_times(running, 400) {
+                return Some(end);
+            }
+            serve(&self.network, answer);
+            clock.advance(Duration::from_millis(250));
+        }
+        None
+    }
+
+    fn rungs(&self) -> Vec<Rung> {
+        let open = |status: &Status| if let Status::Open(rung) = status { Some(*rung) } else { None };
+        self.seen.borrow().iter().filter_map(open).collect()
+    }
+}
+
+#[test]
+fn where_upgrade_is_refused_commands_come_over_sse_and_readings_go_by_post() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..5);
+    let mut posted = Vec::new();
+    let mut keys = Vec::new();
+    let end = device.run(true, clock, 20, &mut |request| {
+        assert_eq!(request.header("Authorization"), Some("Bearer secret"));
+        if request.is_upgrade() {
+            page()
+        } else if request.is_stream() {
+            assert_eq!(request.line, "GET /v1/stream?topic=do/%2A&since=now HTTP/1.1");
+            stream(&(1..=3).map(event).collect::<String>())
+        } else {
+            assert_eq!(request.line, "POST /v1/topics/device/7/n?key=k HTTP/1.1");
+            assert_eq!(request.header("Content-Type"), Some("application/cbor"));
+            keys.push(request.header("Idempotency-Key").unwrap().split('-').next().unwrap().to_owned());
+            posted.push((request.n(), request.value()));
+            published()
+        }
+    });
+    assert_eq!((end, device.rungs()), (None, vec![Rung::Sse]));
+    assert_eq!(device.taken(), [1, 2, 3]);
+    assert_eq!(posted, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]);
+    keys.dedup();
+    assert!(keys.len() == 1 && keys[0].len() == 17, "one incarnation: {keys:?}");
+    assert_eq!(device.readings.counts().acknowledged, 5);
+    // At once, without a wait in between; and one link for all posts.
+    assert!(!device.seen.borrow().iter().any(|status| matches!(status, Status::Waiting(_))));
+    assert_eq!(device.network.wires.borrow().len(), 3);
+}
+
+#[test]
+fn events_of_any_cut_fit_a_buffer_for_one() {
+    let (_guard, clock) = clock();
+    for (rx, tx) in [(300, 1024), (300, 300), (1024, 300)] {
+        let network = Network { pace: Some(4096), ..Network::default() };
+        let device = Device { sizes: (rx, tx), network, ..Device::new(0..0) };
+        let whole = |events: &str| {
+            let hello = stream(events);
+            let (head, _) = hello.split_once("Transfer-Encoding").unwrap();
+            // As the gateway sends it: until the end of the connection, and here all at once.
+            let mut body = String::new();
+            for line in hello.split_once("\r\n\r\n").unwrap().1.split("\r\n").skip(1).step_by(2) {
+                body += line;
+            }
+            format!("{head}\r\n{body}")
+        };
+        let mut taken = Vec::new();
+        device.run(true, clock, 2, &mut |request| {
+            if request.is_upgrade() { page() } else { whole(&(1..=8).map(event).collect::<String>()) }
+        });
+        taken.extend(device.taken());
+        assert_eq!(taken, (1..=8).collect::<Vec<_>>(), "{rx} {tx} {:?}", device.seen);
+    }
+}
+
+#[test]
+fn where_streams_are_refused_too_it_polls() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..2);
+    let mut asked = Vec::new();
+    device.run(true, clock, 20, &mut |request| {
+        if request.line.starts_with("POST") {
+            published()
+        } else if request.is_upgrade() || request.is_stream() {
+            page()
+        } else {
+            asked.push(request.line.clone());
+            let next = since(request) + 1;
+            match asked.len() {
+                1 => "HTTP/1.1 204 No Content\r\nLongwire-Next: 0000000000000007-4\r\n\r\n".to_owned(),
+                2 => json(
+                    "200 OK",
+                    &format!(
+                        "{{\"events\":[{}],\"next\":\"0000000000000007-{next}\"}}",
+                        event(next).lines().nth(1).unwrap().strip_prefix("data: ").unwrap()
+                    ),
+                ),
+                _ => String::new(),
+            }
+        }
+    });
+    assert_eq!(device.rungs()[0], Rung::LongPoll);
+    assert_eq!(device.taken(), [5]);
+    assert_eq!(
+        asked[..3],
+        [
+            "GET /v1/stream?topic=do/%2A&since=now&limit=1 HTTP/1.1",
+            "GET /v1/stream?topic=do/%2A&since=0000000000000007-4&limit=1&wait=25 HTTP/1.1",
+            "GET /v1/stream?topic=do/%2A&since=0000000000000007-5&limit=1&wait=25 HTTP/1.1",
+        ]
+    );
+    assert_eq!(device.readings.counts().acknowledged, 2);
+}
+
+#[test]
+fn what_a_post_is_answered_with_settles_its_reading() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..6);
+    let start = embassy_time::Instant::now();
+    let mut posted = Vec::new();
+    device.run(false, clock, 60, &mut |request| {
+        if request.is_upgrade() {
+            return page();
+        }
+        posted.push((request.n(), start.elapsed().as_secs()));
+        let times = posted.iter().filter(|(n, _)| *n == request.n()).count();
+        match (request.n(), times) {
+            (2, 1) => json(
+                "429 Too Many Requests",
+                r#"{"code":"over_quota","message":"","permanent":false,"retry_after":5000}"#,
+            ),
+            (3, _) => json("400 Bad Request", r#"{"code":"bad_topic","message":"","permanent":true}"#),
+            (4, _) => json("507 Full", r#"{"code":"topics_full","message":"","permanent":false}"#),
+            (5, 1) => response("502 Bad Gateway", "text/html", "<html>away</html>"),
+            (5, 2) => String::new(),
+            (6, _) => json("200 OK", r#"{"at":"0000000000000007-9","pressure":3000}"#),
+            _ => published(),
+        }
+    });
+    let numbers: Vec<_> = posted.iter().map(|(n, _)| *n).collect();
+    assert_eq!(numbers, [1, 2, 2, 3, 4, 5, 5, 5, 6], "{posted:?}");
+    assert!((5..8).contains(&(posted[2].1 - posted[1].1)), "{posted:?}");
+    let counts = Counts { reported: 6, acknowledged: 4, refused: 2, ..Counts::default() };
+    assert_eq!(device.readings.counts(), counts);
+    assert_eq!(device.rungs()[0], Rung::Poll);
+}
+
+#[test]
+fn a_gateway_that_says_no_is_no_reason_for_another_transport() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..1);
+    let mut upgrades = 0;
+    let refusal = r#"{"code":"too_many_connections","message":"","permanent":false,"retry_after":7000}"#;
+    device.run(true, clock, 6, &mut |request| {
+        assert!(request.is_upgrade());
+        upgrades += 1;
+        json("503 Service Unavailable", refusal)
+    });
+    assert_eq!(upgrades, 1);
+    let told =
+        Failure::Told { retry_after: core::time::Duration::from_secs(7), window: core::time::Duration::ZERO };
+    let refused = HandshakeError::Refused { status: 503, retry_after: None, said: Some(Ending::Said(told)) };
+    assert_eq!(device.seen.borrow()[1], Status::Lost(Lost::Handshake(refused)));
+    // For good.
+    let device = Device::new(0..1);
+    let refusal = r#"{"code":"forbidden","message":"","permanent":true}"#;
+    let end = device.run(true, clock, 6, &mut |_| json("403 Forbidden", refusal));
+    assert!(matches!(end, Some(Lost::Handshake(HandshakeError::Refused { status: 403, .. }))), "{end:?}");
+    // As `bye` on a stream, which has no other place for it.
+    let device = Device::new(0..1);
+    let bye = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 9000\n\nevent: bye\n\
+               data: {\"type\":\"bye\",\"code\":\"unauthorized\",\"permanent\":true,\"message\":\"\"}\n\n";
+    let end =
+        device.run(true, clock, 6, &mut |request| if request.is_upgrade() { page() } else { bye.to_owned() });
+    assert_eq!(end, Some(Lost::Bye(Some(Code::Unauthorized), Ending::Unauthorized)));
+}
+
+#[test]
+fn a_better_transport_is_tried_again_and_the_one_that_works_goes_on_from_the_cursor() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..1);
+    let (mut upgrades, mut streams) = (0, Vec::new());
+    device.run(true, clock, 700, &mut |request| {
+        if request.is_upgrade() {
+            upgrades += 1;
+            page()
+        } else if request.is_stream() {
+            let from = since(request);
+            streams.push(from);
+            // It ends before long; nothing else is heard.
+            stream(&event(from + 1))
+        } else {
+            published()
+        }
+    });
+    // Within 5 minutes of the first, and 10 of the second.
+    assert!((2..=4).contains(&upgrades), "{upgrades}");
+    assert!(device.seen.borrow().contains(&Status::Lost(Lost::LookUp)), "{:?}", device.seen);
+    let expected: Vec<_> = (0..streams.len() as u64).collect();
+    assert_eq!(streams, expected, "each goes on behind the one before it");
+}
+
+#[test]
+fn a_future_dropped_at_any_poll_loses_and_repeats_nothing() {
+    let (_guard, clock) = clock();
+    for k in 1.. {
+        let device = Device::new(0..6);
+        let (mut rx, mut tx, mut post_rx, mut post_tx) = ([0; 512], [0; 512], [0; 512], [0; 512]);
+        let mut uplink = Uplink::new(
+            device.network.clone(),
+            Gateway::new("gateway:80"),
+            &CONFIG,
+            Numbers(k),
+            &mut rx,
+            &mut tx,
+        )
+        .with_posts(device.network.clone(), &mut post_rx, &mut post_tx)
+        .with_commands(&device.commands, &["do/*"], Since::Latest);
+        let mut stored = BTreeMap::new();
+        let mut commands = Vec::new();
+        let mut answer = |request: &Request| {
+            if request.is_upgrade() {
+                page()
+            } else if request.is_stream() {
+                stream(&(since(request) + 1..=4).map(event).collect::<String>())
+            } else {
+                let value = *stored.entry(request.n()).or_insert(request.value());
+                assert_eq!(value, request.value(), "the same number, the same reading");
+                published()
+            }
+        };
+        let mut rounds = 0;
+        let whole = loop {
+            rounds += 1;
+            let mut run = pin!(uplink.run(&device.readings, |_| {}));
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut whole = false;
+            for _ in 0..if rounds < 3 { k } else { 4_000 } {
+                assert!(run.as_mut().poll(&mut cx).is_pending());
+                serve(&device.network, &mut answer);
+                commands.extend(device.taken());
+                clock.advance(Duration::from_millis(1));
+                whole = device.readings.counts().waiting == 0 && commands.len() >= 4;
+                if whole {
+                    break;
+                }
+            }
+            if whole || rounds == 4 {
+                break whole;
+            }
+        };
+        assert!(whole, "k = {k}: {:?} {commands:?}", device.readings.counts());
+        let expected: BTreeMap<u64, u32> = (0..6).map(|value| (u64::from(value) + 1, value)).collect();
+        assert_eq!((stored, commands), (expected, vec![1, 2, 3, 4]), "k = {k}");
+        assert_eq!(device.readings.counts().acknowledged, 6);
+        if rounds == 1 {
+            // It takes no more polls than that.
+            assert!(k > 100, "{k}");
+            break;
+        }
+    }
+}
