@@ -23,9 +23,9 @@ use item::{HEAD, Head, RANGE, Writer};
 const JUMP: u64 = 1 << 13;
 /// After so many numbers it is written down which were used, also if there is nothing else to write.
 const USED: u64 = JUMP / 2;
-/// After so many settled readings it is written down, while there are others that are stored and not settled. A gateway
-/// knows the last 1024 numbers of a publisher (`PROTOCOL.md` section 5.2), so what is repeated after a reset is among them.
-const SETTLED: u64 = 256;
+/// So far above the settled readings that the flash knows of another is sent at most. A gateway knows the last 1024 numbers
+/// of a publisher (`PROTOCOL.md` section 5.2), so it knows again whatever is repeated after a reset.
+const AHEAD: u64 = 768;
 /// What sequential-storage adds to an item at most, with the alignment of both.
 const OVERHEAD: usize = 8 + 2 * 32;
 
@@ -156,8 +156,6 @@ pub struct Storage<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM:
     /// As the last item says.
     settled: u64,
     newest: u64,
-    /// The last reading that was restored.
-    restored: u64,
     /// Nobody knows what is in the flash.
     anew: bool,
     counts: StorageCounts,
@@ -210,7 +208,6 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             last: 0,
             settled: 0,
             newest: 0,
-            restored: 0,
             anew: false,
             counts: StorageCounts::default(),
         };
@@ -222,6 +219,12 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             Err(_) => storage.begin_anew().await,
         }
         storage.write().await;
+        // What the flash held may have been no queue, so that what is written there cannot be found again.
+        let found = storage.look().await.ok().and_then(|(newest, _)| newest);
+        if !storage.anew && found.map(|head| head.seq.wrapping_add(1)) != Some(storage.seq) {
+            storage.begin_anew().await;
+            storage.write().await;
+        }
         Ok(storage)
     }
 
@@ -287,9 +290,8 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
         let waits = self.last > self.settled;
         let news = self.outbox.first_after(self.last, |_, _| ()).is_some();
         let all_settled = waits && settled >= self.last;
-        let many_settled = waits && settled >= self.settled.saturating_add(SETTLED);
         let used = self.outbox.newest() >= self.newest.saturating_add(USED);
-        self.outbox.is_wanted() || self.anew || news || all_settled || many_settled || used
+        self.outbox.is_wanted() || self.anew || news || all_settled || used
     }
 
     /// Writes what is new; or everything, when the flash is due for that.
@@ -298,9 +300,9 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             self.counts.errors = self.counts.errors.wrapping_add(1);
             self.anew = true;
         }
-        // Before newer ones are sent it is written down that those that were restored are settled: the gateway would not
-        // know them again behind the jump. When the write failed, never mind: a device with a broken flash still reports.
-        let gate = if self.settled < self.restored && !self.anew { self.restored } else { u64::MAX };
+        // When the write failed, never mind: a device with a broken flash still reports.
+        let known = self.anew || self.last <= self.settled;
+        let gate = if known { u64::MAX } else { self.settled.saturating_add(AHEAD) };
         self.outbox.open_gate(gate);
     }
 
@@ -361,7 +363,9 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
 
     /// Reads what is there, and puts it into the outbox.
     async fn restore(&mut self) -> Result<(), FlashError<F>> {
-        let Some(newest) = self.look().await? else { return Ok(()) };
+        let (newest, damaged) = self.look().await?;
+        self.counts.damaged = damaged;
+        let Some(newest) = newest else { return Ok(()) };
         (self.incarnation, self.from, self.seq) =
             (newest.incarnation, newest.from, newest.seq.wrapping_add(1));
         (self.settled, self.newest) = (newest.settled, newest.newest);
@@ -394,26 +398,23 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
         if self.seq > 0 {
             self.newest = self.newest.max(self.last).saturating_add(JUMP);
         }
-        self.restored = self.last;
         self.outbox.resume(Incarnation(self.incarnation), self.newest);
     }
 
-    /// The head of the newest item.
-    async fn look(&mut self) -> Result<Option<Head>, FlashError<F>> {
-        let mut newest: Option<Head> = None;
+    /// The head of the newest item, and how many there must have been that cannot be read.
+    async fn look(&mut self) -> Result<(Option<Head>, u32), FlashError<F>> {
+        let (mut newest, mut damaged) = (None::<Head>, 0u32);
         let mut items = self.queue.iter().await?;
         while let Some(entry) = items.next(&mut self.item).await? {
-            match item::read(&entry) {
-                Some((head, ..)) => {
-                    let missing =
-                        newest.map_or(0, |before| head.seq.wrapping_sub(before.seq).saturating_sub(1));
-                    self.counts.damaged = self.counts.damaged.saturating_add(missing);
-                    newest = Some(head);
-                }
-                None => self.counts.damaged = self.counts.damaged.saturating_add(1),
-            }
+            let missing = match (item::read(&entry), newest) {
+                (Some((head, ..)), Some(before)) => head.seq.wrapping_sub(before.seq).saturating_sub(1),
+                (Some(_), None) => 0,
+                (None, _) => 1,
+            };
+            newest = item::read(&entry).map(|(head, ..)| head).or(newest);
+            damaged = damaged.saturating_add(missing);
         }
-        Ok(newest)
+        Ok((newest, damaged))
     }
 
     /// The flash holds what nobody can read.

@@ -199,3 +199,29 @@ impl SignatureVerificationAlgorithm for Copy {
         alg_id::ECDSA_SHA256
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shows_no_certificate_or_does_not_sign_is_nobody() {
+        let ca: [&[u8]; 1] = [b"not looked at"];
+        let config = TlsConfig::new("gateway.example", Trust::Cas(&ca));
+        let mut verifier = Verifier::new(&config);
+        // embedded-tls asks about what comes, and not about what does not.
+        assert!(!verifier.is_content());
+        let verify = || CertificateVerifyRef {
+            signature_scheme: SignatureScheme::EcdsaSecp256r1Sha256,
+            signature: &[],
+        };
+        assert!(verifier.verify_signature(verify()).is_err());
+        assert!(verifier.verify_certificate(&Sha256::new(), CertificateRef::with_context(&[])).is_err());
+        assert!(!verifier.is_content());
+        // One that was shown, and not signed with.
+        verifier.shown = Some(([4; KEY], [0; SIGNED]));
+        assert!(!verifier.is_content());
+        assert!(verifier.verify_signature(verify()).is_err());
+        assert!(!verifier.is_content());
+    }
+}

@@ -1,17 +1,22 @@
 //! The device: the uplink as it runs in a microcontroller, over a socket of its stack.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::task::Poll;
 
+use embassy_futures::select::{Either, select};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_time::Duration;
 use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
-use longwire_embassy::{Connect, Gateway, Lost, Outbox, Status, Stream, Uplink, UplinkConfig};
+use longwire_embassy::{
+    Connect, Gateway, Lost, Outbox, Status, Storage, StorageConfig, Stream, Uplink, UplinkConfig,
+};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{RecvError, State};
 
 use crate::dice::Dice;
+use crate::flash::{self, Flash};
 use crate::gateway;
 use crate::stack::Stack;
 
@@ -114,14 +119,35 @@ impl Write for Socket {
     }
 }
 
-/// What the firmware's task does.
-pub(crate) async fn uplink<const BYTES: usize>(
+/// What the firmware's tasks do, from its start: a storage first, if it has one; then that and the uplink.
+pub(crate) async fn run<const BYTES: usize>(
     outbox: Rc<Readings<BYTES>>,
+    flash: Option<Flash>,
     dial: Dial,
-    dice: Dice,
+    mut dice: Dice,
     observe: impl FnMut(Status),
 ) -> Lost {
+    let mut storage = match flash {
+        // What was reported is written at once, so that a story knows what a reset may lose: nothing.
+        Some(flash) => {
+            let config = StorageConfig { delay: Duration::from_ticks(0) };
+            let opened =
+                Storage::<_, _, BYTES, 512>::open(flash, flash::RANGE, &outbox, &mut dice, config).await;
+            Some(opened.expect("the flash is good"))
+        }
+        None => None,
+    };
+    let keep = async {
+        match &mut storage {
+            Some(storage) => storage.run().await,
+            None => pending().await,
+        }
+    };
     let (mut rx, mut tx) = ([0; 512], [0; 512]);
     let gateway = Gateway::new("gateway");
-    Uplink::new(dial, gateway, &CONFIG, dice, &mut rx, &mut tx).run(&outbox, observe).await
+    let mut uplink = Uplink::new(dial, gateway, &CONFIG, dice, &mut rx, &mut tx);
+    match select(uplink.run(&outbox, observe), keep).await {
+        Either::First(lost) => lost,
+        Either::Second(()) => panic!("a storage runs for ever"),
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Act {
     LosePower,
     /// It runs again.
     Start,
+    /// The device loses its memory, and keeps its flash.
+    Reset,
     /// From here on the network is good.
     Heal,
 }
@@ -38,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     pub(crate) rules: Rules,
     pub(crate) policy: Policy,
+    /// Whether the device has a storage.
+    pub(crate) storage: bool,
     /// By time.
     pub(crate) acts: Vec<(u64, Act)>,
 }
@@ -50,6 +54,10 @@ impl Plan {
             cut(dice, &mut acts);
         }
         restarts(dice, &mut acts);
+        let storage = dice.happens(400);
+        for _ in 0..if storage { dice.between(0, 4) } else { 0 } {
+            acts.push((dice.between(0, 2 * TROUBLE), Act::Reset));
+        }
         let healed = acts.iter().map(|(at, _)| *at).max().unwrap_or(0) + dice.between(0, 10 * SECOND);
         acts.push((healed, Act::Heal));
         // Stable: what was planned first happens first.
@@ -71,6 +79,7 @@ impl Plan {
                 refuses: dice.one_of(&[0, 0, 0, 100]),
             },
             policy: dice.one_of(&[Policy::DropOldest, Policy::DropNewest, Policy::Conflate]),
+            storage,
             acts,
         }
     }

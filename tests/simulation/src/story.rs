@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use longwire_embassy::{Error, Lost, Status};
+use longwire_embassy::{Error, Lost, Policy, Status};
 use smoltcp::wire::IpAddress;
 
 use crate::clock;
 use crate::device::{self, Dial, Readings};
 use crate::dice::Dice;
+use crate::flash::Flash;
 use crate::gateway::Gateway;
 use crate::network::{Network, Side};
 use crate::plan::{Act, Plan};
@@ -38,6 +39,8 @@ pub struct Told {
     pub refused: u64,
     /// Readings that made room for newer ones, or were refused by a full outbox.
     pub dropped: u64,
+    /// How often devices lost their memory.
+    pub resets: u64,
     /// Packets on the network.
     pub packets: u64,
     /// Virtual time, in seconds.
@@ -51,6 +54,7 @@ impl std::ops::AddAssign for Told {
         self.repeats += other.repeats;
         self.refused += other.refused;
         self.dropped += other.dropped;
+        self.resets += other.resets;
         self.packets += other.packets;
         self.seconds += other.seconds;
     }
@@ -66,19 +70,59 @@ pub fn tell(seed: u64, trace: bool) -> Result<Told, String> {
 struct World<const BYTES: usize> {
     network: Network,
     gateway: Gateway,
-    stack: Rc<RefCell<Stack>>,
-    outbox: Rc<Readings<BYTES>>,
-    uplink: Pin<Box<dyn Future<Output = Lost>>>,
-    /// When a timer of the uplink ends.
-    alarm: u64,
-    /// What the uplink said.
-    observed: Rc<RefCell<Vec<Status>>>,
-    /// Of readings that a full outbox did not take.
+    device: Device<BYTES>,
+    dice: Dice,
+    flash: Option<Flash>,
+    policy: Policy,
+    /// What devices dropped before they lost their memory.
+    dropped: u64,
+    /// Readings that full outboxes did not take.
     refused: u64,
+    resets: u64,
     packets: u64,
     next_value: u32,
     healed: Option<u64>,
     trace: bool,
+}
+
+/// A device from its start to its end.
+struct Device<const BYTES: usize> {
+    stack: Rc<RefCell<Stack>>,
+    outbox: Rc<Readings<BYTES>>,
+    tasks: Pin<Box<dyn Future<Output = Lost>>>,
+    /// When a timer of its tasks ends.
+    alarm: u64,
+    /// What the uplink said.
+    observed: Rc<RefCell<Vec<Status>>>,
+    /// Readings that were restored, or reported since, taken or not; and those that were not.
+    reported: u32,
+    refused: u32,
+}
+
+impl<const BYTES: usize> Device<BYTES> {
+    fn boot(policy: Policy, flash: Option<Flash>, dice: &mut Dice) -> Self {
+        let stack = Rc::new(RefCell::new(Stack::new(ADDRESS, dice.next(), clock::now())));
+        let outbox = Rc::new(Readings::<BYTES>::new(policy));
+        let observed = Rc::<RefCell<Vec<Status>>>::default();
+        // Ports that were not used before.
+        let dial = Dial::new(&stack, dice.between(49_152, 65_000) as u16);
+        let sees = observed.clone();
+        let see = move |status| sees.borrow_mut().push(status);
+        let tasks = device::run(outbox.clone(), flash, dial, dice.split(), see);
+        let mut device =
+            Self { stack, outbox, tasks: Box::pin(tasks), alarm: 0, observed, reported: 0, refused: 0 };
+        // The storage is there before anything is reported.
+        assert!(device.poll().is_pending());
+        device.reported = device.outbox.counts().reported;
+        device
+    }
+
+    fn poll(&mut self) -> Poll<Lost> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (polled, alarm) = clock::alarm(|| self.tasks.as_mut().poll(&mut cx));
+        self.alarm = alarm;
+        polled
+    }
 }
 
 impl<const BYTES: usize> World<BYTES> {
@@ -98,11 +142,14 @@ impl<const BYTES: usize> World<BYTES> {
             world.turn(now)?;
             world.check()?;
             if let Some(healed) = world.healed {
-                if world.outbox.counts().waiting == 0 {
+                if world.device.outbox.counts().waiting == 0 {
                     return world.end(now);
                 }
                 if now > healed + PATIENCE {
-                    return Err(format!("{} readings are still waiting", world.outbox.counts().waiting));
+                    return Err(format!(
+                        "{} readings are still waiting",
+                        world.device.outbox.counts().waiting
+                    ));
                 }
             }
             let next = acts.peek().map_or(u64::MAX, |(at, _)| *at).min(world.next(now));
@@ -112,22 +159,17 @@ impl<const BYTES: usize> World<BYTES> {
     }
 
     fn new(plan: &Plan, dice: &mut Dice, trace: bool) -> Self {
-        let stack = Rc::new(RefCell::new(Stack::new(ADDRESS, dice.next(), 0)));
-        let outbox = Rc::new(Readings::<BYTES>::new(plan.policy));
-        let observed = Rc::<RefCell<Vec<Status>>>::default();
-        let dial = Dial::new(&stack, 50_000);
-        let sees = observed.clone();
-        let uplink =
-            device::uplink(outbox.clone(), dial, dice.split(), move |status| sees.borrow_mut().push(status));
+        let flash = plan.storage.then(Flash::new);
         Self {
             network: Network::new(plan.faults, dice.split()),
             gateway: Gateway::new(plan.rules, dice.split()),
-            stack,
-            outbox,
-            uplink: Box::pin(uplink),
-            alarm: 0,
-            observed,
+            device: Device::boot(plan.policy, flash.clone(), dice),
+            dice: dice.split(),
+            flash,
+            policy: plan.policy,
+            dropped: 0,
             refused: 0,
+            resets: 0,
             packets: 0,
             next_value: 0,
             healed: None,
@@ -146,11 +188,12 @@ impl<const BYTES: usize> World<BYTES> {
         match act {
             Act::Report(readings) => {
                 for _ in 0..readings {
-                    let taken = self.outbox.reporter().try_report("a/b", None, &self.next_value);
-                    self.refused += u64::from(taken.is_err());
+                    let taken = self.device.outbox.reporter().try_report("a/b", None, &self.next_value);
+                    self.device.reported += 1;
+                    self.device.refused += u32::from(taken.is_err());
                     self.next_value += u32::from(taken.is_ok());
                 }
-                self.alarm = now;
+                self.device.alarm = now;
             }
             Act::Cut { to_device, to_gateway } => {
                 self.network.cut(Side::Device, to_device);
@@ -164,6 +207,13 @@ impl<const BYTES: usize> World<BYTES> {
             Act::Kill => self.gateway.kill(),
             Act::LosePower => self.gateway.lose_power(now),
             Act::Start => self.gateway.start(),
+            Act::Reset => {
+                let counts = self.device.outbox.counts();
+                self.dropped += u64::from(counts.dropped_oldest + counts.conflated);
+                self.refused += u64::from(self.device.refused);
+                self.resets += 1;
+                self.device = Device::boot(self.policy, self.flash.clone(), &mut self.dice);
+            }
             Act::Heal => {
                 self.network.heal();
                 self.healed = Some(now);
@@ -173,11 +223,11 @@ impl<const BYTES: usize> World<BYTES> {
 
     /// Hands over what has arrived, and lets both ends go on until they have nothing more to do.
     fn turn(&mut self, now: u64) -> Result<(), String> {
-        let (mut device, mut gateway) = (self.alarm <= now, self.gateway.next(now) <= now);
-        device |= self.stack.borrow_mut().next(now) <= now;
+        let (mut device, mut gateway) = (self.device.alarm <= now, self.gateway.next(now) <= now);
+        device |= self.device.stack.borrow_mut().next(now) <= now;
         while let Some((side, packet)) = self.network.receive(now) {
             match side {
-                Side::Device => self.stack.borrow_mut().port.came.push_back(packet),
+                Side::Device => self.device.stack.borrow_mut().port.came.push_back(packet),
                 Side::Gateway => self.gateway.stack.port.came.push_back(packet),
             }
             (device, gateway) = (device || side == Side::Device, gateway || side == Side::Gateway);
@@ -193,16 +243,14 @@ impl<const BYTES: usize> World<BYTES> {
 
     fn turn_device(&mut self, now: u64) -> Result<(), String> {
         for _ in 0..MAX_TURNS {
-            let changed = self.stack.borrow_mut().poll(now);
-            let mut cx = Context::from_waker(Waker::noop());
-            let (polled, alarm) = clock::alarm(|| self.uplink.as_mut().poll(&mut cx));
-            self.alarm = alarm;
+            let changed = self.device.stack.borrow_mut().poll(now);
+            let polled = self.device.poll();
             if let Poll::Ready(lost) = polled {
                 return Err(format!("the uplink has ended: {lost}"));
             }
             self.hear()?;
-            if !changed && !self.stack.borrow().touched {
-                let goes = std::mem::take(&mut self.stack.borrow_mut().port.goes);
+            if !changed && !self.device.stack.borrow().touched {
+                let goes = std::mem::take(&mut self.device.stack.borrow_mut().port.goes);
                 self.send(now, Side::Gateway, goes);
                 return Ok(());
             }
@@ -235,12 +283,12 @@ impl<const BYTES: usize> World<BYTES> {
 
     /// Looks at what the uplink says of itself.
     fn hear(&self) -> Result<(), String> {
-        for status in self.observed.borrow_mut().drain(..) {
+        for status in self.device.observed.borrow_mut().drain(..) {
             self.say(|| format!("uplink: {status:?}"));
             // Whatever the network does, the gateway always speaks the protocol.
             if let Status::Lost(
                 lost @ (Lost::BadMessage
-                | Lost::TextFrame
+                | Lost::WrongFrame
                 | Lost::NoSubprotocol
                 | Lost::Broken(Error::Protocol(_))),
             ) = status
@@ -252,20 +300,17 @@ impl<const BYTES: usize> World<BYTES> {
     }
 
     fn next(&mut self, now: u64) -> u64 {
-        let device = self.stack.borrow_mut().next(now).min(self.alarm);
+        let device = self.device.stack.borrow_mut().next(now).min(self.device.alarm);
         device.min(self.gateway.next(now)).min(self.network.next())
     }
 
     /// What holds at every moment.
     fn check(&self) -> Result<(), String> {
-        let counts = self.outbox.counts();
+        let counts = self.device.outbox.counts();
         let sum = counts.acknowledged + counts.lost() + counts.waiting;
-        let reported = u64::from(self.next_value) + self.refused;
-        if counts.reported != sum
-            || u64::from(sum) != reported
-            || u64::from(counts.dropped_newest) != self.refused
-        {
-            return Err(format!("{} readings were taken, but {counts:?}", self.next_value));
+        let Device { reported, refused, .. } = self.device;
+        if counts.reported != sum || sum != reported || counts.dropped_newest != refused {
+            return Err(format!("{reported} readings were reported and {refused} refused, but {counts:?}"));
         }
         Ok(())
     }
@@ -274,7 +319,7 @@ impl<const BYTES: usize> World<BYTES> {
     fn end(self, now: u64) -> Result<Told, String> {
         let log = &self.gateway.log;
         let mut by_value = BTreeMap::new();
-        let mut last = BTreeMap::new();
+        let (mut last, mut earlier) = (BTreeMap::new(), BTreeMap::new());
         let mut seen = BTreeMap::new();
         for stored in &log.stored {
             // A reading has one identity for ever, and an identity one reading.
@@ -286,7 +331,12 @@ impl<const BYTES: usize> World<BYTES> {
                 return Err(format!("two readings came as {identity:?}"));
             }
             // In each log a reading is stored once, and readings are stored in their order. One that is refused for now
-            // comes later.
+            // comes later; and so may one that an earlier log has acknowledged, when gateway and device lose their memory.
+            let again = self.resets > 0 && earlier.get(&stored.value).is_some_and(|log| *log < stored.log);
+            earlier.entry(stored.value).or_insert(stored.log);
+            if again {
+                continue;
+            }
             let before = last.insert(stored.log, stored.value);
             if log.refused == 0 && before.is_some_and(|before| before >= stored.value) {
                 return Err(format!("{stored:?} came after {before:?}"));
@@ -301,22 +351,32 @@ impl<const BYTES: usize> World<BYTES> {
         if !last.keys().all(|log| once(*log)) {
             return Err("a reading was stored twice in one log".into());
         }
-        let counts = self.outbox.counts();
+        let counts = self.device.outbox.counts();
         let missing = (0..self.next_value).filter(|value| !by_value.contains_key(value)).count();
         if counts.refused + counts.too_large > 0 {
             return Err(format!("readings were given up: {counts:?}"));
         }
-        // What was sent is not dropped, so this is to the reading.
-        let dropped = counts.dropped_oldest + counts.conflated;
-        if missing != dropped as usize || by_value.len() != counts.acknowledged as usize {
-            return Err(format!("{missing} readings are missing of {}: {counts:?}", self.next_value));
+        let dropped = self.dropped + u64::from(counts.dropped_oldest + counts.conflated);
+        // What was sent is not dropped, so this is to the reading; but a reset may come before a drop is written down, and
+        // takes what was counted along.
+        let all = if self.resets == 0 {
+            missing as u64 == dropped && by_value.len() == counts.acknowledged as usize
+        } else {
+            missing as u64 <= dropped
+        };
+        if !all {
+            return Err(format!(
+                "{missing} readings are missing of {}, {dropped} dropped: {counts:?}",
+                self.next_value
+            ));
         }
         Ok(Told {
             reported: counts.reported.into(),
             connections: self.gateway.connections,
             repeats: log.repeats,
             refused: log.refused,
-            dropped: u64::from(dropped) + self.refused,
+            dropped: dropped + self.refused + u64::from(self.device.refused),
+            resets: self.resets,
             packets: self.packets,
             seconds: now / 1_000_000,
         })
