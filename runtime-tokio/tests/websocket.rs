@@ -625,3 +625,55 @@ async fn wss_by_rustls_with_a_certificate_of_ones_own() {
     socket.close(CloseCode::NORMAL, "").await.unwrap();
     assert_eq!(serving.await.unwrap(), Some(CloseCause::Clean));
 }
+
+#[tokio::test]
+async fn answers_to_messages_that_came_together_go_out_together_and_the_last_one_at_once() {
+    let (a, mut peer) = duplex(1 << 16);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let mut socket = WebSocket::from_parts(Counted(a, writes.clone()), Role::Server, &[], Config::default());
+    let mut wire: Vec<u8> = (0..16).flat_map(|n| frame(0x81, format!("{n:02}").as_bytes())).collect();
+    // What is not there whole is nothing to come back for.
+    let beginning = frame(0x81, b"the next");
+    wire.extend(&beginning[..10]);
+    peer.write_all(&wire).await.unwrap();
+    for _ in 0..16 {
+        let message = socket.recv_message().await.unwrap().unwrap();
+        assert_eq!(writes.load(Ordering::Relaxed), 0);
+        socket.send(message).await.unwrap();
+    }
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
+    assert_eq!(&read(&mut peer, 64).await[60..], b"\x81\x0215");
+    // One that stops in between flushes.
+    peer.write_all(&[&beginning[10..], &frame(0x81, b"x")].concat()).await.unwrap();
+    assert_eq!(socket.recv_message().await.unwrap().unwrap(), Message::text("the next"));
+    socket.send("1").await.unwrap();
+    socket.send_binary(b"2").await.unwrap();
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
+    socket.flush().await.unwrap();
+    assert_eq!(writes.load(Ordering::Relaxed), 2);
+    assert_eq!(read(&mut peer, 6).await, b"\x81\x011\x82\x012");
+}
+
+#[tokio::test]
+async fn a_large_message_goes_out_between_what_was_sent_before_and_the_pong_behind_it() {
+    let (mut socket, mut peer) = {
+        let (a, b) = duplex(1000);
+        (WebSocket::from_parts(a, Role::Server, &[], config(|c| c.deflate = None)), b)
+    };
+    let large: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    socket.feed("before").await.unwrap();
+    socket.feed(large.clone()).await.unwrap();
+    peer.write_all(&frame(0x89, b"?")).await.unwrap();
+    let receiving = tokio::spawn(async move {
+        assert!(matches!(socket.recv().await, Some(Ok(Event::Ping(b"?")))));
+        socket.feed("after").await.unwrap();
+        socket.close(CloseCode::NORMAL, "").await
+    });
+    assert_eq!(read(&mut peer, 8).await, b"\x81\x06before");
+    assert_eq!(read(&mut peer, 10).await, [&b"\x82\x7f"[..], &100_000u64.to_be_bytes()].concat());
+    assert!(read(&mut peer, 100_000).await == large);
+    assert_eq!(read(&mut peer, 10).await, b"\x8a\x01?\x81\x05after");
+    peer.write_all(&frame(0x88, &[0x03, 0xe8])).await.unwrap();
+    assert_eq!(read_to_end(&mut peer).await, b"\x88\x02\x03\xe8");
+    receiving.await.unwrap().unwrap();
+}

@@ -19,11 +19,12 @@ pub struct Config {
 
     /// Most bytes that wait to be sent, in addition to one message that the connection has taken but not begun.
     /// Default 1 MiB + 64 KiB. The buffer grows to this only when it is needed, and is given back when it is
-    /// empty. A message that does not fit goes out in fragments.
+    /// empty. A message that does not fit goes out in fragments, or without being copied into it. Under
+    /// [`serve`](super::serve()) it bounds what a handler can send to a peer that does not read.
     pub max_send_buffer: usize,
 
-    /// Most bytes to read at once, beyond what a message needs. Default 64 KiB. A buffer starts at 2 KiB, doubles
-    /// when a read fills it, and is given back while the connection is idle.
+    /// Most bytes to read at once, beyond what a large message needs. Default and most: 64 KiB, the size of a thread's
+    /// buffer.
     pub max_read: usize,
 
     /// How long the peer may leave the socket full, without taking a byte, until the connection is given up with

@@ -25,10 +25,25 @@
 //!   with whatever is sent, received or flushed next. A message is never sent in part;
 //! * a dropped [`flush`](WebSocket::flush) or [`close`](WebSocket::close) goes on with the next call.
 //!
+//! # Which API
+//! | | what it is | what it costs beside the system calls |
+//! |---|---|---|
+//! | [`ServeSet`] | a handler, many TCP connections on one thread | nothing for each connection but its state, about 400 bytes |
+//! | [`serve`] | the same handler, one connection over any stream, in a task | a task for each connection; a wake-up and a timer for each turn |
+//! | [`recv`](WebSocket::recv), [`send`](WebSocket::send) | async, in your own task | as before, and a copy of what is received |
+//! | `Stream` and `Sink` | for combinators | as before, and an allocation for each message |
+//!
+//! All of them write once what is sent while messages that have arrived are worked off, without being asked to. The
+//! example `bench-server` serves the same by each of them; `tests/benches/README.md` has the command and the figures, beside other libraries.
+//!
 //! # Memory
-//! A connection that waits for input and has nothing to write holds no buffer. A receive buffer grows as bytes
-//! arrive, never because a header announces them, to at most `max_message` and a little more; a send buffer to
-//! [`Config::max_send_buffer`]. Nothing is queued beyond that: a peer that sends without reading is read no further.
+//! A connection that waits for input and has nothing to write holds no buffer. What is read and written in a turn lies in
+//! buffers of 64 KiB that its thread keeps, at most four; what remains of it (the beginning of a message, output that the
+//! socket does not take) moves into memory of the connection's own, of at most twice its size. A message that does not
+//! fit into the thread's buffer grows as its bytes arrive, never because a header announces them, to at most
+//! `max_message` and a little more; while it does, it is lent one of the process's larger buffers, if there is one: 4 MiB
+//! at most are kept, and 4 MiB lent. A send buffer grows to [`Config::max_send_buffer`]; payloads of 16 KiB and more are
+//! written from where they lie. Nothing is queued beyond that: a peer that sends without reading is read no further.
 //!
 //! # Compression
 //! permessage-deflate (RFC 7692) is offered and accepted by default ([`Config::deflate`]), without context takeover, and

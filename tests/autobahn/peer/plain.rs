@@ -1,8 +1,9 @@
-//! longwire's WebSocket for tokio, with its default buffers.
+//! longwire's WebSocket for tokio, with its default buffers: as a server with a handler, as a client with `recv` and `send`.
 
 use crate::{Error, MAX_MESSAGE, Peer};
 use longwire::websocket::{
-    Config, ConnectOptions, Delivery, Event, Kind, Message, WebSocket, accept, connect,
+    self, Config, ConnectOptions, Delivery, Event, Handler, Kind, Message, MessageRef, Output, WebSocket, accept, connect,
+    serve_with,
 };
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +22,29 @@ impl Plain {
     }
 }
 
+/// Sends every message back, also one that comes in pieces.
+#[derive(Default)]
+struct Echo(Vec<u8>);
+
+impl Handler for Echo {
+    fn message(&mut self, message: MessageRef<'_>, out: &mut Output<'_>) -> Result<(), websocket::Error> {
+        out.send(message)
+    }
+
+    fn event(&mut self, event: Event<'_>, out: &mut Output<'_>) -> Result<(), websocket::Error> {
+        let Event::Chunk(chunk) = event else { return Ok(()) };
+        self.0.extend_from_slice(chunk.payload);
+        if !chunk.last {
+            return Ok(());
+        }
+        let data = std::mem::take(&mut self.0);
+        match chunk.kind {
+            Kind::Text => out.send(String::from_utf8_lossy(&data).as_ref()),
+            Kind::Binary => out.send(&*data),
+        }
+    }
+}
+
 impl Peer for Plain {
     fn serve(&self) -> Result<(), Error> {
         run(async {
@@ -30,7 +54,7 @@ impl Peer for Plain {
                 let (stream, _) = listener.accept().await?;
                 let config = self.config.clone();
                 tokio::spawn(async move {
-                    let served = async { echo(&mut accept(stream, config).await?).await };
+                    let served = async { serve_with(accept(stream, config).await?, Echo::default()).await };
                     if let Err(error) = served.await {
                         eprintln!("{error}");
                     }

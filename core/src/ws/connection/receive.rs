@@ -46,11 +46,12 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         }
     }
 
-    /// What is usual, in one go: a message in one frame that is all there and neither large nor compressed. `None`:
-    /// something else, which is looked at step by step.
+    /// What is usual for a server, in one go: a message in one frame that is all there and neither large nor compressed.
+    /// `None`: something else, which is looked at step by step. (A client has less to gain, and a device no room for it.)
     #[inline]
     fn whole_frame(&mut self, rx: &mut RxBuf<'_>) -> Option<Result<Step, ProtocolError>> {
-        let usual = self.receiving == Receiving::Header
+        let usual = !R::IS_CLIENT
+            && self.receiving == Receiving::Header
             && self.message.is_none()
             && self.config.delivery == Delivery::Whole
             && self.config.reply_room == 0
@@ -61,36 +62,25 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             0x82 => Kind::Binary,
             _ => return None,
         };
-        // RFC 6455 5.1: "a client MUST mask all frames", "A server MUST NOT mask any frames".
-        if (second & 0x80 == 0) != R::IS_CLIENT {
-            return None;
-        }
-        let (len, rest, header) = match second & 0x7f {
-            len @ ..126 => (usize::from(len), rest, 2),
-            126 => {
+        // Masked, as RFC 6455 5.1 demands; a length that is not minimal is an error.
+        let (len, rest, header) = match second {
+            0x80..0xfe => (usize::from(second & 0x7f), rest, 6),
+            0xfe => {
                 let (len, rest) = rest.split_first_chunk::<2>()?;
-                (usize::from(u16::from_be_bytes(*len)), rest, 4)
+                (usize::from(u16::from_be_bytes(*len)), rest, 8)
             }
             _ => return None,
         };
-        // A length that is not minimal is an error.
-        if (header == 4 && len < 126) || len > PIECE || len as u64 > self.config.max_message {
+        if (header == 8 && len < 126) || len > PIECE || len as u64 > self.config.max_message {
             return None;
         }
-        let (mask, rest, header) = match R::IS_CLIENT {
-            true => ([0; 4], rest, header),
-            false => {
-                let (mask, rest) = rest.split_first_chunk::<4>()?;
-                (*mask, rest, header + 4)
-            }
-        };
+        let (mask, rest) = rest.split_first_chunk::<4>()?;
+        let mask = *mask;
         if rest.len() < len {
             return None;
         }
         let payload = rx.keep_behind(header, len);
-        if !R::IS_CLIENT {
-            unmask(payload, mask);
-        }
+        unmask(payload, mask);
         if kind == Kind::Text && utf8::check(payload) != Ok(0) {
             return Some(Err(ProtocolError::NotUtf8));
         }

@@ -363,3 +363,16 @@ impl AsyncWrite for Stream {
         Poll::Ready(self.0.shutdown(Shutdown::Write))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::websocket::{Error, MessageRef, Output};
+
+    #[test]
+    fn a_connection_that_says_nothing_is_small() {
+        type Echo = fn(MessageRef<'_>, &mut Output<'_>) -> Result<(), Error>;
+        let size = size_of::<Member<Echo>>();
+        assert!(size <= 400, "{size}");
+    }
+}
