@@ -3,6 +3,7 @@
 mod connect;
 mod demo;
 mod limits;
+mod memory;
 mod output;
 mod publish;
 mod serve;

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::limits::Limits;
+use super::memory;
 use super::output::{Output, Style, notice};
 use longwire::gateway::limits::{self, Bytes};
 use longwire::gateway::{CertificateFiles, CertificateWatcher, CredentialFiles, Credentials, Gateway};
@@ -263,6 +264,7 @@ impl Server {
         if let Some(watcher) = watcher {
             tokio::spawn(watcher.run(Arc::downgrade(&hub)));
         }
+        tokio::spawn(memory::give_back(Arc::downgrade(&hub)));
         let gateway = Gateway::new(hub, config);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let serving = tokio::spawn({
