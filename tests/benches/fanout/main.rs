@@ -126,20 +126,25 @@ struct Load<'a> {
     published: u64,
 }
 
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.progress.over.store(true, Ordering::SeqCst);
+    }
+}
+
 impl Load<'_> {
     /// Publishes a burst, and waits until everybody has it.
     async fn round(&mut self, payload: usize, burst: usize) {
-        let mut data = vec![b'x'; payload];
-        if let Some(last) = data.last_mut() {
-            *last = MARK;
-        }
+        let mut data = vec![b'x'; payload.saturating_sub(MARK.len())];
+        data.extend_from_slice(MARK);
         let data = String::from_utf8_lossy(&data);
         let message = format!(r#"{{"type":"pub","topic":"bench/fanout","data":"{data}"}}"#);
         for _ in 0..burst {
             self.publisher.feed(message.clone()).await.expect("the publisher's connection holds");
         }
-        self.publisher.flush().await.expect("the publisher's connection holds");
         self.published += burst as u64;
+        self.progress.want(self.published);
+        self.publisher.flush().await.expect("the publisher's connection holds");
         self.progress.until(self.published).await;
     }
 }

@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 const READ: usize = 64 << 10;
 /// What a record has beside its plaintext: the tag, and its type (RFC 8446 section 5.2).
 const OVERHEAD: u64 = 17;
-/// The last byte of each event's data, which nothing else contains.
-pub(super) const MARK: u8 = b'~';
+/// The last bytes of each event's data, which nothing else contains.
+pub(super) const MARK: &[u8] = b"<~>";
 
 /// What all readers together have got.
 #[derive(Default)]
@@ -29,12 +29,18 @@ pub(super) struct Progress {
     got: AtomicU64,
     wanted: AtomicU64,
     reached: Notify,
+    /// Connections may end now.
+    pub(super) over: AtomicBool,
 }
 
 impl Progress {
-    /// Waits until everybody has so many.
-    pub(super) async fn until(&self, wanted: u64) {
+    /// Everybody is to have so many: said before they are published.
+    pub(super) fn want(&self, wanted: u64) {
         self.wanted.store(wanted, Ordering::SeqCst);
+    }
+
+    /// Waits until they have.
+    pub(super) async fn until(&self, wanted: u64) {
         while self.got.load(Ordering::SeqCst) < wanted {
             self.reached.notified().await;
         }
@@ -47,6 +53,8 @@ pub(super) struct Reader {
     count: Count,
     /// Plaintext so far.
     bytes: u64,
+    /// How much of a mark was seen.
+    matched: usize,
 }
 
 enum Count {
@@ -86,7 +94,7 @@ impl Reader {
             assert_eq!(tls.conn.protocol_version(), Some(ProtocolVersion::TLSv1_3));
         }
         stream.socket().set_nonblocking(true)?;
-        Ok(Self { stream, count: Count::Plain, bytes: 0 })
+        Ok(Self { stream, count: Count::Plain, bytes: 0, matched: 0 })
     }
 
     /// From here on it counts bytes, and looks at none.
@@ -123,7 +131,12 @@ impl Reader {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(n) => {
                     self.bytes += n as u64;
-                    events += room[..n].iter().filter(|byte| **byte == MARK).count() as u64;
+                    for byte in &room[..n] {
+                        let next = if *byte == MARK[self.matched] { self.matched + 1 } else { 0 };
+                        self.matched =
+                            if next == 0 { usize::from(*byte == MARK[0]) } else { next % MARK.len() };
+                        events += u64::from(next == MARK.len());
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(events),
                 Err(error) => return Err(error),
@@ -173,12 +186,16 @@ pub(super) fn spawn(mut readers: Vec<Reader>, progress: Arc<Progress>) -> io::Re
             for event in &events {
                 let Token(id) = event.token();
                 let reader = &mut readers[id];
-                match id {
-                    0 => {
-                        seen += reader.look(&mut room).expect("the reader's connection holds");
+                let read = match id {
+                    0 => reader.look(&mut room).map(|events| {
+                        seen += events;
                         target = reader.bytes;
-                    }
-                    _ => reader.read(&mut room).expect("the reader's connection holds"),
+                    }),
+                    _ => reader.read(&mut room),
+                };
+                if let Err(error) = read {
+                    assert!(progress.over.load(Ordering::SeqCst), "a reader's connection ended: {error}");
+                    return;
                 }
             }
             let wanted = progress.wanted.load(Ordering::SeqCst);
