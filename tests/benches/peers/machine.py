@@ -12,6 +12,9 @@ from pathlib import Path
 
 from servers import HERE, OTHERS, ROOT, all_servers
 
+# A load average above which other work takes part in the figures.
+BUSY = 0.5
+
 
 def check():
     """Ends the program if it cannot measure here."""
@@ -20,7 +23,7 @@ def check():
     for tool in ("cargo", "taskset"):
         if not shutil.which(tool):
             sys.exit(f"run: {tool} is missing")
-    if (busy := os.getloadavg()[0]) > 0.5:
+    if (busy := os.getloadavg()[0]) > BUSY:
         print(f"run: load average {busy:.1f}: other work takes part in these figures\n", file=sys.stderr)
 
 

@@ -3,6 +3,7 @@
 import re
 from statistics import median
 
+from machine import BUSY
 from servers import ROOT, all_servers
 
 README = ROOT / "tests/benches/README.md"
@@ -212,6 +213,8 @@ def environment(results):
     about = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     quick = " **A quick run: nothing to quote.**" if about["quick"] else ""
+    if about["load"] > BUSY:
+        quick += " **The machine was busy with other work.**"
     return [f"{about['date']}, longwire at {about['commit']}; {about['cpu']}, {about['kernel']}, load average "
             f"{about['load']} before; rustc {about['rustc']}, fat LTO, one codegen unit, the target's baseline.{quick}",
             f"Versions: {versions}."]
