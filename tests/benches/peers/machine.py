@@ -39,7 +39,14 @@ def describe(options):
         "reps": options.reps,
         "commit": said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "versions": versions(),
+        "absent": sorted({"uWebSockets", "ws", "nchan"} - installed()),
     }
+
+
+def installed():
+    """Which of the servers that are not written in Rust there are."""
+    return {folder for folder, file in (("uWebSockets", "uwebsockets/server"), ("ws", "node/server.mjs"), ("nchan", "nchan"))
+            if (OTHERS / file).exists()}
 
 
 def said(*command):

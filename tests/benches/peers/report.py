@@ -215,9 +215,10 @@ def environment(results):
     quick = " **A quick run: nothing to quote.**" if about["quick"] else ""
     if about["load"] > BUSY:
         quick += " **The machine was busy with other work.**"
+    absent = f" Not measured, because tests/setup/peers has not run: {', '.join(about['absent'])}." if about["absent"] else ""
     return [f"{about['date']}, longwire at {about['commit']}; {about['cpu']}, {about['kernel']}, load average "
             f"{about['load']} before; rustc {about['rustc']}, fat LTO, one codegen unit, the target's baseline.{quick}",
-            f"Versions: {versions}."]
+            f"Versions: {versions}.{absent}"]
 
 
 MAKERS = {
