@@ -185,7 +185,8 @@ def idle_table(part, heading):
     def show(server, cell):
         opened, echoed, base, closed = (part.median(server, cell, name) for name in
                                         ("open_bytes", "echoed_bytes", "base_kb", "closed_kb"))
-        return f"{opened:,.0f}; {echoed:,.0f}; {base:,.0f} to {closed:,.0f} kB"
+        echoed = "–" if echoed is None else f"{echoed:,.0f}"
+        return f"{opened:,.0f}; {echoed}; {base:,.0f} to {closed:,.0f} kB"
     return part.table(heading, lambda cell: f"{int(cell):,} connections", show)
 
 

@@ -46,8 +46,9 @@ class Server:
     kind: str
     command: list
     parts: set
-    # Arguments of the load: other paths than /sub and /pub.
+    # Arguments of the load: other paths than /sub and /pub, and than /echo.
     fanout: list = field(default_factory=list)
+    idle: list = field(default_factory=list)
     # Whether the work is done by processes that the first one starts.
     workers: bool = False
     # Whether there is an /echo beside the readers.
@@ -63,6 +64,8 @@ def ours(programs):
     yield Server("longwire-stream", "longwire, `Stream` and `Sink`", "ours", [server, "--api", "stream"], echo)
     yield Server("longwire-sse", "longwire, SSE", "ours", [server, "--api", "serve"], {"sse"},
                  ["--sse", "--sub", "/sse"])
+    yield Server("longwire-reader", "longwire, reader of the hub", "ours", [server, "--api", "serve"], {"idle"},
+                 idle=["--path", "/sub", "--silent"])
     yield Server("longwire-deflate", "longwire", "ours", [server, "--api", "serve", "--deflate"], {"deflate"})
 
 
