@@ -36,7 +36,6 @@ def describe(options):
         "rustc": said("rustc", "--version").split()[1],
         "load": round(os.getloadavg()[0], 2),
         "quick": options.quick or options.smoke,
-        "reps": options.reps,
         "commit": said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "versions": versions(),
         "absent": sorted({"uWebSockets", "ws", "nchan"} - installed()),

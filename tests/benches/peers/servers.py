@@ -60,6 +60,7 @@ class Server:
 def ours(programs):
     server, echo = programs.bench_server, {"echo", "latency"}
     yield Server("longwire", "longwire, `serve`", "ours", [server, "--api", "serve"], echo | {"idle", "fanout"})
+    yield Server("longwire-task", "longwire, `serve` in a task each", "ours", [server, "--api", "task"], echo | {"idle"})
     yield Server("longwire-async", "longwire, `recv` and `send`", "ours", [server, "--api", "async"], echo | {"idle"})
     yield Server("longwire-stream", "longwire, `Stream` and `Sink`", "ours", [server, "--api", "stream"], echo)
     yield Server("longwire-sse", "longwire, SSE", "ours", [server, "--api", "serve"], {"sse"},

@@ -61,7 +61,7 @@ struct Readers {
 
 pub(super) fn run(options: &Options) -> Result<Value> {
     let target = &options.target;
-    let message = Message::new(Kind::Text, options.size)?;
+    let message = Message::new(Kind::Plain, options.size)?;
     let streams = (0..target.connections)
         .map(|n| subscribe(options).map_err(|error| format!("reader {n}: {error}").into()))
         .collect::<Result<Vec<_>>>()?;
