@@ -167,14 +167,15 @@ impl Walk {
         usize::from(self.skip == 0 && self.ends)
     }
 
-    /// Goes over what has come; messages that ended in it.
-    pub(super) fn over(&mut self, mut bytes: &[u8]) -> Result<usize> {
+    /// Goes over what has come, with the pieces of payload going to `each`; messages that ended in it.
+    pub(super) fn over(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<usize> {
         let mut messages = 0;
         loop {
             if self.skip > 0 {
-                let n = self.skip.min(bytes.len());
-                messages += self.skipped(n);
-                bytes = &bytes[n..];
+                let (payload, rest) = bytes.split_at(self.skip.min(bytes.len()));
+                each(payload);
+                messages += self.skipped(payload.len());
+                bytes = rest;
             }
             let Some((&byte, rest)) = bytes.split_first() else { return Ok(messages) };
             self.head[self.have] = byte;
