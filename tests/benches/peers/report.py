@@ -235,8 +235,13 @@ MAKERS = {
 def tables(results):
     """The text of each part that was measured, by name."""
     measured = {row["part"] for row in results["rows"]}
-    found = {"environment": environment(results)}
-    found |= {name: make(results) for name, make in MAKERS.items() if name in measured}
+    found = {name: make(results) for name, make in MAKERS.items() if name in measured}
+    about = environment(results)
+    if len(found) == len(MAKERS):
+        found = {"environment": about} | found
+    else:
+        # Beside tables of another run each says where it comes from.
+        found = {name: [about[0], *texts] for name, texts in found.items()}
     return {name: "\n\n".join(text for text in texts if text) for name, texts in found.items()}
 
 
