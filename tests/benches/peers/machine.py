@@ -12,6 +12,9 @@ from pathlib import Path
 
 from servers import HERE, OTHERS, ROOT, all_servers
 
+# A load average above which other work takes part in the figures.
+BUSY = 0.5
+
 
 def check():
     """Ends the program if it cannot measure here."""
@@ -20,7 +23,7 @@ def check():
     for tool in ("cargo", "taskset"):
         if not shutil.which(tool):
             sys.exit(f"run: {tool} is missing")
-    if (busy := os.getloadavg()[0]) > 0.5:
+    if (busy := os.getloadavg()[0]) > BUSY:
         print(f"run: load average {busy:.1f}: other work takes part in these figures\n", file=sys.stderr)
 
 
@@ -33,10 +36,16 @@ def describe(options):
         "rustc": said("rustc", "--version").split()[1],
         "load": round(os.getloadavg()[0], 2),
         "quick": options.quick or options.smoke,
-        "reps": options.reps,
         "commit": said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "versions": versions(),
+        "absent": sorted({"uWebSockets", "ws", "nchan"} - installed()),
     }
+
+
+def installed():
+    """Which of the servers that are not written in Rust there are."""
+    return {folder for folder, file in (("uWebSockets", "uwebsockets/server"), ("ws", "node/server.mjs"), ("nchan", "nchan"))
+            if (OTHERS / file).exists()}
 
 
 def said(*command):

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from machine import BUSY
 from report import Part, figure, size
 from servers import ROOT
 
@@ -21,7 +22,7 @@ ROWS = [
 ]
 FLOOR = "floor-tokio"
 
-COLUMNS, PANEL, ROW, LEFT, TOP, GAP = 3, 210, 18, 132, 64, 30
+COLUMNS, PANEL, ROW, LEFT, TOP, GAP = 3, 210, 18, 150, 64, 30
 # Times the floor at the two ends of a panel, on a logarithmic scale.
 LOWEST, HIGHEST, TICKS = 0.7, 32, (1, 2, 4, 8, 16)
 
@@ -53,6 +54,11 @@ def write(results):
     height = 74 + -(-len(panels) // COLUMNS) * step
     width = LEFT + COLUMNS * (PANEL + GAP)
     about = results["machine"]
+    notes = [about["cpu"], about["date"]]
+    if about["quick"]:
+        notes.append("a quick run")
+    if about["load"] > BUSY:
+        notes.append(f"the machine was busy with other work (load average {about['load']})")
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(words(part, named[FLOOR], rows, cells))}">',
@@ -60,8 +66,8 @@ def write(results):
         '<text x="8" y="20" class="t">Server CPU of one echoed WebSocket message, in microseconds</text>',
         '<text x="8" y="37" class="s">To the left is cheaper. The line is the floor, an echo without a library on tokio; '
         "the scale is logarithmic, in times the floor.</text>",
-        f'<text x="8" y="53" class="s">One server thread; the cheapest way of each library; {escape(about["cpu"])}; '
-        f'{about["date"]}{", a quick run" if about["quick"] else ""}; c connections, d messages in flight on each.</text>',
+        '<text x="8" y="53" class="s">One server thread; the cheapest way of each library; c connections with d messages in '
+        f'flight on each. {escape(", ".join(notes))}.</text>',
     ]
     for number, lines in enumerate(panels):
         row, column = divmod(number, COLUMNS)

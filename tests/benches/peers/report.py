@@ -3,6 +3,7 @@
 import re
 from statistics import median
 
+from machine import BUSY
 from servers import ROOT, all_servers
 
 README = ROOT / "tests/benches/README.md"
@@ -184,7 +185,8 @@ def idle_table(part, heading):
     def show(server, cell):
         opened, echoed, base, closed = (part.median(server, cell, name) for name in
                                         ("open_bytes", "echoed_bytes", "base_kb", "closed_kb"))
-        return f"{opened:,.0f}; {echoed:,.0f}; {base:,.0f} to {closed:,.0f} kB"
+        echoed = "–" if echoed is None else f"{echoed:,.0f}"
+        return f"{opened:,.0f}; {echoed}; {base:,.0f} to {closed:,.0f} kB"
     return part.table(heading, lambda cell: f"{int(cell):,} connections", show)
 
 
@@ -212,9 +214,12 @@ def environment(results):
     about = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     quick = " **A quick run: nothing to quote.**" if about["quick"] else ""
+    if about["load"] > BUSY:
+        quick += " **The machine was busy with other work.**"
+    absent = f" Not measured, because tests/setup/peers has not run: {', '.join(about['absent'])}." if about["absent"] else ""
     return [f"{about['date']}, longwire at {about['commit']}; {about['cpu']}, {about['kernel']}, load average "
             f"{about['load']} before; rustc {about['rustc']}, fat LTO, one codegen unit, the target's baseline.{quick}",
-            f"Versions: {versions}."]
+            f"Versions: {versions}.{absent}"]
 
 
 MAKERS = {
@@ -230,8 +235,13 @@ MAKERS = {
 def tables(results):
     """The text of each part that was measured, by name."""
     measured = {row["part"] for row in results["rows"]}
-    found = {"environment": environment(results)}
-    found |= {name: make(results) for name, make in MAKERS.items() if name in measured}
+    found = {name: make(results) for name, make in MAKERS.items() if name in measured}
+    about = environment(results)
+    if len(found) == len(MAKERS):
+        found = {"environment": about} | found
+    else:
+        # Beside tables of another run each says where it comes from.
+        found = {name: [about[0], *texts] for name, texts in found.items()}
     return {name: "\n\n".join(text for text in texts if text) for name, texts in found.items()}
 
 

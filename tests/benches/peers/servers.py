@@ -46,8 +46,9 @@ class Server:
     kind: str
     command: list
     parts: set
-    # Arguments of the load: other paths than /sub and /pub.
+    # Arguments of the load: other paths than /sub and /pub, and than /echo.
     fanout: list = field(default_factory=list)
+    idle: list = field(default_factory=list)
     # Whether the work is done by processes that the first one starts.
     workers: bool = False
     # Whether there is an /echo beside the readers.
@@ -59,10 +60,13 @@ class Server:
 def ours(programs):
     server, echo = programs.bench_server, {"echo", "latency"}
     yield Server("longwire", "longwire, `serve`", "ours", [server, "--api", "serve"], echo | {"idle", "fanout"})
+    yield Server("longwire-task", "longwire, `serve` in a task each", "ours", [server, "--api", "task"], echo | {"idle"})
     yield Server("longwire-async", "longwire, `recv` and `send`", "ours", [server, "--api", "async"], echo | {"idle"})
     yield Server("longwire-stream", "longwire, `Stream` and `Sink`", "ours", [server, "--api", "stream"], echo)
     yield Server("longwire-sse", "longwire, SSE", "ours", [server, "--api", "serve"], {"sse"},
                  ["--sse", "--sub", "/sse"])
+    yield Server("longwire-reader", "longwire, reader of the hub", "ours", [server, "--api", "serve"], {"idle"},
+                 idle=["--path", "/sub", "--silent"])
     yield Server("longwire-deflate", "longwire", "ours", [server, "--api", "serve", "--deflate"], {"deflate"})
 
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import machine
 import report
 from measure import load
 from servers import LOAD_CORE, Failed, Running, all_servers, raise_file_limit
@@ -49,7 +50,7 @@ def run(options, programs):
         sys.exit("run: perf and addr2line are wanted (Debian: linux-perf, binutils)")
     raise_file_limit()
     found = [(title, *sample(programs, mode, cell)) for mode, title, cell in CELLS]
-    text = table(found)
+    text = "\n\n".join([report.environment({"machine": machine.describe(options)})[0], table(found)])
     print(text)
     if options.write:
         report.write({"where": text})

@@ -136,7 +136,7 @@ impl Clients {
                 Err(Errno::AGAIN) => return Ok(messages),
                 Err(error) => return Err(error.into()),
             };
-            messages += if forget { walk.skipped(read) } else { walk.over(&self.scratch[..read])? };
+            messages += if forget { walk.skipped(read) } else { walk.over(&self.scratch[..read], |_| ())? };
             if read < room && walk.skip <= FORGET {
                 return Ok(messages);
             }

@@ -3,7 +3,7 @@
 
 use super::connect::{event_stream, try_echo, websocket};
 use super::system::Usage;
-use super::wire::{Kind, MARK, Message};
+use super::wire::{Kind, MARK, Message, Walk};
 use super::{Result, Target, percentile};
 use clap::Args;
 use rustix::buffer::spare_capacity;
@@ -54,6 +54,8 @@ pub(crate) struct Options {
 struct Readers {
     epoll: OwnedFd,
     streams: Vec<TcpStream>,
+    /// Of WebSockets: a frame's header may contain any byte, the mark too.
+    walks: Option<Vec<Walk>>,
     scratch: Vec<u8>,
     ready: Vec<epoll::Event>,
     delivered: u64,
@@ -61,14 +63,14 @@ struct Readers {
 
 pub(super) fn run(options: &Options) -> Result<Value> {
     let target = &options.target;
-    let message = Message::new(Kind::Text, options.size)?;
+    let message = Message::new(Kind::Plain, options.size)?;
     let streams = (0..target.connections)
         .map(|n| subscribe(options).map_err(|error| format!("reader {n}: {error}").into()))
         .collect::<Result<Vec<_>>>()?;
     let mut publisher = websocket(target.addr, &options.publish, false)?;
     // A server may answer a subscription before it has taken it.
     sleep(Duration::from_millis(300));
-    let mut readers = Readers::new(streams, &mut publisher, &message)?;
+    let mut readers = Readers::new(streams, &mut publisher, &message, options.sse)?;
     let prober = options.probe.then(|| Prober::start(target.addr)).transpose()?;
 
     let burst = message.frame.repeat(options.burst);
@@ -103,12 +105,17 @@ fn subscribe(options: &Options) -> Result<TcpStream> {
 
 impl Readers {
     /// Every reader has had the whole of one event.
-    fn new(mut streams: Vec<TcpStream>, publisher: &mut TcpStream, message: &Message) -> Result<Self> {
+    fn new(
+        mut streams: Vec<TcpStream>,
+        publisher: &mut TcpStream,
+        message: &Message,
+        sse: bool,
+    ) -> Result<Self> {
         publisher.write_all(&message.frame)?;
         let mut scratch = vec![0; 256 << 10];
         for (n, stream) in streams.iter_mut().enumerate() {
             let mut came = Vec::new();
-            // What the server sends before and after it may come along.
+            // What the server sends before it may come along; after it nothing is due.
             while !came.windows(message.payload.len()).any(|part| part == message.payload) {
                 match stream.read(&mut scratch) {
                     Ok(read) if read > 0 => came.extend_from_slice(&scratch[..read]),
@@ -120,7 +127,8 @@ impl Readers {
         for (n, stream) in streams.iter().enumerate() {
             epoll::add(&epoll, stream, EventData::new_u64(n as u64), EventFlags::IN)?;
         }
-        Ok(Self { epoll, streams, scratch, ready: Vec::with_capacity(1024), delivered: 0 })
+        let walks = (!sse).then(|| streams.iter().map(|_| Walk::default()).collect());
+        Ok(Self { epoll, streams, walks, scratch, ready: Vec::with_capacity(1024), delivered: 0 })
     }
 
     /// Publishes bursts for so long; how long each took until the last reader had it.
@@ -161,7 +169,13 @@ impl Readers {
                 Ok((_, 0)) => return Err(format!("the server closed reader {n}").into()),
                 Ok((came, _)) => {
                     let came = &self.scratch[..came];
-                    self.delivered += came.iter().filter(|byte| **byte == MARK).count() as u64;
+                    let mut count = |bytes: &[u8]| {
+                        self.delivered += bytes.iter().filter(|byte| **byte == MARK).count() as u64;
+                    };
+                    match &mut self.walks {
+                        None => count(came),
+                        Some(walks) => _ = walks[n].over(came, count)?,
+                    }
                 }
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),

@@ -18,6 +18,9 @@ pub(crate) struct Options {
     size: usize,
     #[arg(long, default_value = "/echo")]
     path: String,
+    /// They send nothing, because nothing is echoed there.
+    #[arg(long)]
+    silent: bool,
 }
 
 pub(super) fn run(options: &Options) -> Result<Value> {
@@ -29,10 +32,12 @@ pub(super) fn run(options: &Options) -> Result<Value> {
         streams.push(stream.map_err(|error| format!("connection {n}: {error}"))?);
     }
     step("open")?;
-    for stream in &mut streams {
-        try_echo(stream, &message)?;
+    if !options.silent {
+        for stream in &mut streams {
+            try_echo(stream, &message)?;
+        }
+        step("echoed")?;
     }
-    step("echoed")?;
     let connections = streams.len();
     drop(streams);
     Ok(json!({ "closed": connections }))

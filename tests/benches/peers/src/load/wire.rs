@@ -12,8 +12,11 @@ const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Kind {
     Binary,
+    /// JSON.
     Text,
-    /// Text, compressed by permessage-deflate.
+    /// Text without quotes.
+    Plain,
+    /// JSON, compressed by permessage-deflate.
     Deflate,
 }
 
@@ -26,10 +29,14 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(kind: Kind, size: usize) -> Result<Self> {
-        let payload = if kind == Kind::Binary { noise(size) } else { readings(size)? };
+        let payload = match kind {
+            Kind::Binary => noise(size),
+            Kind::Plain => plain(size)?,
+            Kind::Text | Kind::Deflate => readings(size)?,
+        };
         let (first, sent) = match kind {
             Kind::Binary => (0x82, payload.clone()),
-            Kind::Text => (0x81, payload.clone()),
+            Kind::Text | Kind::Plain => (0x81, payload.clone()),
             Kind::Deflate => (0xc1, deflate(&payload)?),
         };
         Ok(Self { kind, frame: masked(first, &sent), payload })
@@ -56,6 +63,12 @@ fn noise(size: usize) -> Vec<u8> {
     }
     bytes.truncate(size);
     bytes
+}
+
+/// Text in which nothing needs an escape in JSON, whatever an event is wrapped in; filled up to `size` bytes.
+fn plain(size: usize) -> Result<Vec<u8>> {
+    let text = String::from_utf8(readings(size)?)?;
+    Ok(text.replace('"', "'").into_bytes())
 }
 
 /// JSON as devices send it: an array of readings, filled up to `size` bytes by a string.
@@ -154,14 +167,15 @@ impl Walk {
         usize::from(self.skip == 0 && self.ends)
     }
 
-    /// Goes over what has come; messages that ended in it.
-    pub(super) fn over(&mut self, mut bytes: &[u8]) -> Result<usize> {
+    /// Goes over what has come, with the pieces of payload going to `each`; messages that ended in it.
+    pub(super) fn over(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<usize> {
         let mut messages = 0;
         loop {
             if self.skip > 0 {
-                let n = self.skip.min(bytes.len());
-                messages += self.skipped(n);
-                bytes = &bytes[n..];
+                let (payload, rest) = bytes.split_at(self.skip.min(bytes.len()));
+                each(payload);
+                messages += self.skipped(payload.len());
+                bytes = rest;
             }
             let Some((&byte, rest)) = bytes.split_first() else { return Ok(messages) };
             self.head[self.have] = byte;
