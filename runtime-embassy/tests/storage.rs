@@ -1,5 +1,5 @@
 //! A storage that runs beside its outbox, under virtual time.
-#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helper fails the test")]
 
 mod common;
 

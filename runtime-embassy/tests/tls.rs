@@ -1,5 +1,11 @@
 //! TLS against rustls over a stream in memory, and with a shared secret against OpenSSL over TCP.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helper fails the test"
+)]
 
 mod common;
 

@@ -358,7 +358,7 @@ impl World {
 #[test]
 fn the_power_may_fail_at_every_word() {
     let mut erases = 0;
-    for seed in 0..4 {
+    for seed in 0..2 {
         // A flash that has gone round, so that pages are erased.
         let mut before = World::new(seed);
         before.live(1500);
@@ -385,7 +385,7 @@ fn the_power_may_fail_at_every_word() {
 #[test]
 fn the_power_may_fail_in_every_life() {
     let mut erases = 0;
-    for seed in 0..100 {
+    for seed in 0..50 {
         let mut world = World::new(seed);
         for _ in 0..20 {
             let (left, half) = (1 + world.dice.below(1500) as usize, world.dice.below(2) == 0);
@@ -395,7 +395,7 @@ fn the_power_may_fail_in_every_life() {
         }
         erases += world.end().flash.0.borrow().erases;
     }
-    assert!(erases > 100, "the flash goes round: {erases}");
+    assert!(erases > 50, "the flash goes round: {erases}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub enum Trust<'a> {
     /// By a certificate. These are its issuers (X.509 in DER), [`MAX_CAS`] at most.
     Cas(&'a [&'a [u8]]),
     /// By a secret that only both of them know (RFC 8446 section 2.2, `psk_dhe_ke`): no certificate is accepted then, and
-    /// the handshake takes a fraction of the time and of the code.
+    /// no signature has to be checked, which takes most of a handshake's time.
     Psk {
         /// Which secret it is.
         identity: &'a [u8],
@@ -95,9 +95,9 @@ impl<const RX: usize, const TX: usize> Default for TlsBuffers<RX, TX> {
 
 /// Connections over TLS, over those that `C` opens.
 ///
-/// A handshake takes an elliptic curve's work: with [`Trust::Cas`] three signatures and a key exchange, seconds on a small
-/// processor, in which its executor does nothing else. Set
-/// [`connect_timeout`](crate::UplinkConfig::connect_timeout) to it.
+/// A handshake takes an elliptic curve's work: a key exchange, and with [`Trust::Cas`] a signature for each certificate and
+/// one more; seconds on a small processor, in which its executor does nothing else. Set
+/// [`LadderConfig::open`](longwire_core::session::ladder::LadderConfig::open) to it: an attempt may take that long.
 ///
 /// ```
 /// use longwire_embassy::core::rand_core::CryptoRng;
