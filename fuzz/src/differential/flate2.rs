@@ -11,7 +11,7 @@ use longwire_core::ws::{Kind, MIN_RX, MIN_TX, ProtocolError, Server};
 use longwire_embassy::Inflater;
 
 /// The codec of the runtime for tokio, which is its own affair.
-#[path = "../../../runtime-tokio/src/websocket/deflate.rs"]
+#[path = "../../../runtime-tokio/src/websocket/deflate/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "of the runtime's")]
 mod codec;
 

@@ -1,4 +1,5 @@
-//! The codecs of permessage-deflate (RFC 7692): flate2 on zlib-rs.
+//! The codecs of permessage-deflate (RFC 7692): flate2 on zlib-rs, and for what is sent by default a compressor of our own
+//! ([`quick`]).
 //!
 //! Without context takeover a connection owns no codec: it borrows its thread's compressor for the call that
 //! compresses a message, and takes a decompressor from its thread's pool while it inflates one: for a call, if messages
@@ -6,6 +7,9 @@
 //! With takeover it keeps what the rules demand while it is idle: of what it received the last 32 KiB at most,
 //! of what it sent nothing.
 
+mod quick;
+
+use self::quick::Quick;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use longwire_core::ws::deflate::{self, Agreed, Corrupt, Inflate, Inflated, TAIL, Window};
 use std::cell::RefCell;
@@ -46,7 +50,8 @@ struct Shared {
         reason = "they move between here and a connection, which is small without one"
     )]
     decompressors: Vec<Box<Decompress>>,
-    /// One for each size of window and level that is in use, of about 300 KiB each at most.
+    quick: Option<Box<Quick>>,
+    /// One for each size of window and higher level that is in use, of about 300 KiB each at most.
     compressors: Vec<((u8, u8), Compress)>,
 }
 
@@ -229,12 +234,9 @@ impl Deflater<'_> {
 impl deflate::Deflate for Deflater<'_> {
     fn deflate_message(&mut self, window: Window, input: &[u8], output: &mut [u8]) -> Option<usize> {
         let level = self.level;
-        // zlib has no window of 256 bytes; whatever is not compressed keeps to it.
-        if !(9..=15).contains(&window.bits) {
-            return None;
-        }
         match &mut self.codec.takeover {
-            Some(takeover) if window.takeover => {
+            // zlib has no window of 256 bytes.
+            Some(takeover) if window.takeover && window.bits > 8 => {
                 takeover.used = true;
                 let mut stream = takeover.compressor.take().unwrap_or_else(|| compressor(window, level));
                 let len = compress(&mut stream, input, output)?;
@@ -242,6 +244,9 @@ impl deflate::Deflate for Deflater<'_> {
                 takeover.compressor = Some(stream);
                 Some(len)
             }
+            _ if level <= 1 || window.bits <= 8 => SHARED.with_borrow_mut(|shared| {
+                shared.quick.get_or_insert_default().message(1 << window.bits.clamp(8, 15), input, output)
+            }),
             _ => SHARED.with_borrow_mut(|shared| {
                 let kind = (window.bits, level);
                 let at = shared.compressors.iter().position(|(other, _)| *other == kind);
@@ -440,8 +445,20 @@ mod tests {
     }
 
     #[test]
-    fn a_window_of_256_bytes_is_kept_to_by_not_compressing() {
-        let window = Window { bits: 8, takeover: false };
-        assert_eq!(codec(window).deflater(3).deflate_message(window, &[0; 1000], &mut [0; 1000]), None);
+    fn a_window_of_256_bytes_is_kept_to_at_every_level() {
+        for takeover in [false, true] {
+            let window = Window { bits: 8, takeover };
+            let mut codec = codec(window);
+            let noise: Vec<u8> = rand::RngExt::random_iter::<u8>(&mut rand::rng()).take(256).collect();
+            for level in [1, 6] {
+                let mut deflate = |data: &[u8]| {
+                    codec.deflater(level).deflate_message(window, data, &mut vec![0; data.len()])
+                };
+                assert!(deflate(&noise.repeat(2)).is_some_and(|len| len < 400));
+                assert_eq!(deflate(&[&noise[..], b".", &noise].concat()), None);
+                // Nor to the message before.
+                assert_eq!(deflate(&noise), None);
+            }
+        }
     }
 }
