@@ -228,8 +228,10 @@ async fn shake_hands<'o, L: Link>(
     let chosen = agreed.subprotocol();
     let subprotocol = offer.subprotocols.iter().copied().find(|offered| Some(*offered) == chosen);
     let deflate = match deflate {
-        Some(deflate) => deflate.check(agreed.extensions()).map_err(HandshakeError::Deflate)?,
-        None => None,
+        Some(deflate) if cfg!(feature = "inflate") => {
+            deflate.check(agreed.extensions()).map_err(HandshakeError::Deflate)?
+        }
+        _ => None,
     };
     head.release(&mut stream.rx());
     Ok((subprotocol, deflate))
