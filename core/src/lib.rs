@@ -22,6 +22,7 @@
 extern crate std;
 
 pub mod buf;
+pub mod digits;
 pub mod http;
 pub mod log;
 pub mod session;

@@ -2,15 +2,40 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`WebSocket`] | a client over any [`Link`] |
-//! | [`Uplink`] | a connection to a gateway that comes back by itself |
-//! | [`Outbox`] | where readings wait for the network, in static memory |
-//! | `Inflater` | decompresses what a server sends (permessage-deflate), with the feature `inflate` |
-//! | `Storage` | keeps what waits in an outbox over a reset, with the feature `storage` |
-//! | `Tls` | connections over TLS 1.3, with the feature `tls` |
-//! | [`Link`], [`Connect`] | what is needed of the stream below; bound to embassy-net by the feature `embassy-net` |
+//! | [`Outbox`], [`Reporter`] | where readings wait for the network, in static memory; any task reports |
+//! | [`Commands`] | what the gateway sends down, in a bounded queue |
+//! | [`Uplink`] | the one task that has the connection: it comes back by itself |
+//! | [`Tokens`] | credentials that change |
+//! | [`WebSocket`] | a client over any [`Link`], by itself |
+//! | [`Link`], [`Connect`] | what is needed of the stream below: [`Nal`] for stacks with the traits of `embedded-nal-async`, [`Tcp`] for embassy-net |
 //!
-//! All memory is lent or static, and all of it bounded. Nothing here is `Send`, and no future is boxed; a task polls it
+//! | feature | |
+//! |---|---|
+//! | `embassy-net` (default) | [`Tcp`]: the sockets of embassy-net, and its DNS |
+//! | `inflate` | `Inflater`: compressed messages from the server (permessage-deflate) |
+//! | `json` | `Form::Json`: JSON instead of CBOR on the WebSocket |
+//! | `sse` | where `Upgrade` is refused: commands over SSE, readings by POST |
+//! | `ladder` | and commands by long polls, where not even that passes |
+//! | `storage` | `Storage`: readings outlive a reset |
+//! | `tls` | `Tls`: TLS 1.3 |
+//! | `defmt`, `log` | what an uplink says of itself goes to the device's log |
+//!
+//! What happens to a reading:
+//!
+//! | | counted as |
+//! |---|---|
+//! | the gateway has it | `acknowledged` |
+//! | the gateway will not have it | `refused` |
+//! | it is larger than what it has to go through | `too_large` |
+//! | there was no room, and its topic is of [`Policy::DropOldest`] | `dropped_oldest` (an older one) |
+//! | there was no room, and what is there may not be dropped | `dropped_newest` (itself) |
+//! | a newer one of the same topic and key came, with [`Policy::Conflate`] | `conflated` |
+//! | none of these yet | `waiting` |
+//!
+//! They add up to `reported`, always. What is sent again after a connection was cut has the same (incarnation, number), so the
+//! gateway stores it once.
+//!
+//! All memory is lent or static, and all of it bounded; `tests/sizes.rs` pins what the parts take beside their buffers. Nothing here is `Send`, and no future is boxed; a task polls it
 //! where it lies.
 //!
 //! ```

@@ -218,7 +218,7 @@ fn where_upgrade_is_refused_commands_come_over_sse_and_readings_go_by_post() {
     assert_eq!(device.taken(), [1, 2, 3]);
     assert_eq!(posted, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]);
     keys.dedup();
-    assert!(keys.len() == 1 && keys[0].len() == 17, "one incarnation: {keys:?}");
+    assert!(keys.len() == 1 && keys[0].len() == 16, "one incarnation: {keys:?}");
     assert_eq!(device.readings.counts().acknowledged, 5);
     // At once, without a wait in between; and one link for all posts.
     assert!(!device.seen.borrow().iter().any(|status| matches!(status, Status::Waiting(_))));

@@ -1,9 +1,7 @@
 //! The position up to which a reader has everything (`PROTOCOL.md` section 2).
 
-use core::{
-    fmt::{self, Write as _},
-    str::FromStr,
-};
+use crate::digits::{push_decimal, push_hex};
+use core::{fmt, str::FromStr};
 
 /// Bytes of the longest cursor as text: 16 of the epoch, the hyphen, 20 of the largest `u64`.
 pub const MAX_CURSOR: usize = 37;
@@ -66,8 +64,10 @@ impl Cursor {
     /// The cursor as text, at most [`MAX_CURSOR`] bytes: an SSE `id`, a `since`, an `at`.
     pub fn to_text(self) -> CursorText {
         let mut text = CursorText::new();
-        // The longest cursor is exactly as long as the text, so this cannot fail.
-        let _ = write!(text, "{self}");
+        // The longest cursor is exactly as long as the text.
+        push_hex(&mut text, self.epoch);
+        let _ = text.push('-');
+        push_decimal(&mut text, self.seq);
         text
     }
 
@@ -115,6 +115,17 @@ impl Since {
             "latest" => Ok(Self::Latest),
             _ => Cursor::parse(text).map(Self::Cursor),
         }
+    }
+
+    /// The same as text.
+    pub fn to_text(self) -> CursorText {
+        let mut text = CursorText::new();
+        match self {
+            Self::Now => _ = text.push_str("now"),
+            Self::Latest => _ = text.push_str("latest"),
+            Self::Cursor(cursor) => text = cursor.to_text(),
+        }
+        text
     }
 }
 

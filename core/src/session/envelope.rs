@@ -6,8 +6,8 @@ use super::{
     Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Gap, GapReason, Kind, Level, Limits,
     Malformed, Position, Pressure, Reason, Refusal, ServerMessage, Text, Topics, WriteError,
 };
-use crate::log::{Cursor, CursorError, CursorText, MAX_CURSOR, Policy, Since};
-use core::{fmt::Write as _, time::Duration};
+use crate::log::{Cursor, CursorError, MAX_CURSOR, Policy, Since};
+use core::time::Duration;
 
 /// A message being read, in one of the forms.
 pub(super) trait Input<'b> {
@@ -369,10 +369,7 @@ pub(super) fn encode_client(message: &ClientMessage<'_>, out: &mut impl Output) 
         ClientMessage::Sub { id, since, policy, topics } => {
             optional_id(out, id)?;
             if let Some(since) = since {
-                let mut text = CursorText::new();
-                // The longest `since` is a cursor, for which there is room.
-                let _ = write!(text, "{since}");
-                out.text(Field::Since, text.as_str().into())?;
+                out.text(Field::Since, since.to_text().as_str().into())?;
             }
             if let Some(policy) = policy {
                 out.text(Field::Policy, policy.as_str().into())?;

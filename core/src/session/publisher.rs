@@ -9,7 +9,8 @@
 //!    has stored, with nothing of that publisher in between.
 //! 3. Numbers that a publisher has under way at a time lie within [`WINDOW`], so the server always knows.
 
-use crate::log::{Cursor, CursorError};
+use crate::digits::push_hex;
+use crate::log::{Cursor, CursorError, CursorText};
 use core::{fmt, str::FromStr};
 
 /// How many of a publisher's last numbers the server remembers, the largest included.
@@ -44,8 +45,7 @@ impl Incarnation {
     /// The same as text, in place.
     pub fn to_text(self) -> heapless::String<16> {
         let mut text = heapless::String::new();
-        // Exactly as long as the text has room for.
-        let _ = fmt::Write::write_fmt(&mut text, format_args!("{self}"));
+        push_hex(&mut text, self.0);
         text
     }
 }
@@ -100,6 +100,13 @@ pub struct PublicationId {
     pub incarnation: Incarnation,
     /// Which of its publications.
     pub n: u64,
+}
+
+impl PublicationId {
+    /// The same as text, in place.
+    pub fn to_text(self) -> CursorText {
+        Cursor { epoch: self.incarnation.0, seq: self.n }.to_text()
+    }
 }
 
 impl fmt::Display for PublicationId {

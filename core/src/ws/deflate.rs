@@ -16,8 +16,8 @@
 //! assert_eq!(agreed.server, Window { bits: 15, takeover: false });
 //! ```
 
+use crate::digits::push_decimal;
 use crate::http::extension::{Extension, Value};
-use core::fmt::Write as _;
 
 /// The extension's name.
 pub const NAME: &str = "permessage-deflate";
@@ -236,10 +236,14 @@ impl Params {
             let _ = text.push_str("; client_no_context_takeover");
         }
         if let Some(bits) = self.server_max_window_bits {
-            let _ = write!(text, "; server_max_window_bits={bits}");
+            let _ = text.push_str("; server_max_window_bits=");
+            push_decimal(&mut text, bits.into());
         }
         match self.client_max_window_bits {
-            Some(Some(bits)) => _ = write!(text, "; client_max_window_bits={bits}"),
+            Some(Some(bits)) => {
+                let _ = text.push_str("; client_max_window_bits=");
+                push_decimal(&mut text, bits.into());
+            }
             Some(None) => _ = text.push_str("; client_max_window_bits"),
             None => {}
         }

@@ -33,7 +33,8 @@ impl Form {
         }
     }
 
-    pub(super) fn encode<S: Sink>(self, message: &ClientMessage<'_>, sink: &mut S) -> Result<(), WriteError> {
+    /// Encodes a message. The sink is dynamic, so that there is one encoder for counting and for writing.
+    pub(super) fn encode(self, message: &ClientMessage<'_>, sink: &mut dyn Sink) -> Result<(), WriteError> {
         match self {
             Self::Cbor => cbor::encode_client(message, sink),
             #[cfg(feature = "json")]

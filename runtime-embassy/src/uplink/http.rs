@@ -1,9 +1,9 @@
 //! HTTP, as far as the lower rungs of the ladder need it: requests, and answers of any framing.
 
-use core::fmt::Write as _;
 use core::time::Duration;
 
 use heapless::{String, Vec};
+use longwire_core::digits::push_decimal;
 use longwire_core::http::body::{BodyReader, BodyStep, Framing};
 use longwire_core::http::view::Response;
 use longwire_core::http::write::{self, Field, WriteError};
@@ -62,9 +62,9 @@ pub(super) fn queue<L: Link>(
     body: Option<&[u8]>,
 ) -> Result<(), WriteError> {
     // It is borrowed by the other.
-    let mut length = String::<10>::new();
+    let mut length = String::<20>::new();
     let mut fields = Vec::<Field<'_>, 6>::new();
-    write!(length, "{}", body.unwrap_or_default().len()).map_err(|_| WriteError::Full)?;
+    push_decimal(&mut length, body.unwrap_or_default().len() as u64);
     let _ = fields.push(("Host", gateway.host));
     if let Some(value) = authorization {
         let _ = fields.push(("Authorization", value));

@@ -344,7 +344,7 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
             lost = end.lost;
             desk.tell(Status::Lost(lost));
             action = end.action.unwrap_or_else(|| desk.pilot.handle(Event::Ended(lost.ending())));
-            if lost == Lost::Broken(Error::MessageTooBig) {
+            if matches!(lost, Lost::Broken(Error::MessageTooBig)) {
                 desk.pilot.skip();
             }
         }

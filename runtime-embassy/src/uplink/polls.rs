@@ -1,8 +1,7 @@
 //! Long polls (`PROTOCOL.md` section 8.1).
 
-use core::fmt::Write as _;
-
 use embassy_time::with_deadline;
+use longwire_core::digits::push_decimal;
 use longwire_core::http::write::WriteError;
 use longwire_core::log::Since;
 use longwire_core::session::connector::Event;
@@ -65,7 +64,8 @@ fn ask<L: Link, O: Source>(
     }
     if wait {
         let seconds = desk.pilot.reader.connector().wait().as_secs();
-        write!(url, "&wait={seconds}").map_err(|_| WriteError::Target)?;
+        url.push_str("&wait=").map_err(|_| WriteError::Target)?;
+        push_decimal(&mut url, seconds);
     }
     let accept = [("Accept", "application/json")];
     http::queue(stream, ("GET", &url), desk.gateway, authorization, &accept, None)

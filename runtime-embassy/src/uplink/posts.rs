@@ -1,16 +1,14 @@
 //! Publishing by POST (`PROTOCOL.md` section 8.2): one reading at a time, under its (incarnation, n).
 
-use core::fmt::Write as _;
-
 use embassy_futures::select::Either3::{First, Second, Third};
 use embassy_futures::select::{select, select3};
 use embassy_time::{Duration, Instant, Timer, with_deadline};
-use heapless::String;
 use longwire_core::http::write::WriteError;
 use longwire_core::session::Code;
 use longwire_core::session::connector::{Action, Event};
 use longwire_core::session::json;
 use longwire_core::session::ladder::Rung;
+use longwire_core::session::publisher::{Incarnation, PublicationId};
 
 use super::http::{self, Head, Url};
 use super::pilot::Pilot;
@@ -26,7 +24,7 @@ pub(super) struct Posts<'d, 'b, O> {
     pub(super) authorization: Option<&'d str>,
     pub(super) outbox: &'d O,
     /// Drawn already.
-    pub(super) publisher: String<16>,
+    pub(super) incarnation: Incarnation,
 }
 
 /// What became of a connection.
@@ -169,8 +167,8 @@ impl<O: Source> Posts<'_, '_, O> {
         reading: Reading<'_>,
     ) -> Result<(), WriteError> {
         let url = self.url(&reading).ok_or(WriteError::Full)?;
-        let mut key = String::<40>::new();
-        write!(key, "\"{}-{n}\"", self.publisher).map_err(|_| WriteError::Full)?;
+        // It needs no quotes: "or without them if it has printable ASCII".
+        let key = PublicationId { incarnation: self.incarnation, n }.to_text();
         let fields = [("Content-Type", "application/cbor"), ("Idempotency-Key", &key)];
         http::queue(stream, ("POST", &url), self.gateway, self.authorization, &fields, Some(reading.data))
     }

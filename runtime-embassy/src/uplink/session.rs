@@ -319,7 +319,7 @@ fn receive<O: Source>(event: ws::Event<'_>, desk: &mut Desk<'_, '_, O>) -> Resul
         },
     };
     desk.hear(message).map_err(|lost| {
-        let code = if lost == Lost::BadMessage { CloseCode::POLICY } else { CloseCode::NORMAL };
+        let code = if matches!(lost, Lost::BadMessage) { CloseCode::POLICY } else { CloseCode::NORMAL };
         End::closing(lost, code)
     })
 }

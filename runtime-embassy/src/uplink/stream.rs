@@ -203,7 +203,7 @@ impl<O: Source> Desk<'_, '_, O> {
             separator = "&topic=";
         }
         url.push_str("&since=").ok()?;
-        core::fmt::Write::write_fmt(&mut url, format_args!("{}", self.pilot.reader.since())).ok()?;
+        url.push_str(&self.pilot.reader.since().to_text()).ok()?;
         Some(url)
     }
 
@@ -217,7 +217,7 @@ impl<O: Source> Desk<'_, '_, O> {
         Self: 'a,
     {
         let authorization = if T::SOME { purse.authorization() } else { self.gateway.authorization };
-        let publisher = self.outbox.incarnation(|| rng.next_u64()).to_text();
-        Posts { gateway: self.gateway, config: self.config, authorization, outbox: self.outbox, publisher }
+        let incarnation = self.outbox.incarnation(|| rng.next_u64());
+        Posts { gateway: self.gateway, config: self.config, authorization, outbox: self.outbox, incarnation }
     }
 }

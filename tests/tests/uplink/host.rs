@@ -31,7 +31,7 @@ impl TcpConnect for Host {
     type Error = Error;
     type Connection<'a> = Socket;
 
-    async fn connect<'a>(&'a self, remote: SocketAddr) -> Result<Socket, Error> {
+    async fn connect(&self, remote: SocketAddr) -> Result<Socket, Error> {
         // On loopback it is there at once or not at all.
         let stream = TcpStream::connect(remote)?;
         stream.set_nonblocking(true)?;
