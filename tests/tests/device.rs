@@ -325,3 +325,31 @@ fn a_device_does_as_it_is_told() {
     gateway.publish(&format!("device/{}/do/interval", board.name()), &50.into());
     wait_until_acknowledged(&device, &relay, before + 20);
 }
+
+/// With the defaults at both ends. A minute has two of the longest of their intervals, and so an hour has sixty of what it takes.
+#[test]
+fn an_idle_device_wakes_for_its_deadlines_only() {
+    const MINUTE: u64 = 60_000;
+    let board = Board::Mps2;
+    let gateway = Gateway::start();
+    let start_at = beginning(&gateway);
+    let relay = Relay::start(gateway.address);
+    let ended = start(board, &relay, &format!("idle={MINUTE}")).finish_within(LONG);
+    assert!(ended.status.success(), "{ended:#?}");
+    assert_eq!(relay.taps().len(), 1, "{ended:#?}");
+    let spent = stored(&gateway, &start_at, &format!("device/{}/idle", board.name())).pop().expect("a reading");
+    let an_hour = |name: &str| spent[name].as_u64().unwrap_or_else(|| panic!("{name} in {spent}")) * 60;
+    println!(
+        "idle for an hour: woken {} times; {} frames of {} bytes in, {} of {} out",
+        an_hour("wakeups"),
+        an_hour("frames_in"),
+        an_hour("bytes_in"),
+        an_hour("frames_out"),
+        an_hour("bytes_out")
+    );
+    // A heartbeat is a Ping, its Pong and a `tick`, with their acknowledgements; a timer for each that may be delayed.
+    let heartbeats = MINUTE / 15_000;
+    assert!(an_hour("frames_in") <= 60 * heartbeats * 4, "{spent}");
+    assert!(an_hour("frames_out") <= 60 * heartbeats * 3, "{spent}");
+    assert!(an_hour("wakeups") <= 60 * heartbeats * 8, "{spent}");
+}

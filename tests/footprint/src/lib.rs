@@ -1,12 +1,16 @@
-//! What longwire takes of a device: the sizes of its state ([`STATE`]), and, in `bin/`, programs that use one part of
+//! What longwire takes of a device: the sizes of its state (`STATE`), and, in `bin/`, programs that use one part of
 //! it each and are linked to see how much code that is. `tests/sizes` builds them and prints the tables.
 #![no_std]
 
-use core::mem::size_of;
+#[cfg(feature = "network")]
+pub mod network;
+#[cfg(feature = "state")]
+mod state;
 
-use embassy_sync::blocking_mutex::raw::NoopRawMutex;
-use longwire_core::{buf, http, log, session, sse, ws};
-use longwire_embassy as embassy;
+use embassy_executor::{Spawner, raw};
+#[cfg(feature = "state")]
+pub use state::STATE;
+use static_cell::StaticCell;
 
 /// A generator that holds nothing: the user's own comes on top.
 pub struct NoState;
@@ -30,36 +34,6 @@ impl longwire_core::rand_core::TryRng for NoState {
 
 impl longwire_core::rand_core::TryCryptoRng for NoState {}
 
-type Socket = embassy_net::tcp::TcpSocket<'static>;
-
-macro_rules! state {
-    ($($name:literal = $bytes:expr;)*) => {
-        /// What it is, and how many bytes.
-        pub const STATE: &[(&str, usize)] = &[$(($name, $bytes),)*];
-    };
-}
-
-state! {
-    "buf::RxCursor" = size_of::<buf::RxCursor>();
-    "buf::TxCursor" = size_of::<buf::TxCursor>();
-    "http::head::HeadReader" = size_of::<http::head::HeadReader>();
-    "http::body::BodyReader" = size_of::<http::body::BodyReader>();
-    "http::upgrade::ClientUpgrade" = size_of::<http::upgrade::ClientUpgrade>();
-    "ws::Config" = size_of::<ws::Config>();
-    "ws::Connection<Server>" = size_of::<ws::Connection<ws::Server>>();
-    "ws::Connection<Client>" = size_of::<ws::Connection<ws::Client<NoState>>>();
-    "sse::Decoder" = size_of::<sse::Decoder>();
-    "log::Cursor" = size_of::<log::Cursor>();
-    "session::backoff::Backoff" = size_of::<session::backoff::Backoff>();
-    "session::ServerMessage" = size_of::<session::ServerMessage<'static>>();
-    "embassy::WebSocket<TcpSocket>" = size_of::<embassy::WebSocket<'static, Socket, NoState>>();
-    "embassy::Uplink<Tcp>" = size_of::<embassy::Uplink<'static, embassy::Tcp<'static>, NoState>>();
-    "embassy::Inflater<512>" = size_of::<embassy::Inflater<512>>();
-    "embassy::Inflater<4096>" = size_of::<embassy::Inflater<4096>>();
-    "embassy::Inflater<32768>" = size_of::<embassy::Inflater<32768>>();
-    "embassy::Outbox, beside its bytes" = size_of::<embassy::Outbox<NoopRawMutex, 1024>>() - 1024;
-}
-
 /// A number from outside.
 pub fn any<T: Copy + Default>() -> T {
     core::hint::black_box(T::default())
@@ -75,6 +49,85 @@ pub fn read(bytes: &mut [u8]) -> usize {
 pub fn write(bytes: &[u8]) -> usize {
     core::hint::black_box(bytes);
     any()
+}
+
+/// Runs what `spawn` spawns.
+pub fn run(spawn: impl FnOnce(Spawner)) -> ! {
+    static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
+    let executor: &'static raw::Executor = EXECUTOR.init(raw::Executor::new(core::ptr::null_mut()));
+    spawn(executor.spawner());
+    loop {
+        // SAFETY: the one place that polls it, and never from inside itself.
+        unsafe { executor.poll() };
+    }
+}
+
+#[cfg(target_os = "none")]
+mod board {
+    use core::task::Waker;
+
+    use super::any;
+
+    #[unsafe(export_name = "__pender")]
+    fn wake(_: *mut ()) {
+        any::<u32>();
+    }
+
+    struct Clock;
+
+    embassy_time_driver::time_driver_impl!(static CLOCK: Clock = Clock);
+
+    impl embassy_time_driver::Driver for Clock {
+        fn now(&self) -> u64 {
+            any()
+        }
+
+        fn schedule_wake(&self, at: u64, waker: &Waker) {
+            core::hint::black_box((at, waker));
+        }
+    }
+
+    struct Section;
+
+    critical_section::set_impl!(Section);
+
+    // SAFETY: these programs are never run.
+    unsafe impl critical_section::Impl for Section {
+        unsafe fn acquire() -> critical_section::RawRestoreState {
+            any()
+        }
+
+        unsafe fn release(state: critical_section::RawRestoreState) {
+            core::hint::black_box(state);
+        }
+    }
+}
+
+/// A link that is nothing, and how it is opened.
+#[cfg(feature = "uplink")]
+pub struct Nowhere;
+
+#[cfg(feature = "uplink")]
+impl longwire_embassy::Connect for Nowhere {
+    type Link<'a> = Nowhere;
+    type Error = ();
+
+    async fn connect(&mut self) -> Result<Nowhere, ()> {
+        if any::<u8>() == 0 { Ok(Nowhere) } else { Err(()) }
+    }
+}
+
+#[cfg(feature = "uplink")]
+impl longwire_embassy::Link for Nowhere {
+    type Error = ();
+
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ()> {
+        Ok(read(bytes))
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, ()> {
+        Ok(write(bytes))
+    }
 }
 
 /// The devices' handler: there is nobody to tell.

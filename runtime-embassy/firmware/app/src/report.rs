@@ -16,9 +16,10 @@ pub(crate) async fn run<M: RawMutex, const BYTES: usize>(
     board: &impl Board,
 ) {
     let reporter = Reporter { settings, shared, outbox, board };
-    match settings.readings {
-        None => reporter.sample().await,
-        Some(last) => reporter.count_to(last).await,
+    match (settings.readings, settings.idle) {
+        (Some(last), _) => reporter.count_to(last).await,
+        (None, Some(time)) => reporter.idle(time).await,
+        (None, None) => reporter.sample().await,
     }
 }
 
@@ -36,16 +37,8 @@ impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
         loop {
             self.report("uptime", &Instant::now().as_millis());
             self.report_stack();
-            let traffic = self.board.traffic();
-            self.report(
-                "network",
-                &Fields(&[
-                    ("frames_in", traffic.frames_in.get()),
-                    ("frames_out", traffic.frames_out.get()),
-                    ("bytes_in", traffic.bytes_in.get()),
-                    ("bytes_out", traffic.bytes_out.get()),
-                ]),
-            );
+            let [_, traffic @ ..] = self.cost();
+            self.report("network", &Fields(&traffic));
             if let Some(wakeups) = self.board.wakeups() {
                 self.report("wakeups", &wakeups);
             }
@@ -68,6 +61,35 @@ impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
         self.report("outbox", &self.outbox.counts());
         self.report_stack();
         self.waiting_below(1).await;
+    }
+
+    /// Says nothing for so long, and then what that took: for tests.
+    async fn idle(&self, time: core::time::Duration) {
+        /// What belongs to the beginning is over by then.
+        const SETTLED: Duration = Duration::from_secs(3);
+        self.report("uptime", &Instant::now().as_millis());
+        self.waiting_below(1).await;
+        Timer::after(SETTLED).await;
+        let before = self.cost();
+        Timer::after(Duration::from_millis(time.as_millis() as u64)).await;
+        let after = self.cost();
+        let mut spent = [("", 0); 5];
+        for ((to, (name, after)), (_, before)) in spent.iter_mut().zip(after).zip(before) {
+            *to = (name, after.wrapping_sub(before));
+        }
+        self.report("idle", &Fields(&spent));
+        self.waiting_below(1).await;
+    }
+
+    fn cost(&self) -> [(&'static str, u32); 5] {
+        let traffic = self.board.traffic();
+        [
+            ("wakeups", self.board.wakeups().unwrap_or(0)),
+            ("frames_in", traffic.frames_in.get()),
+            ("frames_out", traffic.frames_out.get()),
+            ("bytes_in", traffic.bytes_in.get()),
+            ("bytes_out", traffic.bytes_out.get()),
+        ]
     }
 
     /// Waits for the next report after the one that was due then, and says when that is. Another interval counts at once.

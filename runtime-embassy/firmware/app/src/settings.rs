@@ -23,6 +23,7 @@ pub const MAX_NAME: usize = 64;
 /// | `topics=N` | 1 | report the numbers on so many topics in turns, each with another policy |
 /// | `readings=N` | for ever | report the numbers up to N instead, and end with success once all are settled |
 /// | `waiting=N` | no limit | of the numbers, report none while as many readings wait |
+/// | `idle=MS` | | say nothing for so long instead, then report what that took on `device/ID/idle`, and end |
 /// | `loss=PERCENT` | 0 | frames that get lost, on an emulated board |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
@@ -48,6 +49,8 @@ pub struct Settings<'a> {
     pub tokens: &'a str,
     /// Of the numbers, none is reported while as many wait.
     pub waiting: u32,
+    /// How long to say nothing, to measure what that takes.
+    pub idle: Option<Duration>,
     /// Frames that get lost, in a hundred.
     pub loss: u8,
 }
@@ -72,6 +75,7 @@ impl<'a> Settings<'a> {
             topics: 1,
             tokens: "",
             waiting: u32::MAX,
+            idle: None,
             loss: 0,
         };
         for word in words {
@@ -102,6 +106,7 @@ impl<'a> Settings<'a> {
             "topics" => self.topics = value.parse().ok().filter(|n| (1..=3).contains(n))?,
             "tokens" => self.tokens = value,
             "waiting" => self.waiting = value.parse().ok().filter(|n| *n > 0)?,
+            "idle" => self.idle = Some(milliseconds(value)?),
             "loss" => self.loss = value.parse().ok().filter(|percent| *percent < 100)?,
             _ => return None,
         }

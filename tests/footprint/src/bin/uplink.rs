@@ -1,0 +1,86 @@
+//! A device that reports: the session and its outbox, with what the features add. Without a network stack it talks to a link
+//! that is nothing.
+#![no_std]
+#![no_main]
+
+use embassy_executor::Spawner;
+use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+use embassy_time::Timer;
+use longwire_embassy::{Gateway, Outbox, Policy, Uplink, UplinkConfig};
+use longwire_footprint::{NoState, any, run};
+
+static OUTBOX: Outbox<CriticalSectionRawMutex, 1024> = Outbox::new(Policy::DropOldest);
+static CONFIG: UplinkConfig = UplinkConfig::new();
+
+#[cfg(feature = "inflate")]
+static INFLATER: static_cell::ConstStaticCell<longwire_embassy::Inflater<4096>> =
+    static_cell::ConstStaticCell::new(longwire_embassy::Inflater::new());
+
+#[embassy_executor::task]
+async fn report() {
+    loop {
+        Timer::after_millis(any()).await;
+        let _ = OUTBOX.reporter().try_report("device/7/uptime", None, &any::<u32>());
+    }
+}
+
+#[embassy_executor::task]
+async fn connect(#[cfg(feature = "network")] stack: embassy_net::Stack<'static>) {
+    let (mut rx, mut tx) = ([0; 512], [0; 512]);
+    #[cfg(feature = "network")]
+    let (mut socket_rx, mut socket_tx) = ([0; 512], [0; 512]);
+    #[cfg(feature = "network")]
+    let connector = longwire_embassy::Tcp::new(
+        stack,
+        (embassy_net::Ipv4Address::new(192, 0, 2, 1), 8080),
+        &mut socket_rx,
+        &mut socket_tx,
+    );
+    #[cfg(not(feature = "network"))]
+    let connector = longwire_footprint::Nowhere;
+    #[cfg(feature = "tls")]
+    let mut buffers = longwire_embassy::TlsBuffers::<2048, 512>::new();
+    #[cfg(feature = "tls")]
+    let connector = {
+        use longwire_embassy::{Tls, TlsConfig, Trust};
+        Tls::new(connector, TlsConfig::new("example.org", Trust::Cas(&[&[0x30]])), NoState, &mut buffers)
+    };
+    let uplink = Uplink::new(connector, Gateway::new("example.org"), &CONFIG, NoState, &mut rx, &mut tx);
+    #[cfg(feature = "inflate")]
+    let Some(inflater) = INFLATER.try_take() else { return };
+    #[cfg(feature = "inflate")]
+    let uplink = uplink.with_decompressor(inflater);
+    let mut uplink = uplink;
+    uplink.run(&OUTBOX, |_| {}).await;
+}
+
+#[cfg(feature = "network")]
+#[embassy_executor::task]
+async fn network(mut runner: embassy_net::Runner<'static, longwire_footprint::network::NoNetwork>) -> ! {
+    runner.run().await
+}
+
+fn spawn(spawner: Spawner) {
+    #[cfg(feature = "network")]
+    let stack = {
+        let (stack, runner) = longwire_footprint::network::stack();
+        if let Ok(task) = network(runner) {
+            spawner.spawn(task);
+        }
+        stack
+    };
+    if let Ok(task) = report() {
+        spawner.spawn(task);
+    }
+    if let Ok(task) = connect(
+        #[cfg(feature = "network")]
+        stack,
+    ) {
+        spawner.spawn(task);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn main() {
+    run(spawn)
+}
