@@ -34,8 +34,9 @@ use heapless::String;
 use longwire_embassy::core::rand_core::CryptoRng;
 use longwire_embassy::core::log::Since;
 use longwire_embassy::{
-    Commands, Connect, Gateway, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens, Uplink, UplinkConfig,
+    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens, Uplink, UplinkConfig,
 };
+use static_cell::ConstStaticCell;
 pub use settings::{MAX_NAME, Settings};
 use traffic::Traffic;
 
@@ -55,6 +56,12 @@ static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::with_policies(
 
 /// What the device is told. Of two orders for the same the later one counts.
 static COMMANDS: Commands<CriticalSectionRawMutex, 4, 96> = Commands::new(Overflow::Conflate);
+
+/// What a gateway may send compressed.
+static INFLATER: ConstStaticCell<Inflater<1024>> = ConstStaticCell::new(Inflater::new());
+
+/// Sockets of the network that the application has: two connections, and one for names.
+pub const SOCKETS: usize = 3;
 
 /// Longest token.
 const MAX_TOKEN: usize = 128;
@@ -100,12 +107,22 @@ pub async fn run(
     let _ = write!(host, "{}:{}", settings.name, settings.port);
     let (mut socket_rx, mut socket_tx) = ([0; 1024], [0; 1024]);
     let (mut rx, mut tx) = ([0; 1024], [0; 512]);
-    let tcp = Tcp::new(net, (settings.host, settings.port), &mut socket_rx, &mut socket_tx);
+    let gateway = (settings.host, settings.port);
+    let tcp = Tcp::new(net, gateway, &mut socket_rx, &mut socket_tx);
+    // For readings by POST, where a proxy lets no WebSocket through.
+    let (mut post_socket_rx, mut post_socket_tx) = ([0; 512], [0; 512]);
+    let (mut post_rx, mut post_tx) = ([0; 512], [0; 512]);
+    let posts = Tcp::new(net, gateway, &mut post_socket_rx, &mut post_socket_tx);
     let config = config(settings);
     let orders = topic(settings.id, "do/*");
     let orders = [orders.as_str()];
     let uplink = Uplink::new(tcp, Gateway::new(&host), &config, rng, &mut rx, &mut tx)
-        .with_commands(&COMMANDS, &orders, Since::Now);
+        .with_commands(&COMMANDS, &orders, Since::Now)
+        .with_posts(posts, &mut post_rx, &mut post_tx);
+    let uplink = match INFLATER.try_take() {
+        Some(inflater) => uplink.with_decompressor(inflater),
+        None => uplink,
+    };
     let shared = Shared { interval: Cell::new(settings.interval), changed: Signal::new() };
     let work = report::run(settings, &shared, &OUTBOX, &board);
     let obey = command::obey(&COMMANDS, &shared, &board);

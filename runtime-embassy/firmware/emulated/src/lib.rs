@@ -64,7 +64,7 @@ impl Start {
         &mut self,
         chip: D,
     ) -> (Stack<'static>, embassy_net::Runner<'static, Network<D>>) {
-        static RESOURCES: StaticCell<StackResources<2>> = StaticCell::new();
+        static RESOURCES: StaticCell<StackResources<{ longwire_firmware::SOCKETS }>> = StaticCell::new();
         let config = embassy_net::Config::ipv4_static(StaticConfigV4 {
             address: ADDRESS,
             gateway: Some(GATEWAY),

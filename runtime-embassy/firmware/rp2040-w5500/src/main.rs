@@ -91,7 +91,8 @@ async fn main(spawner: Spawner) -> ! {
         Ok(task) => spawner.spawn(task),
         Err(_) => panic!("no room for a task"),
     }
-    static RESOURCES: StaticCell<StackResources<3>> = StaticCell::new();
+    // One more for DHCP.
+    static RESOURCES: StaticCell<StackResources<{ longwire_firmware::SOCKETS + 1 }>> = StaticCell::new();
     let (net, runner) = embassy_net::new(
         Counted::new(device, &TRAFFIC),
         embassy_net::Config::dhcpv4(Default::default()),

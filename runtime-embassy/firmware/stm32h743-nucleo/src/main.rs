@@ -78,7 +78,8 @@ async fn main(spawner: Spawner) -> ! {
         p.PA2,
         p.PC1,
     );
-    static RESOURCES: StaticCell<StackResources<3>> = StaticCell::new();
+    // One more for DHCP.
+    static RESOURCES: StaticCell<StackResources<{ longwire_firmware::SOCKETS + 1 }>> = StaticCell::new();
     let (net, runner) = embassy_net::new(
         Counted::new(ethernet, &TRAFFIC),
         embassy_net::Config::dhcpv4(Default::default()),
