@@ -332,26 +332,34 @@ fn where_upgrade_is_refused_a_device_reports_by_post_and_listens_to_sse_or_long_
     let gateway = lasting_gateway();
     let start_at = beginning(&gateway);
     let proxy = Proxy::start(Kind::Nginx, gateway.address);
-    for (way, rung) in [(Way::Refuse, "open over SSE"), (Way::Buffer, "open over long poll")] {
-        let board = Board::Lm3s6965;
-        let name = format!("behind-{way:?}");
-        let url = proxy.url(way);
-        let (_, port) = url.rsplit_once(':').expect("a port");
-        let settings = [format!("port={port}"), format!("id={name}"), "interval=200".to_owned()];
-        let device = Device::start(board, &settings);
-        device.wait_for(rung, |line| line.contains(rung).then_some(()));
-        let deadline = Instant::now() + PATIENCE;
-        let reported = || stored(&gateway, &start_at, &format!("device/{name}/uptime")).len();
-        while reported() < 10 {
-            assert!(Instant::now() < deadline, "no readings:\n{}", device.program.said());
-            std::thread::sleep(Duration::from_millis(50));
+    std::thread::scope(|scope| {
+        for (way, rung) in [(Way::Refuse, "open over SSE"), (Way::Buffer, "open over long poll")] {
+            let (proxy, gateway, start_at) = (&proxy, &gateway, &start_at);
+            scope.spawn(move || report_behind(proxy, way, rung, gateway, start_at));
         }
-        let uptimes = stored(&gateway, &start_at, &format!("device/{name}/uptime"));
-        let uptimes: Vec<_> = uptimes.iter().map(|uptime| uptime.as_u64().expect("milliseconds")).collect();
-        assert!(uptimes.is_sorted_by(|a, b| a < b), "once, and in order: {uptimes:?}");
-        gateway.publish(&format!("device/{name}/do/blink"), &1.into());
-        device.wait_for("light", |line| (line == "light on").then_some(()));
+    });
+}
+
+fn report_behind(proxy: &Proxy, way: Way, rung: &str, gateway: &Gateway, start_at: &str) {
+    let name = format!("behind-{way:?}");
+    let url = proxy.url(way);
+    let (_, port) = url.rsplit_once(':').expect("a port");
+    let settings = [format!("port={port}"), format!("id={name}"), "interval=200".to_owned()];
+    let device = Device::start(Board::Lm3s6965, &settings);
+    device.wait_for(rung, |line| line.contains(rung).then_some(()));
+    let uptimes = || {
+        let stored = stored(gateway, start_at, &format!("device/{name}/uptime"));
+        stored.iter().map(|uptime| uptime.as_u64().expect("milliseconds")).collect::<Vec<_>>()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while uptimes().len() < 10 {
+        assert!(Instant::now() < deadline, "no readings:\n{}", device.program.said());
+        std::thread::sleep(Duration::from_millis(50));
     }
+    assert!(uptimes().is_sorted_by(|a, b| a < b), "once, and in order: {:?}", uptimes());
+    gateway.publish(&format!("device/{name}/do/blink"), &1.into());
+    device.wait_for("light", |line| (line == "light on").then_some(()));
+    println!("{name}: {:?}", device.said());
 }
 
 /// With the defaults at both ends. A minute has two of the longest of their intervals, and so an hour has sixty of what it takes.
