@@ -202,7 +202,7 @@ async fn shake_hands<'o, L: Link>(
     let whole = Offer { extensions: extensions.as_deref().or(offer.extensions), ..*offer };
     upgrade.write_request(&mut stream.tx(), &whole).map_err(HandshakeError::Request)?;
     stream.flush().await?;
-    if deflate.is_some() {
+    if deflate().is_some() {
         // What comes right behind the answer needs room, too.
         stream.rx().reserve_for_expansion();
     }

@@ -1,6 +1,5 @@
 //! Who may do what: origins and credentials (`core/PROTOCOL.md` sections 6, 8.4 and 8.5).
 
-
 use longwire_tests::gateway::{Gateway, Guarded, in_seconds};
 use longwire_tests::http::{Events, Response};
 use longwire_tests::longwire;

@@ -373,7 +373,8 @@ fn an_idle_device_wakes_for_its_deadlines_only() {
     let ended = start(board, &relay, &format!("idle={MINUTE}")).finish_within(LONG);
     assert!(ended.status.success(), "{ended:#?}");
     assert_eq!(relay.taps().len(), 1, "{ended:#?}");
-    let spent = stored(&gateway, &start_at, &format!("device/{}/idle", board.name())).pop().expect("a reading");
+    let spent =
+        stored(&gateway, &start_at, &format!("device/{}/idle", board.name())).pop().expect("a reading");
     let an_hour = |name: &str| spent[name].as_u64().unwrap_or_else(|| panic!("{name} in {spent}")) * 60;
     println!(
         "idle for an hour: woken {} times; {} frames of {} bytes in, {} of {} out",

@@ -21,7 +21,8 @@ pub(crate) async fn obey<M: RawMutex, const N: usize, const BYTES: usize>(
 ) -> Infallible {
     loop {
         let Arrival::Command(command) = commands.next().await else { continue };
-        let (Some((_, what)), Ok(number)) = (command.topic().rsplit_once('/'), command.decode::<u32>()) else {
+        let (Some((_, what)), Ok(number)) = (command.topic().rsplit_once('/'), command.decode::<u32>())
+        else {
             continue;
         };
         match what {

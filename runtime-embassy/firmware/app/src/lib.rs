@@ -31,13 +31,14 @@ use embassy_sync::blocking_mutex::raw::{CriticalSectionRawMutex, NoopRawMutex};
 use embassy_sync::signal::Signal;
 use embassy_time::Instant;
 use heapless::String;
-use longwire_embassy::core::rand_core::CryptoRng;
 use longwire_embassy::core::log::Since;
+use longwire_embassy::core::rand_core::CryptoRng;
 use longwire_embassy::{
-    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens, Uplink, UplinkConfig,
+    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens,
+    Uplink, UplinkConfig,
 };
-use static_cell::ConstStaticCell;
 pub use settings::{MAX_NAME, Settings};
+use static_cell::ConstStaticCell;
 use traffic::Traffic;
 
 /// Readings that wait for the network: half a minute of them. Of what only counts as it is now the newest waits alone; of
