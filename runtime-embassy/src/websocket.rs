@@ -196,9 +196,9 @@ async fn shake_hands<'o, L: Link>(
     offer: &Offer<'o>,
     deflate: Option<deflate::Config>,
 ) -> Result<(Option<&'o str>, Option<Agreed>), HandshakeError<L::Error>> {
-    // Without the feature there is none, and the compiler sees it here.
-    let deflate = deflate.filter(|_| cfg!(feature = "inflate"));
-    let extensions = deflate.map(|deflate| deflate.offer());
+    // Without the feature there is never one, which the compiler does not see across a wait.
+    let deflate = || deflate.filter(|_| cfg!(feature = "inflate"));
+    let extensions = deflate().map(|deflate| deflate.offer());
     let whole = Offer { extensions: extensions.as_deref().or(offer.extensions), ..*offer };
     upgrade.write_request(&mut stream.tx(), &whole).map_err(HandshakeError::Request)?;
     stream.flush().await?;
@@ -227,11 +227,9 @@ async fn shake_hands<'o, L: Link>(
     };
     let chosen = agreed.subprotocol();
     let subprotocol = offer.subprotocols.iter().copied().find(|offered| Some(*offered) == chosen);
-    let deflate = match deflate {
-        Some(deflate) if cfg!(feature = "inflate") => {
-            deflate.check(agreed.extensions()).map_err(HandshakeError::Deflate)?
-        }
-        _ => None,
+    let deflate = match deflate() {
+        Some(deflate) => deflate.check(agreed.extensions()).map_err(HandshakeError::Deflate)?,
+        None => None,
     };
     head.release(&mut stream.rx());
     Ok((subprotocol, deflate))
