@@ -10,6 +10,8 @@ use crate::link::Link;
 
 /// Bytes of a record's header: its type, a version, its length (RFC 8446 section 5.1).
 const HEADER: usize = 5;
+/// The type of ServerHello's record.
+const HANDSHAKE: u8 = 22;
 /// The type of an encrypted record.
 const APPLICATION_DATA: u8 = 23;
 /// An encrypted record has a tag, and inside at least its true type.
@@ -22,13 +24,15 @@ pub(super) struct Below<'a, L> {
     record: &'a mut [u8],
     filled: usize,
     served: usize,
+    /// ServerHello has come: there is nothing else of a handshake that is not encrypted (RFC 8446 section 2).
+    greeted: bool,
     /// The handshake is done: everything is encrypted.
     open: &'a Cell<bool>,
 }
 
 impl<'a, L: Link> Below<'a, L> {
     pub(super) const fn new(link: L, record: &'a mut [u8], open: &'a Cell<bool>) -> Self {
-        Self { link, record, filled: 0, served: 0, open }
+        Self { link, record, filled: 0, served: 0, greeted: false, open }
     }
 
     /// Bytes of the record, as far as they are known.
@@ -41,7 +45,8 @@ impl<'a, L: Link> Below<'a, L> {
         let len = usize::from(u16::from_be_bytes([high, low]));
         // Unencrypted, an alert would end the connection on anybody's word. A record too short panics embedded-tls.
         let encrypted = kind == APPLICATION_DATA;
-        if (self.open.get() && !encrypted) || (encrypted && len < LEAST) {
+        let late = (self.greeted && kind == HANDSHAKE) || (self.open.get() && !encrypted);
+        if late || (encrypted && len < LEAST) {
             return Err(ErrorKind::InvalidData);
         }
         let whole = HEADER + len;
@@ -55,7 +60,8 @@ impl<L> ErrorType for Below<'_, L> {
 
 impl<L: Link> Read for Below<'_, L> {
     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ErrorKind> {
-        if self.served == self.filled {
+        if self.served > 0 && self.served == self.filled {
+            self.greeted |= self.record.first() == Some(&HANDSHAKE);
             (self.filled, self.served) = (0, 0);
         }
         // Dropped here, what came is kept, for the next call.
