@@ -309,6 +309,46 @@ async fn a_peer_that_vanishes_while_it_waits_for_an_answer_is_given_up_and_the_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_whose_answer_takes_long_may_go_on_talking_meanwhile() {
+    for (room, size) in [(1 << 20, 1000), (1 << 20, 20_000), (1 << 20, 10), (4096, 1000)] {
+        let mut first = true;
+        let handler = move |message: MessageRef<'_>, out: &mut Output<'_>| {
+            if std::mem::take(&mut first) {
+                out.defer(async {
+                    tokio::time::sleep(Duration::from_secs(300)).await;
+                    Some(Message::text("at last"))
+                });
+                return Ok(());
+            }
+            out.send(message)
+        };
+        let (_serving, peer) = served(room, Config::default(), handler);
+        let (mut from, mut to) = tokio::io::split(peer);
+        let messages = 200_000 / size;
+        let sending = tokio::spawn(async move {
+            for _ in 0..=messages {
+                to.write_all(&frame(0x82, &data(size))).await.unwrap();
+            }
+            to
+        });
+        // Whatever it is asked meanwhile.
+        let mut bytes = Vec::new();
+        let expected = [unmasked(0x81, b"at last"), unmasked(0x82, &data(size)).repeat(messages)].concat();
+        while bytes.len() < expected.len() || bytes.starts_with(b"\x89") {
+            let mut piece = [0; 4096];
+            let n = from.read(&mut piece).await.unwrap();
+            assert_ne!(n, 0, "it was given up");
+            bytes.extend_from_slice(&piece[..n]);
+            while bytes.starts_with(b"\x89\x04") && bytes.len() >= 6 {
+                bytes.drain(..6);
+            }
+        }
+        assert!(bytes == expected, "{size} through {room}");
+        drop(sending.await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_never_reads_is_given_up() {
     let (serving, mut peer) = served(1000, Config::default(), echo);
     let started = Instant::now();
@@ -655,6 +695,28 @@ async fn in_a_set_a_silent_peer_is_asked_and_given_up() {
     for _ in 0..3 {
         assert!(matches!(timeout(LONG, client.recv()).await.unwrap(), Some(Ok(Event::Ping(_)))));
     }
+}
+
+#[tokio::test]
+async fn in_a_set_a_message_that_is_more_than_the_system_takes_at_once_comes_back() {
+    let large_ones = || {
+        config(|c| {
+            // Without a heartbeat there is a deadline only while the peer does not read.
+            c.protocol.heartbeat = None;
+            c.deflate = None;
+            c.protocol.max_message = 16 << 20;
+        })
+    };
+    let (url, _thread, _stop) = set_of(large_ones(), || echo);
+    let options = ConnectOptions::default().config(Arc::new(large_ones()));
+    let mut client = connect(&url, &options).await.unwrap();
+    let large = data(12 << 20);
+    for _ in 0..3 {
+        client.send(large.clone()).await.unwrap();
+        let answer = timeout(LONG, client.recv_message()).await.unwrap().unwrap().unwrap();
+        assert!(answer.as_bytes() == large);
+    }
+    client.close(CloseCode::NORMAL, "").await.unwrap();
 }
 
 #[tokio::test]

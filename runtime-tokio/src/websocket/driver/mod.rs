@@ -239,6 +239,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         }
                         Event::Pong(_) | Event::Chunk(_) => {}
                     }
+                    // Its user may keep it waiting.
+                    if self.tx.is_idle() {
+                        self.tx.clear();
+                    }
                     return Poll::Ready(Some(Ok(found)));
                 }
                 Ok(Step::NeedInput) => ready!(self.poll_input(cx, rx)),

@@ -54,7 +54,7 @@ pub trait Handler {
         if matches!(event, Event::Chunk(_)) { Err(Error::Chunks) } else { Ok(()) }
     }
 
-    /// The connection is over, and this is what [`Serve`] returns.
+    /// The connection is over, and this is what [`Serve`] returns. Not called when that is dropped before.
     fn closed(&mut self, result: &Result<CloseCause, Error>) {
         let _ = result;
     }

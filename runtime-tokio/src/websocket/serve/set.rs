@@ -218,8 +218,13 @@ impl<H: Handler> ServeSet<H> {
                 Ok(Turn::More) => self.due.push(key),
                 Ok(Turn::Waiting) => {}
             }
-            if let (Timer::Elsewhere(Some(at)), Ok(key)) = (&member.serve.driver.timer, u32::try_from(key)) {
-                self.timers.arm(key, at.as_millis().saturating_add(member.offset));
+            let (Timer::Elsewhere(alarm), Ok(key)) = (&mut member.serve.driver.timer, u32::try_from(key))
+            else {
+                continue;
+            };
+            match alarm.take() {
+                Some(at) => self.timers.arm(key, at.as_millis().saturating_add(member.offset)),
+                None => self.timers.disarm(key),
             }
         }
         if self.due.is_empty() {

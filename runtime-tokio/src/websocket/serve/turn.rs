@@ -317,20 +317,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
         }
     }
 
-    /// One read, up to the next message, which waits. False when nothing came.
+    /// Looks for the next event, in what is held or else in one read; it waits for its turn. False when nothing came.
     fn listen(&mut self, cx: &mut Context<'_>) -> bool {
         let driver = &mut self.driver;
-        let Poll::Ready(read) = self.rx.poll_read(cx, &mut driver.stream, driver.config.max_read) else {
-            return false;
-        };
-        driver.heard(read);
+        let mut came = false;
         while driver.is_running() {
             match driver.step(&mut self.rx) {
                 Ok(Step::Event(found)) => {
                     self.found = Some(found);
+                    came = true;
                     break;
                 }
                 Ok(Step::NeedSpace(len)) => self.rx.grow(len),
+                Ok(Step::NeedInput) if !came => {
+                    match self.rx.poll_read(cx, &mut driver.stream, driver.config.max_read) {
+                        Poll::Ready(read) => driver.heard(read),
+                        Poll::Pending => return false,
+                    }
+                    came = true;
+                }
                 Ok(Step::NeedInput | Step::NeedFlush) => break,
                 Ok(Step::Closed(cause)) => driver.end(cause, None),
                 Err(error) => {
@@ -339,6 +344,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
             }
         }
         self.rx.park();
-        true
+        came
     }
 }
