@@ -378,6 +378,7 @@ mod tests {
     fn a_connection_that_says_nothing_is_small() {
         type Echo = fn(MessageRef<'_>, &mut Output<'_>) -> Result<(), Error>;
         let size = size_of::<Member<Echo>>();
-        assert!(size <= 400, "{size}");
+        // Beside it there are 16 bytes for its deadline.
+        assert!(size <= 416, "{size}");
     }
 }
