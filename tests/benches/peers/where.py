@@ -128,7 +128,7 @@ def by_file(chain, symbol):
     for function, file in chain:
         for purpose, pattern in USER:
             if re.search(pattern, file):
-                return purpose, function
+                return purpose, f"{short(function)}, {Path(file).name.split(':')[0]}"
     return "program: rest", symbol
 
 
