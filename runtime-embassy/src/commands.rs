@@ -52,9 +52,9 @@ impl<const BYTES: usize> Command<BYTES> {
         match event.data {
             Data::Cbor(cbor) => bytes.put(cbor).ok()?,
             // One form for the application, whatever the transport speaks.
-            #[cfg(feature = "json")]
+            #[cfg(any(feature = "json", feature = "sse"))]
             Data::Json(json) => longwire_core::session::transcode::json_to_cbor(json, &mut bytes).ok()?,
-            #[cfg(not(feature = "json"))]
+            #[cfg(not(any(feature = "json", feature = "sse")))]
             Data::Json(_) => return None,
             Data::Bytes { bytes: opaque, .. } => opaque.write_to(&mut bytes).ok()?,
         }
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(drain(&commands), ["gap 1-2", "a=2", "a=3", "a=4"]);
     }
 
-    #[cfg(feature = "json")]
+    #[cfg(any(feature = "json", feature = "sse"))]
     #[test]
     fn json_becomes_cbor() {
         let commands = Small::new(Overflow::DropOldest);
