@@ -159,10 +159,12 @@ mod tests {
     /// Sends the next reading, and says its number.
     fn next_of(outbox: &Small) -> Option<u64> {
         let mut number = None;
-        outbox.send_next(9, |n, _| {
-            number = Some(n);
-            Ok::<(), ()>(())
-        })?;
+        outbox
+            .send_next(9, |n, _| {
+                number = Some(n);
+                Ok::<(), ()>(())
+            })?
+            .ok()?;
         number
     }
 
