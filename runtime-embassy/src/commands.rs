@@ -52,9 +52,9 @@ impl<const BYTES: usize> Command<BYTES> {
         match event.data {
             Data::Cbor(cbor) => bytes.put(cbor).ok()?,
             // One form for the application, whatever the transport speaks.
-            #[cfg(feature = "json")]
+            #[cfg(any(feature = "json", feature = "sse"))]
             Data::Json(json) => longwire_core::session::transcode::json_to_cbor(json, &mut bytes).ok()?,
-            #[cfg(not(feature = "json"))]
+            #[cfg(not(any(feature = "json", feature = "sse")))]
             Data::Json(_) => return None,
             Data::Bytes { bytes: opaque, .. } => opaque.write_to(&mut bytes).ok()?,
         }
@@ -224,7 +224,8 @@ impl<M: RawMutex, const N: usize, const BYTES: usize> Commands<M, N, BYTES> {
     /// The next one, if there is one. `N * BYTES` bytes are moved at most, within the critical section of `M`.
     pub fn try_next(&self) -> Option<Arrival<BYTES>> {
         self.queue.lock(|queue| {
-            let queue = &mut *queue.borrow_mut();
+            // Nobody else has it: no code of others runs while it is held.
+            let queue = &mut *queue.try_borrow_mut().ok()?;
             if let Some((gap, 0)) = queue.gap {
                 queue.gap = None;
                 return Some(Arrival::Gap(gap));
@@ -235,9 +236,17 @@ impl<M: RawMutex, const N: usize, const BYTES: usize> Commands<M, N, BYTES> {
         })
     }
 
+    fn with(&self, work: impl FnOnce(&mut Queue<N, BYTES>)) {
+        self.queue.lock(|queue| {
+            if let Ok(mut queue) = queue.try_borrow_mut() {
+                work(&mut queue);
+            }
+        });
+    }
+
     /// What became of the commands so far.
     pub fn counts(&self) -> CommandCounts {
-        self.queue.lock(|queue| queue.borrow().counts)
+        self.queue.lock(|queue| queue.try_borrow().map(|queue| queue.counts).unwrap_or_default())
     }
 }
 
@@ -299,12 +308,12 @@ pub(crate) trait Inbox {
 
 impl<M: RawMutex, const N: usize, const BYTES: usize> Inbox for Commands<M, N, BYTES> {
     fn put(&self, event: &Event<'_>) {
-        self.queue.lock(|queue| queue.borrow_mut().put(event, self.overflow));
+        self.with(|queue| queue.put(event, self.overflow));
         self.arrived.signal(());
     }
 
     fn put_gap(&self, gap: Gap) {
-        self.queue.lock(|queue| queue.borrow_mut().put_gap(gap));
+        self.with(|queue| queue.put_gap(gap));
         self.arrived.signal(());
     }
 }
@@ -420,7 +429,7 @@ mod tests {
         assert_eq!(drain(&commands), ["gap 1-2", "a=2", "a=3", "a=4"]);
     }
 
-    #[cfg(feature = "json")]
+    #[cfg(any(feature = "json", feature = "sse"))]
     #[test]
     fn json_becomes_cbor() {
         let commands = Small::new(Overflow::DropOldest);

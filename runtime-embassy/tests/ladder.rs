@@ -1,5 +1,10 @@
 //! An uplink where no WebSocket can be had, against scripted answers in HTTP, under virtual time.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helper fails the test"
+)]
 
 mod common;
 #[path = "common/gateway.rs"]

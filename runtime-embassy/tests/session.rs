@@ -1,6 +1,11 @@
 //! What an uplink keeps over its connections: credentials that change, commands that come down, and everything when its
 //! future is dropped. Against a gateway made of the same core, over streams in memory, under virtual time.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helper fails the test"
+)]
 
 mod common;
 #[path = "common/gateway.rs"]

@@ -97,6 +97,9 @@ impl Connect for Once {
     }
 }
 
+/// What becomes of a byte at a place; `None`: it is lost.
+type Harm = Box<dyn Fn(usize, u8) -> Option<u8>>;
+
 /// The server's end. What it reads, it says.
 struct Echo {
     wire: Rc<RefCell<Wire>>,
@@ -191,7 +194,7 @@ fn run<F: Future>(device: F, server: &mut Echo) -> F::Output {
 fn meet(
     config: TlsConfig<'_>,
     server: Arc<ServerConfig>,
-    harm: Option<Box<dyn Fn(usize, u8) -> Option<u8>>>,
+    harm: Option<Harm>,
 ) -> Result<(Vec<u8>, usize), Failed> {
     let link = Memory::new(Pace::Bytes(200));
     let mut server = Echo::new(&link, server);

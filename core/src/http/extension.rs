@@ -124,8 +124,11 @@ fn extension(input: &[u8]) -> Option<(Extension<'_>, &[u8])> {
     Some((Extension { name, params: before(after_name, rest) }, rest))
 }
 
+/// A parameter: its name, and its value if it has one.
+type Param<'b> = (&'b str, Option<Value<'b>>);
+
 /// `";" token [ "=" ( token | quoted-string ) ]`
-fn param(input: &[u8]) -> Option<((&str, Option<Value<'_>>), &[u8])> {
+fn param(input: &[u8]) -> Option<(Param<'_>, &[u8])> {
     let (name, rest) = token(behind(input, b';')?)?;
     // A "=" without a value is left to whoever looks at the rest.
     let value = behind(rest, b'=').and_then(|value| quoted(value).or_else(|| token(value)));

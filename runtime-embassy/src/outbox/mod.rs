@@ -58,7 +58,7 @@ pub enum ReportError {
     BadTopic,
     /// Not a key (`PROTOCOL.md` section 3).
     BadKey,
-    /// The value refused to be encoded.
+    /// The value refused to be encoded, or reports something itself while it is.
     BadValue,
 }
 
@@ -135,9 +135,9 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
         Reporter(self)
     }
 
-    /// What became of the readings so far.
+    /// What became of the readings so far. (While a value is being encoded nobody knows: then they are all 0.)
     pub fn counts(&self) -> Counts {
-        self.log.lock(|log| log.borrow().counts)
+        self.with(|log| log.counts).unwrap_or_default()
     }
 
     fn policy_of(&self, topic: &str) -> Result<Policy, ReportError> {
@@ -147,9 +147,14 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
         Ok(rule.map_or(self.otherwise, |(_, policy)| *policy))
     }
 
-    /// Works on the log; a storage is told.
-    fn change<T>(&self, work: impl FnOnce(&mut Log<BYTES>) -> T) -> T {
-        let result = self.log.lock(|log| work(&mut log.borrow_mut()));
+    /// Works on the log. `None` when somebody does already: a value that calls its own outbox while it is encoded.
+    fn with<T>(&self, work: impl FnOnce(&mut Log<BYTES>) -> T) -> Option<T> {
+        self.log.lock(|log| log.try_borrow_mut().ok().map(|mut log| work(&mut log)))
+    }
+
+    /// The same, and a storage is told.
+    fn change<T>(&self, work: impl FnOnce(&mut Log<BYTES>) -> T) -> Option<T> {
+        let result = self.with(work);
         #[cfg(feature = "storage")]
         self.changed.signal(());
         result
@@ -191,7 +196,8 @@ impl<M: RawMutex, const BYTES: usize> Reporter<'_, M, BYTES> {
         }
         let mut len = Counter(0);
         Encoder::new(&mut len).encode(value).map_err(|_| ReportError::BadValue)?;
-        self.0.change(|log| log.push(policy, topic, key, value, len.0))?;
+        let taken = self.0.change(|log| log.push(policy, topic, key, value, len.0));
+        taken.unwrap_or(Err(ReportError::BadValue))?;
         self.0.reported.signal(());
         Ok(())
     }
@@ -242,11 +248,12 @@ pub(crate) trait Source {
 
 impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
     fn incarnation(&self, draw: impl FnOnce() -> u64) -> Incarnation {
-        self.log.lock(|log| *log.borrow_mut().incarnation.get_or_insert_with(|| Incarnation(draw())))
+        let incarnation = self.with(|log| *log.incarnation.get_or_insert_with(|| Incarnation(draw())));
+        incarnation.unwrap_or(Incarnation(0))
     }
 
     fn rewind(&self) {
-        self.log.lock(|log| log.borrow_mut().flight.reconnected());
+        self.with(|log| log.flight.reconnected());
     }
 
     fn send_next<T>(
@@ -254,7 +261,7 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
         max_in_flight: u64,
         send: impl FnOnce(u64, Reading<'_>) -> Result<(), T>,
     ) -> Option<Result<(), T>> {
-        let sent = self.log.lock(|log| log.borrow_mut().send_next(max_in_flight, send));
+        let sent = self.with(|log| log.send_next(max_in_flight, send)).flatten();
         #[cfg(feature = "storage")]
         if self.is_wanted() {
             self.changed.signal(());
@@ -264,7 +271,7 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
 
     #[cfg(feature = "sse")]
     fn has_next(&self) -> bool {
-        self.log.lock(|log| log.borrow_mut().next(u64::MAX).is_some())
+        self.with(|log| log.next(u64::MAX)).flatten().is_some()
     }
 
     fn give_up_next(&self) {
@@ -280,7 +287,7 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
     }
 
     fn report_counts(&self, topic: &str) -> bool {
-        self.change(|log| log.report_counts(topic))
+        self.change(|log| log.report_counts(topic)).unwrap_or(false)
     }
 
     async fn reported(&self) {

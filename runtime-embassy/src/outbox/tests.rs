@@ -49,6 +49,28 @@ fn readings_leave_in_order_and_stay_until_acknowledged() {
     assert_eq!(outbox.counts(), Counts { reported: 3, acknowledged: 3, ..Counts::default() });
 }
 
+/// Reports while it is encoded.
+struct Nested<'o>(&'o Small);
+
+impl<C> Encode<C> for Nested<'_> {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        let _ = self.0.report("b", 1);
+        e.u32(self.0.counts().reported)?.ok()
+    }
+}
+
+#[test]
+fn a_value_that_reports_while_it_is_encoded_harms_nobody() {
+    let outbox = Small::new(Policy::DropOldest);
+    outbox.reporter().try_report("a", None, &Nested(&outbox)).unwrap();
+    // Once, when it was counted; not while it was put.
+    assert_eq!(outbox.counts(), Counts { reported: 2, waiting: 2, ..Counts::default() });
+}
+
 #[test]
 fn a_key_goes_with_its_reading() {
     let outbox = Small::new(Policy::DropNewest);

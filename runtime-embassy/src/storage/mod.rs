@@ -2,6 +2,7 @@
 
 mod item;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small, or any will do")]
 mod tests;
 
 use core::fmt;
