@@ -29,6 +29,11 @@ pub struct Deflate {
     pub threshold: usize,
 
     /// How hard to compress, from 1 (fast) to 9 (small). Default 1.
+    ///
+    /// Without takeover 1 is a compressor made for messages, with 16 KiB for a thread. Of 1 KiB of JSON it makes 305 bytes
+    /// in 1.1 us; level 2 makes 243 in 10 us, level 6 234 in 11 us. A smaller window costs bytes in messages that are
+    /// larger than it, and gains no time. More of this in `runtime-tokio/benches/README.md`; `cargo bench -p longwire
+    /// --bench deflate` measures it.
     pub level: u8,
 }
 
@@ -209,6 +214,7 @@ fn inflate(
             Status::StreamEnd => *ended = true,
             // Nothing more can be done: the output is full, or the input used up.
             Status::BufError => return Ok((done, anew)),
+            Status::Ok if read == input.len() && written < output.len() => return Ok((done, anew)),
             Status::Ok if read + written == 0 => return Ok((done, anew)),
             Status::Ok => {}
         }
