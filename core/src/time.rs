@@ -34,7 +34,7 @@ impl Instant {
     }
 
     /// How long ago `earlier` was; zero when it lies ahead.
-    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
+    #[cfg_attr(target_os = "none", inline(never))]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -33,6 +33,7 @@ use embassy_time::Instant;
 use heapless::String;
 use longwire_embassy::core::log::Since;
 use longwire_embassy::core::rand_core::CryptoRng;
+use longwire_embassy::core::session::ladder::{Rung, Rungs};
 use longwire_embassy::{
     Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens,
     Uplink, UplinkConfig,
@@ -176,6 +177,9 @@ const MAX_TOPIC: usize = 64;
 /// The defaults, but for what the settings say otherwise.
 fn config(settings: &Settings<'_>) -> UplinkConfig {
     let mut config = UplinkConfig::new();
+    if !settings.ladder {
+        config.ladder.rungs = Rungs::only(Rung::WebSocket);
+    }
     if let Some(cap) = settings.cap {
         config.backoff.cap = cap;
     }

@@ -19,6 +19,7 @@ pub const MAX_NAME: usize = 64;
 /// | `interval=MS` | 1000 | milliseconds between two reports |
 /// | `heartbeat=MS` | the library's | milliseconds of silence before the gateway is asked whether it lives |
 /// | `cap=MS` | the library's | longest wait between two attempts to connect |
+/// | `rungs=websocket` | all | use no other transport, whatever happens to it |
 /// | `tokens=A,B` | none | tokens: the next one is used when the gateway asks for another |
 /// | `topics=N` | 1 | report the numbers on so many topics in turns, each with another policy |
 /// | `readings=N` | for ever | report the numbers up to N instead, and end with success once all are settled |
@@ -43,6 +44,8 @@ pub struct Settings<'a> {
     pub cap: Option<Duration>,
     /// How many numbers to report before the firmware ends; `None` for a device, which never does.
     pub readings: Option<u32>,
+    /// Whether other transports than WebSocket may be used.
+    pub ladder: bool,
     /// Over how many topics the numbers are spread, up to 3.
     pub topics: u8,
     /// Tokens with commas in between; empty for none.
@@ -72,6 +75,7 @@ impl<'a> Settings<'a> {
             heartbeat: None,
             cap: None,
             readings: None,
+            ladder: true,
             topics: 1,
             tokens: "",
             waiting: u32::MAX,
@@ -103,6 +107,7 @@ impl<'a> Settings<'a> {
             "heartbeat" => self.heartbeat = Some(milliseconds(value)?),
             "cap" => self.cap = Some(milliseconds(value)?),
             "readings" => self.readings = Some(value.parse().ok()?),
+            "rungs" if value == "websocket" => self.ladder = false,
             "topics" => self.topics = value.parse().ok().filter(|n| (1..=3).contains(n))?,
             "tokens" => self.tokens = value,
             "waiting" => self.waiting = value.parse().ok().filter(|n| *n > 0)?,
