@@ -2,8 +2,8 @@
 
 use crate::{Error, MAX_MESSAGE, Peer};
 use longwire::websocket::{
-    self, Config, ConnectOptions, Delivery, Event, Handler, Kind, Message, MessageRef, Output, WebSocket, accept, connect,
-    serve_with,
+    self, Config, ConnectOptions, Delivery, Event, Handler, Kind, Message, MessageRef, Output, WebSocket,
+    accept, connect, serve_with,
 };
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
