@@ -30,10 +30,10 @@ struct Peer {
 
 impl AsyncWrite for Peer {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // The hub's own: RFC 6455 section 5.5.2, four bytes of payload, and nothing else in that write.
-        if let [0x89, 0x04, payload @ ..] = bytes {
+        // The hub's own (RFC 6455 section 5.5.2): four bytes of payload, and a `tick` behind it.
+        if let [0x89, 0x04, a, b, c, d, ..] = bytes {
             PINGS.fetch_add(1, Ordering::Relaxed);
-            self.pong = payload.try_into().ok();
+            self.pong = Some([*a, *b, *c, *d]);
         }
         Poll::Ready(Ok(bytes.len()))
     }
@@ -84,6 +84,7 @@ fn main() {
             let (wall, before) = (std::time::Instant::now(), PINGS.load(Ordering::Relaxed));
             tokio::time::sleep(heartbeat + Duration::from_millis(1)).await;
             let pings = PINGS.load(Ordering::Relaxed) - before;
+            assert!(pings >= connections, "{pings} Pings: who did not answer is gone");
             say(&format!("heartbeats, round {round}: {pings} Pings and Pongs"), wall, pings);
         }
         for _ in 0..2 {

@@ -8,10 +8,14 @@
 
 use longwire::hub::{Adoption, Data, Grant, Hub, HubConfig, LocalShard, LogConfig, Open, Protocol, Socket};
 use longwire_core::log::{Pattern, Policy, Since, Topic};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{TryRecvError, channel};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::LocalSet;
@@ -29,8 +33,13 @@ async fn connect(hub: &Hub, permit: impl Send + 'static) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let server = listener.accept().await.unwrap().0;
+    adopt(hub, Socket::Tcp(server.into_std().unwrap()), permit);
+    client
+}
+
+fn adopt(hub: &Hub, socket: Socket, permit: impl Send + 'static) {
     hub.adopt(Adoption {
-        socket: Socket::Tcp(server.into_std().unwrap()),
+        socket,
         head: Vec::new(),
         early: Vec::new(),
         protocol: Protocol::Sse,
@@ -42,7 +51,6 @@ async fn connect(hub: &Hub, permit: impl Send + 'static) -> TcpStream {
         parked: None,
         permit: Box::new(permit),
     });
-    client
 }
 
 async fn read_until(client: &mut TcpStream, text: &mut Vec<u8>, mark: &str) {
@@ -133,5 +141,53 @@ fn one_that_never_runs_holds_up_nobody() {
         for _ in 0..EVENTS {
             hub.publish(Topic::parse("a").unwrap(), None, Data::json(b"1").unwrap()).await.unwrap();
         }
+    });
+}
+
+/// A stream of an application's own that has a mistake in it.
+struct Broken;
+
+impl AsyncRead for Broken {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        panic!("a stream panics, as this test wants it to");
+    }
+}
+
+impl AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The connections of a shard have their turns one after the other, in one task.
+#[test]
+fn who_panics_in_a_turn_or_when_its_permit_is_dropped_ends_only_its_own_connection() {
+    struct Permit;
+    impl Drop for Permit {
+        fn drop(&mut self) {
+            panic!("a permit panics, as this test wants it to");
+        }
+    }
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    let (hub, shard) = hub();
+    let served = runtime.spawn_local(shard.run());
+    runtime.block_on(async {
+        adopt(&hub, Socket::Stream(Box::new(Broken)), ());
+        drop(connect(&hub, Permit).await);
+        while hub.counters().sse.load(Ordering::Relaxed) > 0
+            || hub.counters().writes.load(Ordering::Relaxed) == 0
+        {
+            tokio::task::yield_now().await;
+        }
+        serve(&hub).await;
+        served.await.unwrap();
     });
 }

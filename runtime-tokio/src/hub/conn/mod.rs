@@ -72,6 +72,9 @@ pub(super) struct Conn {
     _permit: Box<dyn Any + Send>,
 }
 
+// There are very many of them.
+const _: () = assert!(size_of::<Conn>() <= 384);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
