@@ -6,6 +6,7 @@
 //! is. The clock is virtual, so that all heartbeats of an interval come at once.
 //!
 //! `cargo bench -p longwire --bench idle -- 1000000`
+#![allow(clippy::expect_used, reason = "a program that measures says why it cannot, and ends")]
 
 use longwire::hub::{Adoption, Data, Filter, Grant, Hub, HubConfig, Open, Protocol, Socket};
 use longwire_core::log::{Pattern, Policy, Since, Topic};

@@ -64,7 +64,6 @@ impl From<Received> for Outcome {
 
 /// Works off what is in `rx`, reads once, and works that off. Answers are written into `reply`; when they fill it,
 /// they have to go out first.
-#[expect(clippy::too_many_arguments, reason = "the parts of a connection, lent one by one")]
 pub(super) fn receive(
     rx: RxBuf<'_>,
     shard: &Shard,

@@ -386,16 +386,22 @@ impl Session {
                 count(&counters.pressures, 1);
             }
             Effect::PastEvent(seq) => {
-                reads.past().map(|past| past.after = seq);
+                if let Some(past) = reads.past() {
+                    past.after = seq;
+                }
                 count(&counters.delivered, 1);
             }
             Effect::PastLost { told, skipped } => {
-                reads.past().map(|past| past.told = told);
+                if let Some(past) = reads.past() {
+                    past.told = told;
+                }
                 counters.skipped(GapReason::Evicted, skipped);
                 reads.remember(|slow| slow.lag.skip(Skip::Evicted, skipped.unwrap_or(0)));
             }
             Effect::Reset => {
-                reads.past().map(|past| past.reset = None);
+                if let Some(past) = reads.past() {
+                    past.reset = None;
+                }
                 counters.skipped(GapReason::Reset, None);
             }
             Effect::CaughtUp => reads.pop_past(),
