@@ -233,11 +233,15 @@ mod tests {
     use super::*;
     use flate2::{Decompress, FlushDecompress};
 
+    /// Twice: behind a message, another one can begin.
     fn inflate(compressed: &[u8], len: usize) -> Vec<u8> {
-        let mut out = vec![0; len + 1];
+        let mut out = vec![0; 2 * len + 1];
         let mut stream = Decompress::new(false);
-        stream.decompress(&[compressed, &TAIL].concat(), &mut out, FlushDecompress::None).expect("inflates");
-        out.truncate(usize::try_from(stream.total_out()).unwrap());
+        let input = [compressed, &TAIL].concat().repeat(2);
+        stream.decompress(&input, &mut out, FlushDecompress::None).expect("inflates");
+        assert_eq!(stream.total_out(), 2 * len as u64);
+        assert!(out[..len] == out[len..2 * len]);
+        out.truncate(len);
         out
     }
 
