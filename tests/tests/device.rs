@@ -17,6 +17,10 @@ const LONG: Duration = Duration::from_secs(240);
 
 const READINGS: u64 = 1000;
 
+/// Bytes of stack that the firmware may have used by the end of all that, on any board. What lives as long as a task is not on
+/// the stack.
+const MAX_STACK: u64 = 15 * 1024;
+
 /// What the test itself shows, where a gateway wants to see something.
 const TOKEN: (&str, &str) = ("Authorization", "Bearer the-test");
 
@@ -25,8 +29,10 @@ fn lasting_gateway() -> Gateway {
     Gateway::start_with(&["--reconnect-window=500ms", "--history-events=5000"])
 }
 
+/// The device talks WebSocket, whatever happens to that: what went over the relay is read afterwards.
 fn start(board: Board, relay: &Relay, settings: &str) -> Device {
-    let mut all = vec![format!("port={}", relay.address.port()), format!("id={}", board.name())];
+    let port = relay.address.port();
+    let mut all = vec![format!("port={port}"), format!("id={}", board.name()), "rungs=websocket".to_owned()];
     all.extend(settings.split_whitespace().map(str::to_owned));
     Device::start(board, &all)
 }
@@ -123,6 +129,10 @@ fn a_thousand_readings_arrive_once_and_in_order_over_a_bad_link_that_is_cut_ten_
                     numbered.len()
                 );
                 assert!(conversations.len() > 1, "{board:?}: the link was never cut");
+                let stack = stored(gateway, start_at, &format!("device/{}/stack", board.name()));
+                let peak = stack.last().expect("the last reading")["peak"].as_u64().expect("bytes");
+                println!("{board:?}: {peak} bytes of stack at most");
+                assert!(peak <= MAX_STACK, "{board:?}: {peak} bytes of stack, {MAX_STACK} are written down");
             });
         }
     });
@@ -195,7 +205,8 @@ fn an_outbox_that_overflows_counts_what_it_drops_as_the_gateway_misses_it() {
 
     let stored = |what| stored(&gateway, &start_at, &format!("device/{}/{what}", board.name()));
     let numbers = |what| {
-        let numbers = stored(what).iter().map(|number| number.as_u64().expect("a number")).collect::<Vec<_>>();
+        let numbers =
+            stored(what).iter().map(|number| number.as_u64().expect("a number")).collect::<Vec<_>>();
         assert!(numbers.is_sorted_by(|a, b| a < b), "once, and in order: {what} {numbers:?}");
         numbers
     };
