@@ -205,7 +205,8 @@ fn an_outbox_that_overflows_counts_what_it_drops_as_the_gateway_misses_it() {
 
     let stored = |what| stored(&gateway, &start_at, &format!("device/{}/{what}", board.name()));
     let numbers = |what| {
-        let numbers = stored(what).iter().map(|number| number.as_u64().expect("a number")).collect::<Vec<_>>();
+        let numbers =
+            stored(what).iter().map(|number| number.as_u64().expect("a number")).collect::<Vec<_>>();
         assert!(numbers.is_sorted_by(|a, b| a < b), "once, and in order: {what} {numbers:?}");
         numbers
     };
