@@ -3,7 +3,14 @@
 //! One pass over the bytes whatever they are; nothing is stored. How many extensions and parameters there can
 //! be is bounded by [`Limits::max_value`](super::head::Limits::max_value).
 
-use super::grammar::{ascii, behind, is_ows, is_tchar, run, run1};
+use nom::branch::alt;
+use nom::bytes::complete::tag;
+use nom::combinator::opt;
+use nom::multi::{many0_count, many1_count};
+use nom::sequence::{delimited, preceded};
+use nom::{IResult, Parser};
+
+use super::grammar::{Fault, ascii, is_ows, is_tchar, run, run1};
 
 /// Takes the value of one `Sec-WebSocket-Extensions` header apart.
 ///
@@ -34,13 +41,13 @@ impl<'b> Iterator for Extensions<'b> {
 
     fn next(&mut self) -> Option<Self::Item> {
         // Empty elements are passed over, as in any list of HTTP (RFC 9110 section 5.6.1.2).
-        let (_, rest) = run(self.rest, |b| b == b',' || is_ows(b));
+        let (rest, _) = run(|b| b == b',' || is_ows(b))(self.rest).ok()?;
         if rest.is_empty() {
             self.rest = rest;
             return None;
         }
         let (rest, found) = match extension(rest) {
-            Some((found, rest @ ([] | [b',', ..]))) => (rest, Ok(found)),
+            Ok((rest @ ([] | [b',', ..]), found)) => (rest, Ok(found)),
             _ => (&[][..], Err(Malformed)),
         };
         self.rest = rest;
@@ -79,7 +86,7 @@ impl<'b> Extension<'b> {
     pub fn params(&self) -> impl Iterator<Item = (&'b str, Option<Value<'b>>)> + Clone + use<'b> {
         let mut rest = self.params;
         core::iter::from_fn(move || {
-            let (found, after) = param(rest)?;
+            let (after, found) = param(rest).ok()?;
             rest = after;
             Some(found)
         })
@@ -115,45 +122,38 @@ impl<'b> Value<'b> {
 }
 
 /// `token *( ";" param )`, with space around each part, as the lists of RFC 2616 section 2.1 had it.
-fn extension(input: &[u8]) -> Option<(Extension<'_>, &[u8])> {
-    let (name, after_name) = token(input)?;
-    let mut rest = after_name;
-    while let Some((_, after)) = param(rest) {
-        rest = after;
-    }
-    Some((Extension { name, params: before(after_name, rest) }, rest))
+fn extension(input: &[u8]) -> IResult<&[u8], Extension<'_>> {
+    let (after_name, name) = token(input)?;
+    let (rest, _) = many0_count(param).parse(after_name)?;
+    Ok((rest, Extension { name, params: before(after_name, rest) }))
 }
 
 /// A parameter: its name, and its value if it has one.
 type Param<'b> = (&'b str, Option<Value<'b>>);
 
 /// `";" token [ "=" ( token | quoted-string ) ]`
-fn param(input: &[u8]) -> Option<(Param<'_>, &[u8])> {
-    let (name, rest) = token(behind(input, b';')?)?;
-    // A "=" without a value is left to whoever looks at the rest.
-    let value = behind(rest, b'=').and_then(|value| quoted(value).or_else(|| token(value)));
-    Some(match value {
-        Some((raw, rest)) => ((name, Some(Value { raw })), rest),
-        None => ((name, None), rest),
-    })
+fn param(input: &[u8]) -> IResult<&[u8], (&str, Option<Value<'_>>)> {
+    let value = preceded(tag("="), alt((quoted, token))).map(|raw| Value { raw });
+    preceded(tag(";"), (token, opt(value))).parse(input)
 }
 
-fn token(input: &[u8]) -> Option<(&str, &[u8])> {
-    let (token, rest) = run1(run(input, is_ows).1, is_tchar)?;
-    Some((ascii(token), run(rest, is_ows).1))
+fn token(input: &[u8]) -> IResult<&[u8], &str> {
+    delimited(run(is_ows), run1(is_tchar), run(is_ows)).map(ascii).parse(input)
 }
 
 /// A quoted string which, once unescaped, is a token (RFC 6455 section 9.1), without its quotes.
-fn quoted(input: &[u8]) -> Option<(&str, &[u8])> {
-    let inside = behind(run(input, is_ows).1, b'"')?;
-    let mut end = inside;
-    while let Some((first, rest)) = behind(end, b'\\').unwrap_or(end).split_first()
-        && is_tchar(*first)
-    {
-        end = rest;
+fn quoted(input: &[u8]) -> IResult<&[u8], &str> {
+    let (inside, _) = (run(is_ows), tag("\"")).parse(input)?;
+    let (end, _) = many1_count(preceded(opt(tag("\\")), tchar)).parse(inside)?;
+    let (rest, _) = (tag("\""), run(is_ows)).parse(end)?;
+    Ok((rest, ascii(before(inside, end))))
+}
+
+fn tchar(input: &[u8]) -> IResult<&[u8], u8> {
+    match input.split_first() {
+        Some((first, rest)) if is_tchar(*first) => Ok((rest, *first)),
+        _ => Err(nom::Err::Error(Fault { input, code: nom::error::ErrorKind::OneOf })),
     }
-    let rest = behind(end, b'"')?;
-    (end.len() < inside.len()).then(|| (ascii(before(inside, end)), run(rest, is_ows).1))
 }
 
 /// What of `input` lies before its end `rest`.

@@ -1,8 +1,11 @@
 //! The characters and small productions that HTTP and WebSocket headers share (RFC 9110 section 5.6), and the
-//! three kinds of lines in a head (RFC 9112 sections 3, 4 and 5).
-//!
-//! A production is a function that gives what it found and the rest of its input, or nothing. (A library of parsers would do
-//! it as well, but leaves a device three times as much code.)
+//! three kinds of lines in a head (RFC 9112 sections 3, 4 and 5), as `nom` parsers.
+
+use nom::branch::alt;
+use nom::bytes::complete::tag;
+use nom::combinator::{all_consuming, value, verify};
+use nom::sequence::{preceded, terminated};
+use nom::{IResult, Parser};
 
 use super::view::Version;
 
@@ -112,28 +115,29 @@ pub(super) fn is_host(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| is_tchar(*b) && !matches!(b, b'#' | b'^' | b'`' | b'|') || b"()[],;=:".contains(b))
 }
 
-/// The longest run of such bytes, perhaps none.
-pub(super) fn run(input: &[u8], is: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    let end = input.iter().position(|b| !is(*b)).unwrap_or(input.len());
-    input.split_at_checked(end).unwrap_or_default()
+/// The longest run of such bytes, perhaps none. `nom`'s own parser of that name keeps a panic that the
+/// optimiser cannot always prove away.
+pub(super) fn run(is: impl Fn(u8) -> bool) -> impl Fn(&[u8]) -> IResult<&[u8], &[u8]> {
+    move |input| {
+        let end = input.iter().position(|b| !is(*b)).unwrap_or(input.len());
+        let (run, rest) = input.split_at_checked(end).unwrap_or_default();
+        Ok((rest, run))
+    }
 }
 
 /// As [`run`], of at least one byte.
-pub(super) fn run1(input: &[u8], is: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
-    Some(run(input, is)).filter(|(run, _)| !run.is_empty())
+pub(super) fn run1<'i>(
+    is: impl Fn(u8) -> bool,
+) -> impl Parser<&'i [u8], Output = &'i [u8], Error = Fault<'i>> {
+    verify(run(is), |run: &[u8]| !run.is_empty())
 }
 
-/// What lies behind this byte, if the input begins with it.
-pub(super) fn behind(input: &[u8], byte: u8) -> Option<&[u8]> {
-    input.split_first().filter(|(first, _)| **first == byte).map(|(_, rest)| rest)
-}
+/// What `nom` says when a production does not match.
+pub(super) type Fault<'i> = nom::error::Error<&'i [u8]>;
 
-fn version(input: &[u8]) -> Option<(Version, &[u8])> {
-    match input.strip_prefix(b"HTTP/1.")?.split_first()? {
-        (b'1', rest) => Some((Version::Http11, rest)),
-        (b'0', rest) => Some((Version::Http10, rest)),
-        _ => None,
-    }
+fn version(input: &[u8]) -> IResult<&[u8], Version> {
+    let minor = alt((value(Version::Http11, tag("1")), value(Version::Http10, tag("0"))));
+    preceded(tag("HTTP/1."), minor).parse(input)
 }
 
 /// What may stand in a request target: visible ASCII, but no fragment, and not what stands in no URI at all (RFC 3986
@@ -144,10 +148,9 @@ pub(super) fn is_target_char(b: u8) -> bool {
 
 /// `method SP request-target SP HTTP-version`, RFC 9112 section 3: the method, the target, the version.
 pub(super) fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], Version)> {
-    let (method, rest) = run1(line, is_tchar)?;
-    let (target, rest) = run1(behind(rest, b' ')?, |b| b.is_ascii_graphic())?;
-    let (version, rest) = version(behind(rest, b' ')?)?;
-    rest.is_empty().then_some((method, target, version))
+    let method = terminated(run1(is_tchar), tag(" "));
+    let target = terminated(run1(|b| b.is_ascii_graphic()), tag(" "));
+    all_consuming((method, target, version)).parse(line).ok().map(|(_, parts)| parts)
 }
 
 /// `HTTP-version SP status-code SP [ reason-phrase ]`, RFC 9112 section 4: the version, the status' three
@@ -155,13 +158,10 @@ pub(super) fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], Version)> {
 ///
 /// Deviation: the space behind the code may be missing when there is no reason, as some servers send it.
 pub(super) fn status_line(line: &[u8]) -> Option<(Version, &[u8], &[u8])> {
-    let (version, rest) = version(line)?;
-    let (status, rest) = run(behind(rest, b' ')?, |b| b.is_ascii_digit());
-    let (reason, rest) = match behind(rest, b' ') {
-        Some(reason) => run(reason, is_field_byte),
-        None => (&[][..], rest),
-    };
-    (status.len() == 3 && rest.is_empty()).then_some((version, status, reason))
+    let status = verify(run(|b| b.is_ascii_digit()), |digits: &[u8]| digits.len() == 3);
+    let reason = alt((preceded(tag(" "), run(is_field_byte)), tag("")));
+    let version = terminated(version, tag(" "));
+    all_consuming((version, status, reason)).parse(line).ok().map(|(_, parts)| parts)
 }
 
 /// Whether the version at the end of a request line, or at the start of a status line, is well formed but not
@@ -174,8 +174,8 @@ pub(super) fn is_other_version(version: &[u8]) -> bool {
 /// `field-name ":" OWS field-value OWS`, RFC 9112 section 5: the name, the value without the space around it.
 /// What the value holds is not looked at.
 pub(super) fn field_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (name, rest) = run1(line, is_tchar)?;
-    Some((name, trim_ows(behind(rest, b':')?)))
+    let name: IResult<&[u8], &[u8]> = terminated(run1(is_tchar), tag(":")).parse(line);
+    name.ok().map(|(value, name)| (name, trim_ows(value)))
 }
 
 #[cfg(test)]
