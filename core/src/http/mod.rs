@@ -10,7 +10,6 @@
 //! | [`upgrade`] | the opening handshake of WebSocket, both roles | RFC 6455 section 4 |
 //! | [`extension`] | `Sec-WebSocket-Extensions` | RFC 6455 section 9.1 |
 
-mod accept;
 pub mod body;
 pub mod extension;
 mod grammar;

@@ -5,10 +5,10 @@
 //! and [checks](ClientUpgrade::check) it. Frames that came in the same read as the head stay unread in the
 //! buffer.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rand_core::CryptoRng;
 
-pub use super::accept::accept_key;
-use super::accept::base64;
 use super::extension::{self, Extension};
 use super::grammar::{ascii, is_host, is_token};
 use super::view::{Headers, Request, Response, Version};
@@ -18,6 +18,40 @@ use crate::buf::TxBuf;
 /// Subprotocols that a request may offer. One more is refused with status 400: each has to be compared with
 /// each.
 pub const MAX_SUBPROTOCOLS: usize = 32;
+
+/// What `Sec-WebSocket-Accept` has to be for this `Sec-WebSocket-Key` (RFC 6455 section 4.2.2, step 5.4).
+///
+/// ```
+/// use longwire_core::http::upgrade::accept_key;
+///
+/// assert_eq!(&accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// ```
+pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
+    const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let mut message = [0; 60];
+    for (to, from) in message.iter_mut().zip(key.iter().chain(GUID)) {
+        *to = *from;
+    }
+    base64(&sha1(&message))
+}
+
+/// Not inlined, of an array, and by one `update` (`Sha1::from` hides from the optimiser how much was hashed):
+/// so it sees that the library cannot panic.
+#[inline(never)]
+fn sha1(message: &[u8; 60]) -> [u8; 20] {
+    let mut sha1 = sha1_smol::Sha1::new();
+    sha1.update(message);
+    sha1.digest().bytes()
+}
+
+/// The only call of its library, for the same reason: with a second length it would be compiled for slices.
+#[inline(never)]
+fn base64(bytes: &[u8; 20]) -> [u8; 28] {
+    let mut text = [0; 28];
+    // 20 bytes are 28 characters, so there is no error to handle.
+    let _ = STANDARD.encode_slice(bytes, &mut text);
+    text
+}
 
 /// Why a request is no opening handshake that a server can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
