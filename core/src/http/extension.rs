@@ -132,7 +132,7 @@ fn extension(input: &[u8]) -> IResult<&[u8], Extension<'_>> {
 type Param<'b> = (&'b str, Option<Value<'b>>);
 
 /// `";" token [ "=" ( token | quoted-string ) ]`
-fn param(input: &[u8]) -> IResult<&[u8], (&str, Option<Value<'_>>)> {
+fn param(input: &[u8]) -> IResult<&[u8], Param<'_>> {
     let value = preceded(tag("="), alt((quoted, token))).map(|raw| Value { raw });
     preceded(tag(";"), (token, opt(value))).parse(input)
 }
