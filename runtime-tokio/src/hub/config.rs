@@ -17,7 +17,7 @@ const MAX_LAG: Distance = Distance { events: 262_144, bytes: 80 << 20, age: Dura
 pub struct HubConfig {
     /// The bounds of the default log.
     pub log: LogConfig,
-    /// The logs beside it, by their names ([`LogName`]), and their bounds. Default: none. Together with the default
+    /// The logs beside it, by their names ([`LogName`](longwire_core::log::LogName)), and their bounds. Default: none. Together with the default
     /// log's their bytes are what the hub may hold ([`LogConfig::max_bytes`]).
     pub logs: BTreeMap<String, LogConfig>,
     /// Threads that own connections. Default: one for each core, at most 4.
@@ -47,7 +47,7 @@ pub struct HubConfig {
     /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
     /// How long a client may take to answer before it is given up. Default 10 s; as above. SSE has no answers: there an
-    /// acknowledgement of its system's counts as one, where this one's can tell (Linux, [`Socket::Tcp`]).
+    /// acknowledgement of its system's counts as one, where this one's can tell (Linux, [`Socket::Tcp`](super::Socket::Tcp)).
     pub heartbeat_timeout: Duration,
     /// How long a message of a client may take from its first byte to its last. Default one minute. Beyond it the client
     /// is told `bye` `request_timeout` and closed with 1013: what came of the message is held for nothing.

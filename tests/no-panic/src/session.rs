@@ -4,6 +4,7 @@ use core::hint::black_box;
 use core::time::Duration;
 
 use longwire_core::buf::{TxBuf, TxCursor};
+use longwire_core::digits::{push_decimal, push_hex};
 use longwire_core::log::{Cursor, MAX_TOPIC, Since};
 use longwire_core::session::backoff::{Backoff, BackoffConfig, Failure, Verdict};
 use longwire_core::session::connector::{self, Connector, ConnectorConfig};
@@ -28,6 +29,8 @@ pub fn all() {
     client_message(json::decode_client(message));
     client_message(cbor::decode_client(message));
     server_message(json::decode_server(message));
+    answer(message);
+    digits();
     taken();
     codes();
 }
@@ -46,6 +49,32 @@ pub fn device() {
     backoff();
     subscriber();
     lease();
+}
+
+/// The bodies of HTTP answers.
+fn answer(body: &[u8]) {
+    match json::decode_refusal(body) {
+        Ok(refusal) => drop(black_box((refusal.code(), refusal.permanent, refusal.retry_after))),
+        Err(error) => show(error),
+    }
+    match json::decode_poll(body) {
+        Ok(answer) => {
+            black_box((answer.next, answer.more, answer.gap.is_some()));
+            answer.events().for_each(server_message);
+        }
+        Err(error) => show(error),
+    }
+    match json::decode_published(body) {
+        Ok(pressure) => drop(black_box(pressure)),
+        Err(error) => show(error),
+    }
+}
+
+fn digits() {
+    let mut text = heapless::String::<24>::new();
+    push_hex(&mut text, any());
+    push_decimal(&mut text, any());
+    black_box(text.as_str());
 }
 
 fn written(result: Result<(), WriteError>) {
@@ -251,6 +280,9 @@ fn subscriber() {
         };
         black_box(subscriber.is_new(mark));
         subscriber.passed(mark);
+        if any() {
+            subscriber.go_to(Since::Cursor(at));
+        }
         let ending = match any::<u8>() {
             0 => Ending::Unreachable,
             1 => Ending::Cut,
