@@ -25,13 +25,15 @@ pub(super) struct Tls {
     record: usize,
     /// A place for what the socket has not taken of it.
     held: Option<Held>,
+    /// A record went out in part, and there was no room to keep the rest: nothing can follow it.
+    cut: bool,
     closed: bool,
 }
 
 impl Tls {
     pub(super) fn new(mut connection: Box<ServerConnection>, pins: Arc<Pins>) -> Self {
         connection.set_buffer_limit(Some(RECORD));
-        Self { connection, pins, record: 0, held: None, closed: false }
+        Self { connection, pins, record: 0, held: None, cut: false, closed: false }
     }
 
     /// Whether all that was written has gone out.
@@ -44,7 +46,8 @@ impl Tls {
     ///
     /// # Errors
     /// [`WouldBlock`](ErrorKind::WouldBlock) when nothing was taken; [`QuotaExceeded`](ErrorKind::QuotaExceeded) when
-    /// there is no room to keep what the socket did not take.
+    /// there is no room to keep what the socket did not take. That is the end: whatever is called afterwards says the
+    /// same, also when there is room again, for the caller cannot know what the peer has of its bytes.
     pub(super) fn write(&mut self, socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
         self.flush(socket)?;
         let mut written = 0;
@@ -68,15 +71,16 @@ impl Tls {
     /// # Errors
     /// As above; `WouldBlock` while some is left.
     pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        self.check_whole()?;
         while self.connection.wants_write() {
             match self.connection.write_tls(socket) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock && self.held.is_none() => {
-                    let place = self.pins.hold(self.record + OVERHEAD);
-                    self.held = Some(place.ok_or(ErrorKind::QuotaExceeded)?);
-                    return Err(error);
+                    self.held = self.pins.hold(self.record + OVERHEAD);
+                    self.cut = self.held.is_none();
+                    return self.check_whole().and(Err(error));
                 }
                 Err(error) => return Err(error),
             }
@@ -86,15 +90,21 @@ impl Tls {
         Ok(())
     }
 
+    fn check_whole(&self) -> io::Result<()> {
+        if self.cut { Err(ErrorKind::QuotaExceeded.into()) } else { Ok(()) }
+    }
+
     /// Reads; `Ok(0)` is an end that the peer has announced (`close_notify`).
     ///
     /// # Errors
+    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) as above;
     /// [`WouldBlock`](ErrorKind::WouldBlock) while there is nothing; [`Interrupted`](ErrorKind::Interrupted) when much came
     /// in without any plaintext, and others want their turn before there is another read;
     /// [`UnexpectedEof`](ErrorKind::UnexpectedEof): the end was not announced, so what came may be cut off;
     /// [`InvalidData`](ErrorKind::InvalidData): that was no TLS, or not the peer's. The peer is told, if that can be done at
     /// once.
     pub(super) fn read(&mut self, socket: &mut (impl Read + Write), space: &mut [u8]) -> io::Result<usize> {
+        self.check_whole()?;
         for _ in 0..READS {
             match self.connection.reader().read(space) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -120,6 +130,7 @@ impl Tls {
     /// # Errors
     /// Those of [`flush`](Self::flush).
     pub(super) fn close(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        self.check_whole()?;
         if !self.closed {
             self.closed = true;
             self.connection.send_close_notify();
@@ -250,11 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn without_room_to_keep_it_the_connection_ends() {
-        let (mut server, _client, mut wire) = pair(&Pins::new(0));
+    fn without_room_to_keep_it_the_connection_ends_also_when_there_is_room_again() {
+        let pins = Pins::new(10_000);
+        let others: Vec<_> = std::iter::from_fn(|| pins.hold(1 + OVERHEAD)).collect();
+        let (mut server, _client, mut wire) = pair(&pins);
         wire.room = 10;
         let end = server.write(&mut wire, b"hello").unwrap_err();
         assert_eq!(end.kind(), ErrorKind::QuotaExceeded);
+        drop(others);
+        wire.room = usize::MAX;
+        for again in [
+            server.write(&mut wire, b"hello").map(drop),
+            server.flush(&mut wire),
+            server.read(&mut wire, &mut [0; 9]).map(drop),
+            server.close(&mut wire),
+        ] {
+            assert_eq!(again.unwrap_err().kind(), ErrorKind::QuotaExceeded);
+        }
+        assert_eq!(wire.outgoing.len(), 10, "nothing comes behind a record that is cut");
     }
 
     #[test]

@@ -209,8 +209,11 @@ impl Conn {
         let written = match self.stream.try_write(image.bytes()) {
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                // Its turn sees the same error, and ends the connection.
+            Err(error) => {
+                // Its turn sees the same error, and ends the connection: some of it may be on its way.
+                if error.kind() == ErrorKind::QuotaExceeded {
+                    self.phase = Phase::Cut;
+                }
                 self.lag(before);
                 shard.wake(id);
                 return false;
