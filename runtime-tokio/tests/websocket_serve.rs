@@ -5,6 +5,7 @@ use longwire::websocket::{
     CloseCause, CloseCode, Config, ConnectOptions, Delivery, Error, Event, Handler, Message, MessageRef,
     Output, PushError, Role, ServeSet, Timeout, WebSocket, accept, connect, connect_over, serve, serve_with,
 };
+use futures_util::FutureExt as _;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -502,6 +503,97 @@ async fn what_is_pushed_from_elsewhere_goes_out_and_the_queue_is_bounded() {
     assert!(serving.await.unwrap().is_err());
     assert!(pusher.is_closed());
     assert_eq!(pusher.push("z").await, Err(PushError::Closed(Message::text("z"))));
+}
+
+#[tokio::test]
+async fn what_was_pushed_reaches_a_peer_that_is_slow() {
+    for (room, size) in [(1000, 1000), (10_000, 1500), (1000, 20_000)] {
+        let (a, mut peer) = duplex(room);
+        let few = config(|c| (c.max_send_buffer, c.deflate) = (3000, None));
+        let mut serving = serve(WebSocket::from_parts(a, Role::Server, &[], few), echo);
+        let pusher = serving.pusher(200);
+        for _ in 0..200 {
+            pusher.try_push(data(size)).unwrap();
+        }
+        let _serving = tokio::spawn(serving);
+        let one = unmasked(0x82, &data(size));
+        for n in 0..200 {
+            assert!(read(&mut peer, one.len()).await == one, "message {n} of {size} bytes through {room}");
+            // It is not there for a while.
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_pushes_without_end_leaves_the_connection_its_turns() {
+    let (a, mut peer) = duplex(1 << 20);
+    let mut serving = serve(WebSocket::from_parts(a, Role::Server, &[], Config::default()), echo);
+    let pusher = serving.pusher(5000);
+    for _ in 0..5000 {
+        pusher.try_push("-").unwrap();
+    }
+    let mut serving = std::pin::pin!(serving);
+    peer.write_all(&frame(0x81, b"?")).await.unwrap();
+    // In one turn only a part of it.
+    assert!(tokio::task::unconstrained(&mut serving).now_or_never().is_none());
+    let waiting = 5000 - pusher_room(&pusher);
+    assert!(waiting > 1000, "{waiting} wait");
+}
+
+/// How many messages the queue takes.
+fn pusher_room(pusher: &longwire::websocket::Pusher) -> usize {
+    (0..).take_while(|_| pusher.try_push("-").is_ok()).count()
+}
+
+#[tokio::test]
+async fn an_answer_that_was_put_off_is_behind_what_was_pushed_however_much_that_is() {
+    for (room, pushed) in [(1 << 20, 5000), (1000, 500)] {
+        let (a, mut peer) = duplex(room);
+        let (send, sent) = oneshot::channel::<longwire::websocket::Pusher>();
+        let mut sent = Some(sent);
+        let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
+            let sent = sent.take().unwrap();
+            out.defer(async move {
+                let pusher = sent.await.unwrap();
+                for _ in 0..pushed {
+                    pusher.try_push("-").unwrap();
+                }
+                Some(Message::text("."))
+            });
+            Ok(())
+        };
+        let mut serving = serve(WebSocket::from_parts(a, Role::Server, &[], Config::default()), handler);
+        send.send(serving.pusher(pushed)).unwrap();
+        let _serving = tokio::spawn(serving);
+        peer.write_all(&frame(0x81, b"?")).await.unwrap();
+        let expected = [unmasked(0x81, b"-").repeat(pushed), unmasked(0x81, b".")].concat();
+        assert!(read(&mut peer, expected.len()).await == expected, "{pushed} through {room}");
+    }
+}
+
+#[tokio::test]
+async fn a_turn_is_bounded_by_what_comes_out_of_compressed_messages() {
+    let (client, server) = duplex(1 << 20);
+    let handed_out = Arc::new(AtomicUsize::new(0));
+    let accepting = tokio::spawn(async move { accept(server, Config::default()).await.unwrap() });
+    let mut client = connect_over(client, "ws://a/", &ConnectOptions::default()).await.unwrap();
+    let socket = accepting.await.unwrap();
+    assert!(socket.deflate().is_some());
+    for _ in 0..50 {
+        client.feed(vec![0; 1_000_000]).await.unwrap();
+    }
+    client.flush().await.unwrap();
+    let count = handed_out.clone();
+    let serving = serve(socket, move |message, _| {
+        count.fetch_add(message.as_bytes().len(), Ordering::Relaxed);
+        Ok(())
+    });
+    let mut serving = std::pin::pin!(serving);
+    assert!(tokio::task::unconstrained(&mut serving).now_or_never().is_none());
+    assert_eq!(handed_out.load(Ordering::Relaxed), 2_000_000);
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ pub struct Serve<S, H> {
     /// A message that was received, and is not handed out before the answer to another is there.
     found: Option<Found>,
     answering: Option<Answering>,
-    pushed: Option<Box<mpsc::Receiver<Message>>>,
+    pushed: Option<Box<Pushed>>,
     opened: bool,
 }
 
@@ -146,7 +146,7 @@ impl<S, H> Serve<S, H> {
     /// that it is full.
     pub fn pusher(&mut self, capacity: usize) -> Pusher {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
-        self.pushed = Some(Box::new(receiver));
+        self.pushed = Some(Box::new(Pushed { queue: receiver, held: None }));
         Pusher(sender)
     }
 }
@@ -174,6 +174,27 @@ where
             Turn::More => give_way(cx),
         }
         Poll::Pending
+    }
+}
+
+/// What was pushed and is not sent.
+struct Pushed {
+    queue: mpsc::Receiver<Message>,
+    /// The first of them, when there was no room for it.
+    held: Option<Message>,
+}
+
+impl Pushed {
+    fn is_empty(&self) -> bool {
+        self.held.is_none() && self.queue.is_empty()
+    }
+
+    /// The next message; `None` when there will be no other.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        match self.held.take() {
+            Some(message) => Poll::Ready(Some(message)),
+            None => self.queue.poll_recv(cx),
+        }
     }
 }
 

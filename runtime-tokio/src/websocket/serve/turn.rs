@@ -18,6 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Messages that are handed out in a turn, and messages that are taken out of the queue.
 const MESSAGES: usize = 1024;
 
+/// Bytes of these messages, and then the rest of the message that exceeds them: what was read may inflate to a thousand
+/// times as much.
+const BYTES: usize = 1 << 20;
+
 /// Reads in a turn: 1 MiB at most, but for what is still missing of a large message.
 const READS: usize = 16;
 
@@ -48,7 +52,24 @@ pub(super) enum Turn {
 /// What a turn may still do.
 struct Budget {
     messages: usize,
+    bytes: usize,
     reads: usize,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { messages: MESSAGES, bytes: BYTES, reads: READS }
+    }
+
+    /// A message of that length is handed out, or sent.
+    fn charge(&mut self, len: usize) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(len);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
 }
 
 /// A turn's output.
@@ -59,7 +80,17 @@ struct Out {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     pub(super) fn take_turn(&mut self, cx: &mut Context<'_>) -> Turn {
-        let mut budget = Budget { messages: MESSAGES, reads: READS };
+        // Of its own: whoever pushes without end does not keep the peer from being heard.
+        let mut pushes = Budget::new();
+        match self.work(cx, &mut pushes) {
+            // What the socket does not take it wakes for.
+            Turn::Waiting if pushes.is_spent() && self.driver.is_flushed() => Turn::More,
+            turn => turn,
+        }
+    }
+
+    fn work(&mut self, cx: &mut Context<'_>, pushes: &mut Budget) -> Turn {
+        let mut budget = Budget::new();
         if !self.opened {
             self.opened = true;
             self.call(cx, |handler, out| handler.opened(out));
@@ -81,15 +112,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
                 }
                 continue;
             }
-            if self.pushed.is_some() && self.take_pushed(cx) {
+            if budget.is_spent() {
+                self.rx.park();
+                return Turn::More;
+            }
+            if self.take_pushed(cx, pushes) {
                 continue;
             }
             if let Some(answering) = &mut self.answering {
                 match answering.as_mut().poll(cx) {
+                    // What was pushed before is older: the answer waits in its own place until that is sent.
+                    Poll::Ready(answer) if self.pushed.as_ref().is_some_and(|pushed| !pushed.is_empty()) => {
+                        self.answering = Some(Box::pin(std::future::ready(answer)));
+                        if !self.take_pushed(cx, pushes) {
+                            // Not in this turn: others want theirs.
+                            self.rx.park();
+                            return Turn::More;
+                        }
+                    }
                     Poll::Ready(answer) => {
                         self.answering = None;
-                        // What it has pushed is older.
-                        while self.take_pushed(cx) && self.driver.is_flushed() {}
                         if let Some(message) = answer {
                             self.call(cx, |_, out| out.send(&message));
                         }
@@ -184,22 +226,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
         }
     }
 
-    /// Sends what was pushed; false when there is nothing.
-    fn take_pushed(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(mut queue) = self.pushed.take() else { return false };
-        let mut messages = Vec::new();
-        match queue.poll_recv_many(cx, &mut messages, 64) {
-            Poll::Ready(0) => false,
-            Poll::Ready(_) => {
-                self.call(cx, |_, out| messages.iter().try_for_each(|message| out.send(message)));
-                self.pushed = Some(queue);
-                true
-            }
-            Poll::Pending => {
-                self.pushed = Some(queue);
-                false
-            }
+    /// Sends what was pushed, as long as the socket takes it; false when there is nothing.
+    fn take_pushed(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> bool {
+        if budget.is_spent() {
+            return false;
         }
+        let Some(mut pushed) = self.pushed.take() else { return false };
+        let mut next = pushed.poll_next(cx);
+        if let Poll::Ready(None) = next {
+            return false;
+        }
+        let came = next.is_ready();
+        if came {
+            let waker = cx.waker().clone();
+            self.call(cx, |_, out| {
+                while let Poll::Ready(Some(message)) = next {
+                    budget.charge(message.as_bytes().len());
+                    match out.send(&message) {
+                        // It was the one too many: it is the next when all else is written.
+                        Err(Error::Full) => {
+                            pushed.held = Some(message);
+                            break;
+                        }
+                        sent => sent?,
+                    }
+                    if out.outlet.is_blocked() || budget.is_spent() {
+                        break;
+                    }
+                    next = pushed.poll_next(&mut Context::from_waker(&waker));
+                }
+                Ok(())
+            });
+        }
+        self.pushed = Some(pushed);
+        came
     }
 
     /// Steps 3 and 4.
@@ -278,7 +338,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
                     }
                 }
             };
-            let result = match next.event(rx.reborrow()) {
+            let event = next.event(rx.reborrow());
+            budget.charge(match &event {
+                Event::Text(text) => text.as_bytes().len(),
+                Event::Binary(data) => data.len(),
+                Event::Chunk(chunk) => chunk.payload.len(),
+                _ => 0,
+            });
+            let result = match event {
                 Event::Text(text) => handler.message(MessageRef::Text(text), &mut out),
                 Event::Binary(data) => handler.message(MessageRef::Binary(data), &mut out),
                 event => handler.event(event, &mut out),
@@ -290,8 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
             if out.slow && (out.answering.is_some() || out.outlet.is_blocked()) {
                 return Stop::Again;
             }
-            budget.messages = budget.messages.saturating_sub(1);
-            if budget.messages == 0 {
+            if budget.is_spent() {
                 return Stop::Enough;
             }
         }
