@@ -1,11 +1,11 @@
 //! `serve`: a handler in synchronous turns, in a task and in a set.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that is wrong may stop")]
 
+use futures_util::FutureExt as _;
 use longwire::websocket::{
     CloseCause, CloseCode, Config, ConnectOptions, Delivery, Error, Event, Handler, Message, MessageRef,
     Output, PushError, Role, ServeSet, Timeout, WebSocket, accept, connect, connect_over, serve, serve_with,
 };
-use futures_util::FutureExt as _;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -770,11 +770,7 @@ async fn in_a_set_a_silent_peer_is_asked_and_given_up() {
         heartbeat.timeout = Duration::from_millis(20);
     });
     let (url, _thread, _stop) = set_of(limits, || echo);
-    let address = url.trim_start_matches("ws://").trim_end_matches('/').to_owned();
-    let mut silent = TcpStream::connect(&address).await.unwrap();
-    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    silent.write_all(request.as_bytes()).await.unwrap();
+    let mut silent = shaken(&url).await;
     let mut bytes = Vec::new();
     timeout(LONG, silent.read_to_end(&mut bytes)).await.unwrap().unwrap();
     let frames = &bytes[bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4..];
@@ -787,6 +783,34 @@ async fn in_a_set_a_silent_peer_is_asked_and_given_up() {
     for _ in 0..3 {
         assert!(matches!(timeout(LONG, client.recv()).await.unwrap(), Some(Ok(Event::Ping(_)))));
     }
+}
+
+#[tokio::test]
+async fn in_a_set_a_silent_peer_is_given_up_while_another_one_never_stops() {
+    let limits = config(|c| {
+        // A turn takes 16 bytes, so there is always more.
+        c.max_read = 1;
+        let heartbeat = c.protocol.heartbeat.as_mut().unwrap();
+        heartbeat.interval = Duration::from_millis(20);
+        heartbeat.timeout = Duration::from_millis(20);
+    });
+    let (url, _thread, _stop) = set_of(limits, || |_: MessageRef<'_>, _: &mut Output<'_>| Ok(()));
+    let mut flood = shaken(&url).await;
+    let flooding =
+        tokio::spawn(async move { while flood.write_all(&frame(0x82, &data(9999))).await.is_ok() {} });
+    let mut silent = shaken(&url).await;
+    timeout(LONG, silent.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    assert!(!flooding.is_finished());
+    flooding.abort();
+}
+
+/// A client of which only the opening handshake is left to be done: its request is sent.
+async fn shaken(url: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(url.trim_start_matches("ws://").trim_end_matches('/')).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
 }
 
 #[tokio::test]

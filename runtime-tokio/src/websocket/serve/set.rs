@@ -154,6 +154,9 @@ impl<H: Handler> ServeSet<H> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.woken.task.register(cx.waker());
+        // Also when there is always something else to do.
+        let Self { timers, due, .. } = self;
+        timers.expire(self.clock.now().as_millis(), |key| due.push(key as usize));
         self.take_over(cx);
         self.due.append(&mut self.woken.take());
         for _ in 0..ROUNDS {
