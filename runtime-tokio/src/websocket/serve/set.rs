@@ -273,7 +273,8 @@ impl<H: Handler> Member<H> {
         loop {
             let waker = match self.call.as_deref() {
                 Some((call, waker)) => {
-                    call.made.store(false, Ordering::Release);
+                    // A swap takes over from whoever woke it, and so sees what that one did before.
+                    call.made.swap(false, Ordering::AcqRel);
                     waker
                 }
                 None => Waker::noop(),
