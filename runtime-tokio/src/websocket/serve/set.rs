@@ -280,8 +280,10 @@ impl<H: Handler> Member<H> {
                 None => Waker::noop(),
             };
             let turn = self.serve.take_turn(&mut Context::from_waker(waker));
-            let waits = self.serve.answering.is_some() || self.serve.pushed.is_some();
-            if !waits || self.call.is_some() {
+            let Serve { answering, pushed, driver, .. } = &self.serve;
+            // The last of what a peer sends that was given up is read in pieces, of which each wakes for the next.
+            let waits = answering.is_some() || pushed.is_some() || !driver.is_running();
+            if !waits || self.call.is_some() || matches!(turn, Turn::Over(_)) {
                 return turn;
             }
             // What it waits for has to know whom to wake.
@@ -376,7 +378,38 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::websocket::{Error, MessageRef, Output};
+    use crate::websocket::{Config, Error, MessageRef, Output, Role};
+    use tokio::io::AsyncWriteExt as _;
+
+    type Nothing = fn(MessageRef<'_>, &mut Output<'_>) -> Result<(), Error>;
+
+    /// A connection to which much may be on its way, and its client.
+    async fn connection() -> (Serve<TcpStream, Nothing>, TcpStream) {
+        let listener = tokio::net::TcpSocket::new_v4().unwrap();
+        listener.set_recv_buffer_size(1 << 20).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let config = Config { max_read: 100, ..Config::default() };
+        let socket = WebSocket::from_parts(server, Role::Server, &[], config);
+        (serve_with(socket, (|_, _| Ok(())) as Nothing), client)
+    }
+
+    #[tokio::test]
+    async fn one_that_is_over_is_woken_for_the_rest_of_what_its_peer_sent() {
+        let (serve, mut client) = connection().await;
+        let readiness = Readiness::new().unwrap();
+        let mut member = Member::new(Arrival { serve }, &readiness, 7, Clock::start()).unwrap();
+        // Not masked, which ends it; and more than is read in a turn.
+        client.write_all(b"\x82\x01x").await.unwrap();
+        let socket = member.serve.driver.stream.0.socket();
+        let mut seen = vec![0; 100_000];
+        while client.try_write(&[0; 1000]).is_ok() || socket.peek(&mut seen).unwrap() < 80_000 {}
+        let woken = Arc::default();
+        assert!(matches!(member.take_turn(7, &woken), Turn::Waiting));
+        assert_eq!(woken.take(), [7]);
+    }
 
     #[test]
     fn a_connection_that_says_nothing_is_small() {
