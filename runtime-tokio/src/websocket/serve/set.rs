@@ -76,8 +76,8 @@ struct Member<H> {
     serve: Serve<Stream, H>,
     /// Of one that waits for something else than its socket.
     call: Option<Box<(Arc<Call>, Waker)>>,
-    /// From the clock of its driver to that of the set, in milliseconds.
-    offset: u64,
+    /// From the clock of its driver to that of the set, in milliseconds: either may be the older one.
+    offset: i64,
 }
 
 /// A connection on its way to its set.
@@ -226,7 +226,7 @@ impl<H: Handler> ServeSet<H> {
                 continue;
             };
             match alarm.take() {
-                Some(at) => self.timers.arm(key, at.as_millis().saturating_add(member.offset)),
+                Some(at) => self.timers.arm(key, at.as_millis().saturating_add_signed(member.offset)),
                 None => self.timers.disarm(key),
             }
         }
@@ -265,7 +265,8 @@ impl<H: Handler> Member<H> {
         });
         let Some(mut serve) = serve else { return Err(failed.unwrap_or(ErrorKind::Other).into()) };
         serve.driver.timer = Timer::Elsewhere(None);
-        let offset = clock.now().as_millis().saturating_sub(serve.driver.clock.now().as_millis());
+        let own = serve.driver.clock.now().as_millis();
+        let offset = clock.now().as_millis().wrapping_sub(own).cast_signed();
         Ok(Self { serve, call: None, offset })
     }
 
@@ -394,6 +395,26 @@ mod tests {
         let config = Config { max_read: 100, ..Config::default() };
         let socket = WebSocket::from_parts(server, Role::Server, &[], config);
         (serve_with(socket, (|_, _| Ok(())) as Nothing), client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_set_may_be_the_older_one_or_the_connection() {
+        let readiness = Readiness::new().unwrap();
+        for (set_first, offset) in [(true, 100_000), (false, -100_000)] {
+            let pass = || tokio::time::advance(std::time::Duration::from_secs(100));
+            let before = Clock::start();
+            if set_first {
+                pass().await;
+            }
+            let (serve, _client) = connection().await;
+            let clock = if set_first {
+                before
+            } else {
+                pass().await;
+                Clock::start()
+            };
+            assert_eq!(Member::new(Arrival { serve }, &readiness, 0, clock).unwrap().offset, offset);
+        }
     }
 
     #[tokio::test]
