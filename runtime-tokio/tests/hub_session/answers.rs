@@ -4,6 +4,7 @@ use crate::client::*;
 use longwire_core::log::{Cursor, Since};
 use longwire_core::session::{ClientMessage, GapReason};
 use longwire_core::ws::OpCode;
+use std::time::Duration;
 
 #[test]
 fn every_subscription_is_answered_and_an_unsubscription_ends_it() {

@@ -26,6 +26,9 @@ use tokio::time::{Sleep, sleep_until};
 /// Looks at which sockets are ready, before other tasks of the thread have their turn.
 const ROUNDS: usize = 4;
 
+/// So few connections are no matter of memory.
+const FEW: usize = 64;
+
 /// Connections that wait to be taken over.
 const ARRIVALS: usize = 1024;
 
@@ -70,6 +73,8 @@ pub struct ServeSet<H> {
     woken: Arc<Woken>,
     /// Whose turn it is.
     due: Vec<usize>,
+    /// As many members as there have been since memory was last given back.
+    peak: usize,
 }
 
 struct Member<H> {
@@ -139,6 +144,7 @@ impl<H: Handler> ServeSet<H> {
             complete: false,
             woken: Arc::default(),
             due: Vec::new(),
+            peak: 0,
         };
         Ok((Adopter(adopter), set))
     }
@@ -180,6 +186,23 @@ impl<H: Handler> ServeSet<H> {
         Poll::Pending
     }
 
+    /// A connection is over.
+    fn remove(&mut self, key: usize) {
+        let removed = self.members.try_remove(key);
+        if let Ok(key) = u32::try_from(key) {
+            self.timers.disarm(key);
+        }
+        // Memory is given back when three of four have gone, as far as those that are left are not behind it, and with
+        // the last; what that takes is little beside their going.
+        let most_have_gone = self.peak >= FEW && self.members.len() <= self.peak / 4;
+        if most_have_gone || self.members.is_empty() {
+            self.peak = self.members.len();
+            self.members.shrink_to_fit();
+            self.timers.shrink_to(self.members.capacity());
+        }
+        drop(removed);
+    }
+
     /// Takes over the connections that have arrived.
     fn take_over(&mut self, cx: &mut Context<'_>) {
         while !self.complete {
@@ -191,6 +214,7 @@ impl<H: Handler> ServeSet<H> {
                     if let Ok(member) = Member::new(arrival, &self.readiness, key, self.clock) {
                         entry.insert(member);
                         self.due.push(key);
+                        self.peak = self.peak.max(self.members.len());
                     }
                 }
                 Poll::Ready(None) => self.complete = true,
@@ -208,14 +232,7 @@ impl<H: Handler> ServeSet<H> {
             let turn = catch_unwind(AssertUnwindSafe(|| member.take_turn(key, &self.woken)));
             match turn {
                 Ok(Turn::Over(_)) | Err(_) => {
-                    self.members.remove(key);
-                    if let Ok(key) = u32::try_from(key) {
-                        self.timers.disarm(key);
-                    }
-                    if self.members.is_empty() {
-                        self.members.shrink_to_fit();
-                        self.timers.shrink_to(0);
-                    }
+                    self.remove(key);
                     continue;
                 }
                 Ok(Turn::More) => self.due.push(key),
@@ -415,6 +432,28 @@ mod tests {
             };
             assert_eq!(Member::new(Arrival { serve }, &readiness, 0, clock).unwrap().offset, offset);
         }
+    }
+
+    #[tokio::test]
+    async fn memory_is_given_back_when_most_have_gone() {
+        let (adopter, mut set) = ServeSet::new().unwrap();
+        let mut clients = Vec::new();
+        while clients.len() < 100 {
+            let (serve, client) = connection().await;
+            clients.push(client);
+            assert!(adopter.adopt_served(serve).await);
+            poll_fn(|cx| Poll::Ready(set.poll(cx).is_pending())).await;
+        }
+        assert!(set.members.capacity() >= 100);
+        // Those that are left were there first.
+        while clients.len() > 10 {
+            clients.pop();
+            while set.members.len() > clients.len() {
+                poll_fn(|cx| Poll::Ready(set.poll(cx).is_pending())).await;
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(set.members.capacity() <= 25, "{}", set.members.capacity());
     }
 
     #[tokio::test]
