@@ -866,6 +866,33 @@ async fn in_a_set_answers_that_are_put_off_and_a_handler_that_panics_are_nobody_
 }
 
 #[tokio::test]
+async fn in_a_set_a_handler_that_panics_when_it_is_dropped_is_nobody_elses_business() {
+    struct Fragile;
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("as it was told");
+        }
+    }
+    let fragile = std::sync::Mutex::new(Some(Fragile));
+    let handler = move || {
+        let fragile = fragile.lock().unwrap().take();
+        move |message: MessageRef<'_>, out: &mut Output<'_>| {
+            let _held = &fragile;
+            out.send(message)
+        }
+    };
+    let (url, _thread, _stop) = set_of(Config::default(), handler);
+    let mut one = connect(&url, &ConnectOptions::default()).await.unwrap();
+    one.send("first").await.unwrap();
+    assert_eq!(one.recv_message().await.unwrap().unwrap().as_str(), Some("first"));
+    let mut other = connect(&url, &ConnectOptions::default()).await.unwrap();
+    one.close(CloseCode::NORMAL, "").await.unwrap();
+    other.send("still there").await.unwrap();
+    let answer = timeout(LONG, other.recv_message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.as_str(), Some("still there"));
+}
+
+#[tokio::test]
 async fn in_a_set_a_connection_that_floods_leaves_the_others_their_turns() {
     let (url, _thread, _stop) = set_of(config(|c| c.deflate = None), || echo);
     let mut flood = connect(&url, &ConnectOptions::default()).await.unwrap();

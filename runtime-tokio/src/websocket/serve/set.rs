@@ -200,7 +200,8 @@ impl<H: Handler> ServeSet<H> {
             self.members.shrink_to_fit();
             self.timers.shrink_to(self.members.capacity());
         }
-        drop(removed);
+        // With it goes the handler, which is the application's, and may panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(removed)));
     }
 
     /// Takes over the connections that have arrived.
@@ -210,8 +211,9 @@ impl<H: Handler> ServeSet<H> {
                 Poll::Ready(Some(arrival)) => {
                     let entry = self.members.vacant_entry();
                     let key = entry.key();
-                    // A socket that cannot be taken over is dropped, and with it the connection.
-                    if let Ok(member) = Member::new(arrival, &self.readiness, key, self.clock) {
+                    // A socket that cannot be taken over is dropped, and with it the connection and its handler.
+                    let member = || Member::new(arrival, &self.readiness, key, self.clock);
+                    if let Ok(Ok(member)) = catch_unwind(AssertUnwindSafe(member)) {
                         entry.insert(member);
                         self.due.push(key);
                         self.peak = self.peak.max(self.members.len());
