@@ -1,7 +1,6 @@
 //! What one connection reads, publishes and may do: the server's side of `longwire.v1` (`PROTOCOL.md`).
 
 use super::access::Access;
-use super::conn::PAGES;
 use super::event::{Form, Position};
 use super::input::Reply;
 use super::reads::{Past, Reads};
@@ -23,8 +22,6 @@ pub(super) const REPLY_ROOM: usize = 2048;
 /// Subscriptions of one connection whose past was not sent yet. While there are as many, it is not read further
 /// (`PROTOCOL.md` section 5).
 const MAX_PASTS: usize = 8;
-// One turn must not work them all off and then wait: nothing would wake it for the input that it holds.
-const _: () = assert!(MAX_PASTS >= PAGES);
 /// Messages that make no sense, before a connection is closed with 1008.
 const MAX_ERRORS: u32 = 16;
 
@@ -146,6 +143,11 @@ impl Session {
             shard.wait_for_relief(self.id);
             return true;
         }
+        self.waits_for_pasts()
+    }
+
+    /// Whether input has to wait until the past that was asked for is on its way.
+    pub(super) fn waits_for_pasts(&self) -> bool {
         self.reads.pasts() >= MAX_PASTS
     }
 

@@ -6,6 +6,21 @@ use longwire_core::session::{ClientMessage, GapReason};
 use longwire_core::ws::OpCode;
 use std::time::Duration;
 
+/// Nothing is subscribed to, so when the answers have gone out nothing is to be read from the log.
+#[test]
+fn what_stands_behind_as_many_answers_as_may_wait_does_not_wait_for_the_heartbeat() {
+    let hub = hub(|c| c.heartbeat = Duration::from_secs(3600));
+    for count in 7..20 {
+        let mut client = Client::open(&hub, Form::Json);
+        let unsub = |id| client.message(&ClientMessage::Unsub { id: Some(id), topics: (&["a"][..]).into() });
+        let mut wire: Vec<u8> = (0..count).flat_map(unsub).collect();
+        wire.extend(frame(OpCode::Text, br#"{"type":"pub","n":1,"topic":"b","data":1}"#));
+        client.write(&wire);
+        let seen = client.take(count as usize + 1);
+        assert!(seen.contains(&Seen::Ack(1)), "{seen:?}");
+    }
+}
+
 #[test]
 fn every_subscription_is_answered_and_an_unsubscription_ends_it() {
     for form in FORMS {

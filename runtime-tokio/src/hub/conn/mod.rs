@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 /// Pages that a lagging reader is served in one turn, unless they take [`TURN`] steps.
-pub(super) const PAGES: usize = 8;
+const PAGES: usize = 8;
 /// Bytes held of the input that are moved into the thread's buffer for a read: the beginning of a message, as a burst
 /// leaves it behind.
 const MAX_MOVED: usize = 1024;
@@ -354,7 +354,12 @@ impl Conn {
         // An answer may have been written, or a subscription begun.
         let flushed = self.flush(shard)?.is_ready();
         if flushed && turn == Turn::Waiting && self.session.reads.lags() && self.phase == Phase::Open {
+            let waited = self.session.waits_for_pasts();
             turn = self.catch_up(shard)?;
+            if waited && !self.session.waits_for_pasts() {
+                // Input was left where it is, and nothing else wakes for it.
+                turn = Turn::More;
+            }
         }
         Ok(turn)
     }
