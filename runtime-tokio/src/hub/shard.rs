@@ -182,11 +182,15 @@ struct Hit {
     next: Option<u32>,
 }
 
-/// However the shard ends, its connections are closed, and counted so.
-struct Leave(Rc<Shard>);
+/// However the shard ends, its connections are closed, and counted so, and nobody waits for it.
+pub(super) struct Leave(pub(super) Rc<Shard>);
 
 impl Drop for Leave {
     fn drop(&mut self) {
+        if let Some(handle) = self.0.shared.shards.get(self.0.id) {
+            handle.close();
+        }
+        self.0.shared.relieved();
         let ids =
             self.0.readers.borrow().iter().filter_map(|(id, _)| u32::try_from(id).ok()).collect::<Vec<_>>();
         ids.into_iter().for_each(|id| self.0.end(id));
@@ -218,11 +222,11 @@ impl Shard {
 
     pub(super) async fn run(self: Rc<Self>) {
         let Some(handle) = self.shared.shards.get(self.id) else { return };
+        let _leave = Leave(Rc::clone(&self));
         match Readiness::new() {
             Ok(readiness) => *self.readiness.borrow_mut() = Some(readiness),
             Err(error) => return tracing::error!(%error, "a shard cannot wait for sockets"),
         }
-        let _leave = Leave(Rc::clone(&self));
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         while self.closing.get().is_none() || !self.readers.borrow().is_empty() {
             let mut flag = pin!(handle.flag.lower());

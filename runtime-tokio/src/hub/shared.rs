@@ -139,6 +139,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::super::Open;
+    use super::super::shard::{Leave, Scratch, Shard};
     use super::*;
     use futures_util::FutureExt as _;
 
@@ -172,5 +173,19 @@ mod tests {
         quiet.relieved();
         assert!(flooded.admitted().now_or_never().is_none() && quiet.admitted().now_or_never().is_some());
         assert_ne!(flooded.log.epoch(), quiet.log.epoch());
+    }
+
+    /// One that could not begin, for example, because the system has no descriptor left.
+    #[test]
+    fn nobody_waits_for_a_shard_that_has_ended() {
+        let shared = Arc::new(shared("a", &Arc::default()));
+        for _ in 0..100 {
+            shared.append(Topic::parse("a").unwrap(), None, Data::json(b"1").unwrap()).unwrap();
+        }
+        for id in 0..2 {
+            assert!(shared.admitted().now_or_never().is_none());
+            drop(Leave(Shard::new(id, Arc::clone(&shared), Scratch::new())));
+        }
+        assert!(shared.admitted().now_or_never().is_some());
     }
 }
