@@ -6,6 +6,7 @@ use super::sessions::Renewal;
 use super::{Adoption, Filter, Shared};
 use std::collections::{HashSet, VecDeque};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
@@ -59,9 +60,11 @@ impl std::fmt::Debug for Mail {
 impl Mail {
     /// The shard is ending: a connection is dropped, a reader looks for itself.
     pub(super) fn turn_away(self) {
-        if let Self::Watch { watch, .. } = self {
+        if let Self::Watch { watch, .. } = &self {
             watch.hit();
         }
+        // With a connection goes what an application counts connections by, which may panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
     }
 }
 
@@ -150,5 +153,47 @@ impl ShardHandle {
 
     pub(super) fn position(&self) -> u64 {
         self.position.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Grant, Protocol, Socket};
+    use super::*;
+    use longwire_core::log::Policy;
+    use std::sync::atomic::AtomicUsize;
+
+    struct Fragile(Arc<AtomicUsize>);
+
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("as it was told");
+        }
+    }
+
+    #[test]
+    fn permits_that_panic_when_they_are_turned_away_take_nobody_along() {
+        let (dropped, handle) = (Arc::default(), ShardHandle::default());
+        let adoption = || {
+            Mail::Adopt(Box::new(Adoption {
+                socket: Socket::Stream(Box::new(tokio::io::empty())),
+                head: Vec::new(),
+                early: Vec::new(),
+                protocol: Protocol::Sse,
+                deflate: None,
+                policy: Policy::default(),
+                subscription: None,
+                grant: Grant::open(),
+                publisher: None,
+                parked: None,
+                permit: Box::new(Fragile(Arc::clone(&dropped))),
+            }))
+        };
+        handle.post(adoption());
+        handle.post(adoption());
+        handle.close();
+        handle.post(adoption());
+        assert_eq!(dropped.load(Ordering::Relaxed), 3);
     }
 }

@@ -448,15 +448,17 @@ impl Shard {
 
     fn adopt(&self, adoption: Adoption) {
         let at = self.insert(Reader::new(Sink::Away));
-        let conn = u32::try_from(at).ok().filter(|id| *id < Timers::KEYS).map(|id| {
+        let take_over = || {
+            let id = u32::try_from(at).ok().filter(|id| *id < Timers::KEYS).ok_or(ErrorKind::OutOfMemory)?;
             let conn = Conn::new(id, adoption, self)?;
             if conn.form() == Form::Sse {
                 self.sessions.borrow_mut().insert(conn.secret(), id);
             }
             io::Result::Ok((id, Box::new(conn)))
-        });
-        // A socket that cannot be taken over is dropped, and with it the connection.
-        let Some(Ok((id, conn))) = conn else { return self.remove(at) };
+        };
+        // A socket that cannot be taken over is dropped, and with it the connection, and what an application counts
+        // connections by, which may panic.
+        let Ok(Ok((id, conn))) = catch_unwind(AssertUnwindSafe(take_over)) else { return self.remove(at) };
         if let Some(reader) = self.readers.borrow_mut().get_mut(at) {
             reader.sink = Sink::Conn(conn);
         }
