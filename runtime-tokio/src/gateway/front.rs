@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
@@ -36,7 +36,8 @@ use tower_service::Service;
 /// beyond these are closed without a word: an answer would cost what the limit is there to save, and clients
 /// come back after a lost connection as they do after a 503.
 const REFUSALS: usize = 64;
-/// How long such a connection may take to say what it wants.
+/// How long such a connection may take to say what it wants. Over TLS it keeps its place for so long in any case: the
+/// handshake is most of what a connection costs, so no more than [`REFUSALS`] of them in this time are spent on refusals.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// How long the end of a refused connection is waited for, and how much is read until then: a socket that is closed
 /// with input unread takes our last words with it (RFC 9112 section 9.6).
@@ -112,7 +113,11 @@ pub(super) async fn serve(gateway: &Gateway, listener: TcpListener, tls: Option<
         } else if let Ok(place) = Arc::clone(&lane).try_acquire_owned() {
             gateway.metrics().turned_away(Code::TooManyConnections.as_str());
             tokio::spawn(async move {
-                turn_away(&gateway, stream, tls).await;
+                let (until, has_tls) = (Instant::now() + REFUSAL_TIME, tls.is_some());
+                turn_away(&gateway, stream, tls, until).await;
+                if has_tls {
+                    sleep_until(until).await;
+                }
                 drop(place);
             });
         } else {
@@ -135,13 +140,13 @@ async fn connection(
     // What the clock cannot say is never.
     let until = until.unwrap_or_else(|| Instant::now() + FOREVER);
     let secured = tokio::select! {
-        secured = timeout_at(until, secured(&gateway, tcp, tls)) => secured,
+        secured = timeout_at(until, secured(tcp, tls)) => secured.unwrap_or(Err(Some(TLS))),
         () = gateway.drained() => return,
     };
     let mut stream = match secured {
-        Ok(Some(stream)) => stream,
-        Ok(None) => return,
-        Err(_) => return gateway.metrics().turned_away(TLS),
+        Ok(stream) => stream,
+        Err(None) => return,
+        Err(Some(reason)) => return gateway.metrics().turned_away(reason),
     };
     let head = tokio::select! {
         head = timeout_at(until, Head::read(&mut stream, &limits)) => head,
@@ -158,25 +163,19 @@ async fn connection(
     say(stream, &refused.response_bytes()).await;
 }
 
-/// The stream over which requests come: after the handshake, where there has to be one. `None`: it is over.
-async fn secured(gateway: &Gateway, tcp: TcpStream, tls: Option<TlsAcceptor>) -> Option<NetStream> {
-    let Some(acceptor) = tls else { return Some(NetStream::Plain(tcp)) };
+/// The stream over which requests come: after the handshake, where there has to be one. An error is what the connection
+/// is counted as that is over, unless it went away by itself.
+async fn secured(tcp: TcpStream, tls: Option<TlsAcceptor>) -> Result<NetStream, Option<&'static str>> {
+    let Some(acceptor) = tls else { return Ok(NetStream::Plain(tcp)) };
     // A record begins with its type (RFC 8446 section 5.1), which is no letter, and a request with its method.
     let mut first = [0];
-    if tcp.peek(&mut first).await.ok()? > 0 && first[0].is_ascii_alphabetic() {
-        gateway.metrics().turned_away(NO_TLS);
+    if tcp.peek(&mut first).await.map_err(|_| None)? > 0 && first[0].is_ascii_alphabetic() {
         let refused = Refused::bad_request("this port speaks TLS: https:// or wss://");
         say(NetStream::Plain(tcp), &refused.response_bytes()).await;
-        return None;
+        return Err(Some(NO_TLS));
     }
-    match acceptor.accept(tcp).await {
-        Ok(stream) => Some(NetStream::Tls(Box::new(stream.into()))),
-        Err(error) => {
-            gateway.metrics().turned_away(TLS);
-            tracing::debug!(%error, "TLS");
-            None
-        }
-    }
+    let accepted = acceptor.accept(tcp).await.inspect_err(|error| tracing::debug!(%error, "TLS"));
+    accepted.map(|stream| NetStream::Tls(Box::new(stream.into()))).map_err(|_| Some(TLS))
 }
 
 /// The head is there: streams go to a shard, all else to the HTTP server.
@@ -262,15 +261,15 @@ async fn http(gateway: &Gateway, routes: Router, stream: NetStream, head: Head, 
 }
 
 /// A connection too many. A client of SSE has to be told in its own way, or it never comes back.
-async fn turn_away(gateway: &Gateway, tcp: TcpStream, tls: Option<TlsAcceptor>) {
+async fn turn_away(gateway: &Gateway, tcp: TcpStream, tls: Option<TlsAcceptor>, until: Instant) {
     let refused = Refused::new(
         Code::TooManyConnections,
         "as many connections as max_connections, or max_handshakes of one address, allow",
     );
     let refused = refused.retry_after(gateway.come_back());
     let limits = gateway.config().head_limits();
-    let until = Instant::now() + REFUSAL_TIME;
-    let Ok(Some(mut stream)) = timeout_at(until, secured(gateway, tcp, tls)).await else { return };
+    // It is counted already.
+    let Ok(Ok(mut stream)) = timeout_at(until, secured(tcp, tls)).await else { return };
     let kind = match timeout_at(until, Head::read(&mut stream, &limits)).await {
         Ok(Ok(Some(Ok(mut head)))) => Kind::of(&head.view()),
         Ok(Ok(None) | Err(_)) => return,

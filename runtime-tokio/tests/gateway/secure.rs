@@ -107,6 +107,31 @@ impl Secure {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn few_handshakes_are_spent_on_refusals_and_each_is_counted_once() {
+    let few = GatewayConfig { max_connections: 1, ..GatewayConfig::default() };
+    let secure = Secure::with(few, HubConfig::default()).await;
+    let mut held = secure.connect().await;
+    held.send(&secure.served.request("GET", "/healthz", "", b"")).await;
+    assert_eq!(held.answer().await.status, 200);
+    // Each is gone before the next one comes, but its place is not.
+    for _ in 0..320 {
+        let mut tcp = TcpStream::connect(secure.served.address).await.unwrap();
+        let _ = tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+        let _ = tcp.shutdown().await;
+        let _ = within(tcp.read_to_end(&mut Vec::new())).await;
+    }
+    held.send(&secure.served.request("GET", "/metrics", "", b"")).await;
+    let metrics = held.answer().await.body;
+    let count = |reason: &str| -> u64 {
+        let line = metrics.lines().find(|line| line.contains(&format!("reason=\"{reason}\"")));
+        line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+    };
+    let (told, flood) = (count("too_many_connections"), count("flood"));
+    assert_eq!((told + flood, count("no_tls"), count("tls")), (320, 0, 0), "{metrics}");
+    assert!(told >= 64 && flood > 0, "{told} {flood}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_client_reads_and_publishes_over_every_transport() {
     let secure = Secure::open().await;
     let mut readers = Vec::new();
