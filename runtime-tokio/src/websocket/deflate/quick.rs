@@ -51,7 +51,7 @@ impl Quick {
             let distance = before.checked_sub(begin).map_or(u32::MAX, |before| at.saturating_sub(before));
             if distance.wrapping_sub(1) >= window || word_at(input, at - distance) != Some(word) {
                 // Where nothing repeats, it is looked for in larger and larger steps.
-                at += 1 + ((at - written) >> 6);
+                at = at.saturating_add(1 + ((at - written) >> 6));
                 continue;
             }
             let len = MIN + common(input, at - distance + MIN, at + MIN, MAX - MIN as usize);
