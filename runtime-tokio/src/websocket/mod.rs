@@ -33,8 +33,10 @@
 //! | [`recv`](WebSocket::recv), [`send`](WebSocket::send) | async, in your own task | as before, and a copy of what is received |
 //! | `Stream` and `Sink` | for combinators | as before, and an allocation for each message |
 //!
-//! All of them write once what is sent while messages that have arrived are worked off, without being asked to. The
-//! example `bench-server` serves the same by each of them; `tests/benches/README.md` has the command and the figures, beside other libraries.
+//! [`serve`] and [`send`](WebSocket::send) write once what is sent while messages that have arrived are worked off,
+//! without being asked to. `SinkExt::send`, and `send` of a [`Sender`], write each message: there the way to write many
+//! at once is to feed them, and then to flush. The example `bench-server` serves the same by each of them;
+//! `tests/benches/README.md` has the command and the figures, beside other libraries.
 //!
 //! # Memory
 //! A connection that waits for input and has nothing to write holds no buffer. What is read and written in a turn lies in
@@ -201,10 +203,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// Sends a message: [feeds](Self::feed) and [flushes](Self::flush) it, unless another message has come already behind
-    /// the one that [`recv`](Self::recv) returned last. Then it goes out with the answers to those, in one write: with
-    /// the first `recv` that has to wait, with 32 KiB of them, or with a flush. So a loop that receives and sends is as
-    /// quick as one that batches by hand; but who stops receiving in the middle (to wait for something else, or to drop
-    /// the connection) [flushes](Self::flush) before.
+    /// the one that [`recv`](Self::recv) returned last. Then it is held back, to go out with the answers to those in one
+    /// write: with the first `recv` that has to wait, with 32 KiB of them, with a flush, or with the first `send` or
+    /// `recv` that is called two milliseconds after the messages were read, or after the last write for this reason.
+    ///
+    /// So a loop that receives and sends is as quick as one that batches by hand, and one that takes its time over each
+    /// message sends each answer at once. In between, an answer waits for the work on one more message, and no longer.
+    /// But who stops receiving in the middle, to wait for something else or to drop the connection,
+    /// [flushes](Self::flush) before.
     ///
     /// Cancel-safe: the message is taken whole or not at all. To know which, feed and flush.
     ///
@@ -327,7 +333,7 @@ mod tests {
     use super::*;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     /// Bytes that the connection holds: to receive and to send.
     fn held<S>(socket: &mut WebSocket<S>) -> (usize, usize) {
@@ -369,6 +375,39 @@ mod tests {
         socket.send_binary(&vec![0; 1 << 20]).await.unwrap();
         nothing_comes(&mut socket);
         assert_eq!(held(&mut socket), (0, 0));
+    }
+
+    /// What has come to the other end.
+    fn came(stream: &mut tokio::io::DuplexStream) -> usize {
+        let mut bytes = [0; 100];
+        let read = pin!(stream.read(&mut bytes)).poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(n) = read { n.unwrap() } else { 0 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_held_back_only_while_their_user_is_quick() {
+        let (a, mut b) = tokio::io::duplex(1000);
+        let mut socket = WebSocket::from_parts(a, Role::Server, &[], Config::default());
+        b.write_all(&b"\x81\x81\0\0\0\0x".repeat(7)).await.unwrap();
+        for (millis, sends, answers) in [
+            (0, true, 0),
+            (1, true, 0),
+            // It is two since the first was read: all go out.
+            (1, true, 3),
+            (0, true, 0),
+            // This one is not answered, but takes its time: what was held goes out before the next.
+            (5, false, 0),
+            (0, true, 1),
+            // Behind the last there is nothing to wait for.
+            (0, true, 2),
+        ] {
+            assert!(matches!(socket.recv().await, Some(Ok(Event::Text(_)))));
+            tokio::time::advance(std::time::Duration::from_millis(millis)).await;
+            if sends {
+                socket.send("y").await.unwrap();
+            }
+            assert_eq!(came(&mut b), 3 * answers);
+        }
     }
 
     #[test]

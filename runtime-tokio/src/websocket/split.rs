@@ -158,7 +158,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Receiver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
-    /// Sends a message, as [`WebSocket::send`]. Cancel-safe: it is taken whole or not at all.
+    /// Sends a message: [feeds](Self::feed) and [flushes](Self::flush) it, each by itself: what the other half receives
+    /// holds nothing back here. Cancel-safe: it is taken whole or not at all.
     ///
     /// # Errors
     /// As [`WebSocket::send`].
@@ -167,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
         self.flush().await
     }
 
-    /// Sends a text without taking it over, as [`WebSocket::send_text`]. Cancel-safe.
+    /// Sends a text without taking it over, as [`send`](Self::send) does. Cancel-safe.
     ///
     /// # Errors
     /// As [`WebSocket::send`].
@@ -175,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
         self.send_data(Kind::Text, text.as_bytes()).await
     }
 
-    /// Sends bytes without taking them over, as [`WebSocket::send_binary`]. Cancel-safe.
+    /// Sends bytes without taking them over, as [`send`](Self::send) does. Cancel-safe.
     ///
     /// # Errors
     /// As [`WebSocket::send`].

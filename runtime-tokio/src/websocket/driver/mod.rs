@@ -24,6 +24,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
@@ -35,6 +36,9 @@ const CONTROL_BUDGET: usize = 64;
 
 /// Bytes that are gathered of what is sent while messages are there to be worked off.
 const GATHERED: usize = 32 << 10;
+
+/// How long what is sent is held back, and then until there is another call.
+const HELD: Duration = Duration::from_millis(1);
 
 /// Reads of a peer that was given up before a turn lets other tasks run.
 const READ_BUDGET: usize = 64;
@@ -53,6 +57,8 @@ pub(super) struct Driver<S> {
     lost: bool,
     /// Behind the message that was handed out last there is another one already.
     more: bool,
+    /// Something was sent since that.
+    answered: bool,
     /// Bytes were written since the stream was last flushed (a TLS stream holds them back).
     pub(super) unflushed: bool,
     /// Since when the socket has taken nothing.
@@ -116,6 +122,7 @@ impl<S> Driver<S> {
             close_next: None,
             lost: false,
             more: false,
+            answered: false,
             unflushed: false,
             stalled: None,
             write_error: None,
@@ -139,6 +146,7 @@ impl<S> Driver<S> {
             close_next: self.close_next,
             lost: self.lost,
             more: self.more,
+            answered: self.answered,
             unflushed: self.unflushed,
             stalled: self.stalled,
             write_error: self.write_error,
@@ -168,7 +176,7 @@ impl<S> Driver<S> {
         self.endpoint.role()
     }
 
-    pub(super) fn rtt(&self) -> Option<std::time::Duration> {
+    pub(super) fn rtt(&self) -> Option<Duration> {
         self.endpoint.rtt()
     }
 
@@ -199,7 +207,7 @@ impl<S> Driver<S> {
         let patience = match cause {
             CloseCause::Clean | CloseCause::Failed(_) => self.config.protocol.close_timeout,
             // There is nobody to wait for.
-            CloseCause::Timeout | CloseCause::EndOfStream => std::time::Duration::ZERO,
+            CloseCause::Timeout | CloseCause::EndOfStream => Duration::ZERO,
         };
         let error = match cause {
             CloseCause::Clean => error,
@@ -221,6 +229,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         rx: &mut Rx,
     ) -> Poll<Option<Result<Found, Error>>> {
         self.more = false;
+        // Whoever sends looks at the clock then.
+        let answered = std::mem::take(&mut self.answered);
+        if !answered && !self.tx.is_idle() && self.was_held() {
+            let _ = self.poll_write(cx);
+        }
         loop {
             if !matches!(self.state, State::Running) {
                 return self.poll_end(cx, rx);
@@ -452,9 +465,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Whether what was taken may wait for more: its user has another message to come back for.
+    /// Whether what was taken may wait for more: its user has another message to come back for, and is quick about it.
     pub(super) fn may_wait(&mut self) -> bool {
-        self.more && self.outgoing.is_none() && self.tx.lend().pending().len() < GATHERED
+        self.answered = true;
+        let fits = self.more && self.outgoing.is_none() && self.tx.lend().pending().len() < GATHERED;
+        fits && !self.was_held()
+    }
+
+    /// Whether it is long enough since something was read, or since this was so for the last time.
+    fn was_held(&mut self) -> bool {
+        let now = self.clock.now();
+        let long = now.since(self.now) > HELD;
+        if long {
+            self.now = now;
+        }
+        long
     }
 
     /// Ready when everything that was taken is written, or cannot be any more.
