@@ -39,7 +39,7 @@ pub(super) struct Held {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Received {
-    /// Nothing more for now: something wakes the task when there is.
+    /// Nothing more for now: something wakes the connection when there is.
     Nothing,
     /// There may be more at once.
     Some,
