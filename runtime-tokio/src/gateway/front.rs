@@ -37,7 +37,8 @@ use tower_service::Service;
 /// come back after a lost connection as they do after a 503.
 const REFUSALS: usize = 64;
 /// How long such a connection may take to say what it wants. Over TLS it keeps its place for so long in any case: the
-/// handshake is most of what a connection costs, so no more than [`REFUSALS`] of them in this time are spent on refusals.
+/// handshake is most of what a connection costs, so no more than [`REFUSALS`] of them in this time are spent on
+/// refusals.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// How long the end of a refused connection is waited for, and how much is read until then: a socket that is closed
 /// with input unread takes our last words with it (RFC 9112 section 9.6).

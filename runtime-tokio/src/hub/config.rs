@@ -17,8 +17,8 @@ const MAX_LAG: Distance = Distance { events: 262_144, bytes: 80 << 20, age: Dura
 pub struct HubConfig {
     /// The bounds of the default log.
     pub log: LogConfig,
-    /// The logs beside it, by their names ([`LogName`](longwire_core::log::LogName)), and their bounds. Default: none. Together with the default
-    /// log's their bytes are what the hub may hold ([`LogConfig::max_bytes`]).
+    /// The logs beside it, by their names ([`LogName`](longwire_core::log::LogName)), and their bounds. Default: none.
+    /// Together with the default log's their bytes are what the hub may hold ([`LogConfig::max_bytes`]).
     pub logs: BTreeMap<String, LogConfig>,
     /// Threads that own connections. Default: one for each core, at most 4.
     pub shards: usize,
@@ -33,11 +33,11 @@ pub struct HubConfig {
     /// What one connection may publish, `POST` included. Default: 20,000 publications and 32 MiB in a second, two
     /// seconds' worth of it at once. More is refused with `over_quota`.
     pub quota: QuotaConfig,
-    /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two seconds'
-    /// worth of it at once. As above.
+    /// What clients may publish to one topic of a log. Default: 50,000 publications and 64 MiB in a second, two
+    /// seconds' worth of it at once. As above.
     pub topic_quota: QuotaConfig,
-    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in a few hundred bytes each. Default 10,000.
-    /// Beyond it the one that was silent for longest is forgotten: what it sends again may be stored twice.
+    /// Publishers whose numbers a log remembers (`PROTOCOL.md` section 5.2), in a few hundred bytes each. Default
+    /// 10,000. Beyond it the one that was silent for longest is forgotten: what it sends again may be stored twice.
     pub max_publishers: usize,
     /// Values of `Idempotency-Key` that a log remembers. Default 10,000. Beyond it the oldest is forgotten, as above.
     pub max_idempotency_keys: usize,
@@ -47,10 +47,11 @@ pub struct HubConfig {
     /// is asked whether it lives. Default 15 s; at least a millisecond, at most a year.
     pub heartbeat: Duration,
     /// How long a client may take to answer before it is given up. Default 10 s; as above. SSE has no answers: there an
-    /// acknowledgement of its system's counts as one, where this one's can tell (Linux, [`Socket::Tcp`](super::Socket::Tcp)).
+    /// acknowledgement of its system's counts as one, where this one's can tell (Linux,
+    /// [`Socket::Tcp`](super::Socket::Tcp)).
     pub heartbeat_timeout: Duration,
-    /// How long a message of a client may take from its first byte to its last. Default one minute. Beyond it the client
-    /// is told `bye` `request_timeout` and closed with 1013: what came of the message is held for nothing.
+    /// How long a message of a client may take from its first byte to its last. Default one minute. Beyond it the
+    /// client is told `bye` `request_timeout` and closed with 1013: what came of the message is held for nothing.
     pub message_timeout: Duration,
     /// Bytes that the kernel may hold unsent for a subscriber (`TCP_NOTSENT_LOWAT`). Default 16 KiB. More is not
     /// written; the reader waits in the log instead, where it costs nothing.
@@ -73,8 +74,9 @@ pub struct HubConfig {
     /// `DropOldest`, `Conflate`, `Disconnect`. (`DropNewest` is none for readers, and counts for nothing here.)
     pub policies: Vec<Policy>,
     /// Bytes that half-sent events may take, over all connections of a log; one that several readers have half of
-    /// counts once for each shard, and a record of TLS for each connection. Default 64 MiB. One event may take an eighth of what is left of it. A connection that
-    /// would need more is closed without a word: nothing can be said in the middle of a frame.
+    /// counts once for each shard, and a record of TLS for each connection. Default 64 MiB. One event may take an
+    /// eighth of what is left of it. A connection that would need more is closed without a word: nothing can be said in
+    /// the middle of a frame.
     pub max_pinned_bytes: usize,
     /// Whether permessage-deflate is accepted (RFC 7692), without context takeover. Default: yes. Events of 512 bytes
     /// and more are then compressed, once for all readers.
@@ -86,8 +88,8 @@ pub struct HubConfig {
     /// gateway that dies says nothing, and `bye` when it stops in good order. Default 5 s: the 10,000 connections of
     /// a gateway come back at 2,000 a second.
     pub reconnect_window: Duration,
-    /// The least that a plain `EventSource` is told to wait before it reconnects. Default 2 s. Each is told another time,
-    /// drawn evenly from one to two windows (`reconnect_window`).
+    /// The least that a plain `EventSource` is told to wait before it reconnects. Default 2 s. Each is told another
+    /// time, drawn evenly from one to two windows (`reconnect_window`).
     pub retry: Duration,
 }
 

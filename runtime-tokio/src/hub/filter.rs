@@ -20,7 +20,8 @@ impl Filter {
         self.0.insert(pattern.into())
     }
 
-    /// Adds the patterns of another, which from now on takes no memory for their texts; `fresh` gets those that are new.
+    /// Adds the patterns of another, which from now on takes no memory for their texts; `fresh` gets those that are
+    /// new.
     pub(super) fn share(&mut self, other: Self, mut fresh: impl FnMut(Pattern<'_>)) -> Self {
         let shared = other.0.into_iter().map(|name| match self.0.get(&name) {
             Some(own) => own.clone(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 /// How many different values are looked at.
 const RECENT: usize = 16;
 
-/// The values that came last. A connection whose value is among them shares it; beyond so many different ones, which are
-/// then those of one connection each, every connection has its own.
+/// The values that came last. A connection whose value is among them shares it; beyond so many different ones, which
+/// are then those of one connection each, every connection has its own.
 #[derive(Debug)]
 pub(super) struct Interned<T> {
     /// The newest is last.

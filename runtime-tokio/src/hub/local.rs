@@ -27,12 +27,12 @@ impl LocalShard {
         Self { id, logs }
     }
 
-    /// Serves the hub's connections until the hub is [closed](super::Hub::close), and the last of them has gone: about a
-    /// second later at most.
+    /// Serves the hub's connections until the hub is [closed](super::Hub::close), and the last of them has gone: about
+    /// a second later at most.
     ///
-    /// It needs a runtime of tokio with its sockets and its clock. It shares the thread with whatever else runs there: it
-    /// gives way after a few dozen deliveries, and a task that blocks the thread holds up the connections. In a task of
-    /// its own it does not hold up who publishes: spawn it with [`spawn_local`](tokio::task::spawn_local), within a
+    /// It needs a runtime of tokio with its sockets and its clock. It shares the thread with whatever else runs there:
+    /// it gives way after a few dozen deliveries, and a task that blocks the thread holds up the connections. In a task
+    /// of its own it does not hold up who publishes: spawn it with [`spawn_local`](tokio::task::spawn_local), within a
     /// [`LocalRuntime`](tokio::runtime::LocalRuntime) best, where waking it takes no system call.
     pub async fn run(self) {
         let scratch = Scratch::new();

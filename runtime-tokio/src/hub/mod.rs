@@ -10,17 +10,18 @@
 //!                     what is new to the sockets of all readers that are at the head
 //! ```
 //!
-//! A peer that vanishes is gone after `heartbeat` and `heartbeat_timeout`. Over WebSocket a Ping asks for it. SSE has no
-//! answers, and a connection whose publications or whose `auth` have to wait is not read: there TCP's acknowledgements
-//! count, on Linux, for sockets that are the shard's own. Of a [`Socket::Stream`] nothing is known but whether it takes
-//! what it is written: one that is dead is noticed once its buffers are full, or by who owns the socket beneath it.
+//! A peer that vanishes is gone after `heartbeat` and `heartbeat_timeout`. Over WebSocket a Ping asks for it. SSE has
+//! no answers, and a connection whose publications or whose `auth` have to wait is not read: there TCP's
+//! acknowledgements count, on Linux, for sockets that are the shard's own. Of a [`Socket::Stream`] nothing is known but
+//! whether it takes what it is written: one that is dead is noticed once its buffers are full, or by who owns the
+//! socket beneath it.
 //!
 //! A reader has no queue. While it keeps up it is served from the tail, from bytes that are encoded once for all; when
 //! its socket is full it owns a position, and goes on from there when the socket has room again. Resuming after a
 //! reconnect is the same thing. What the log has dropped meanwhile is told as a gap.
 //!
-//! Logs share the threads, and nothing else: each has its epoch, its bounds, its subscriptions, and publishers that wait
-//! for its own readers only. A thread gives each log in turn the same piece of its time for delivery.
+//! Logs share the threads, and nothing else: each has its epoch, its bounds, its subscriptions, and publishers that
+//! wait for its own readers only. A thread gives each log in turn the same piece of its time for delivery.
 
 mod access;
 mod config;
@@ -130,8 +131,8 @@ pub struct Adoption {
     pub grant: Grant,
     /// Which incarnation of a publisher it is, if it is one (`PROTOCOL.md` section 5.2).
     pub publisher: Option<Incarnation>,
-    /// It has not said who it is, and what it may do is known when it does: until then it can do nothing but `auth`, and
-    /// what it wants to read waits. For WebSockets. [`grant`](Self::grant) is [`Grant::nothing`] then.
+    /// It has not said who it is, and what it may do is known when it does: until then it can do nothing but `auth`,
+    /// and what it wants to read waits. For WebSockets. [`grant`](Self::grant) is [`Grant::nothing`] then.
     pub parked: Option<Parked>,
     /// Dropped with the connection: permits of whoever counts connections.
     pub permit: Box<dyn Any + Send>,
@@ -284,8 +285,8 @@ impl Hub {
         &self.authorize
     }
 
-    /// Ends everything that a subject, or a credential of that [name](Grant::id), was granted until now: its connections
-    /// on all shards of all logs are told `bye` `unauthorized` and closed with 3000, within the time that a
+    /// Ends everything that a subject, or a credential of that [name](Grant::id), was granted until now: its
+    /// connections on all shards of all logs are told `bye` `unauthorized` and closed with 3000, within the time that a
     /// shard takes for a round. What a blocked connection still had to be written is thrown away. A grant that is
     /// asked for from now on is a new decision of the [`Authorize`]r.
     pub fn revoke(&self, name: &str) {
@@ -342,8 +343,8 @@ impl Hub {
     /// Tells every connection of every log to go, with a `bye` whose window spreads their return, and waits for the
     /// hub's threads to end.
     ///
-    /// With threads it blocks: for about a second when there are peers that do not go. What is published afterwards is stored and
-    /// not delivered; a [`Reader`] that waits gets an empty page.
+    /// With threads it blocks: for about a second when there are peers that do not go. What is published afterwards is
+    /// stored and not delivered; a [`Reader`] that waits gets an empty page.
     pub fn close(&self, retry_after: Duration, window: Duration) {
         for log in self.logs() {
             log.shared.close(retry_after, window);

@@ -2,7 +2,8 @@
 //!
 //! Three tables of a log decide about a publication, and one lock holds them from the first look to the append and what
 //! is remembered of it. So of two connections that send the same publication at once, one finds that the other was
-//! first. Appending has a lock of its own, for a time as short; who publishes without being a client does not come here.
+//! first. Appending has a lock of its own, for a time as short; who publishes without being a client does not come
+//! here.
 
 use super::recent::Recent;
 use super::shared::Shared;
@@ -249,8 +250,8 @@ impl Shared {
         match seen {
             Seen::OutOfWindow => Err(PublishError::OutOfWindow),
             Seen::Before(at) => {
-                // Whoever sends again is told so, whatever its quota says: a `nack` would mean that it was not taken. It
-                // costs the connection what it sends, and the next publication waits; the topic has had it.
+                // Whoever sends again is told so, whatever its quota says: a `nack` would mean that it was not taken.
+                // It costs the connection what it sends, and the next publication waits; the topic has had it.
                 quota.spend(&config.quota, now, bytes);
                 count(&self.counters.repeated, 1);
                 Ok(published(at, true, quota.pressure(&config.quota, now)))

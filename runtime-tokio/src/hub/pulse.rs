@@ -1,9 +1,9 @@
-//! Signs of life of a peer that is not heard: one that has nothing to say (SSE), or that is not read for a while because
-//! its publications have to wait.
+//! Signs of life of a peer that is not heard: one that has nothing to say (SSE), or that is not read for a while
+//! because its publications have to wait.
 //!
 //! A peer that lives acknowledges what it is sent, and every connection is sent something each heartbeat. So the system
-//! knows, where it can be asked: Linux, for sockets that are the shard's own. Elsewhere only a peer that takes nothing is
-//! noticed, when the socket is full.
+//! knows, where it can be asked: Linux, for sockets that are the shard's own. Elsewhere only a peer that takes nothing
+//! is noticed, when the socket is full.
 
 use super::socket::Stream;
 use longwire_core::time::Instant;

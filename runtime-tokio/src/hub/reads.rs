@@ -1,5 +1,5 @@
-//! What a connection reads, and what one that is behind is written: the pasts that it asked for, then the present, under
-//! its policy (`PROTOCOL.md` section 5.1).
+//! What a connection reads, and what one that is behind is written: the pasts that it asked for, then the present,
+//! under its policy (`PROTOCOL.md` section 5.1).
 
 use super::event::Position;
 use super::outlet::Image;

@@ -13,8 +13,8 @@ const MAX: usize = 1 << 16;
 /// looked at, and longer than a poll waits.
 const MEMORY: Duration = Duration::from_secs(300);
 
-/// Revocations of late: they cover every grant that was asked for before. One that is asked for later is a new decision,
-/// which whoever [authorises](super::Authorize) makes with its eyes open.
+/// Revocations of late: they cover every grant that was asked for before. One that is asked for later is a new
+/// decision, which whoever [authorises](super::Authorize) makes with its eyes open.
 #[derive(Debug)]
 pub(super) struct Revocations {
     table: Mutex<Table>,

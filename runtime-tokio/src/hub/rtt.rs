@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A histogram of round-trip times, in buckets up to each of [`Self::BOUNDS`] and one for what is above them. Its size is
-/// fixed; recording takes no lock.
+/// A histogram of round-trip times, in buckets up to each of [`Self::BOUNDS`] and one for what is above them. Its size
+/// is fixed; recording takes no lock.
 #[derive(Debug, Default)]
 pub struct RoundTrips {
     buckets: [AtomicU64; Self::BOUNDS.len() + 1],

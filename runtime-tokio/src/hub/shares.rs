@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// A map with at most so many entries, each of which belongs to a subject. Beyond that the subject that has most of them
-/// loses the one that it did not touch for longest. So who makes up keys in a flood forgets its own.
+/// A map with at most so many entries, each of which belongs to a subject. Beyond that the subject that has most of
+/// them loses the one that it did not touch for longest. So who makes up keys in a flood forgets its own.
 #[derive(Debug)]
 pub(super) struct Shares<K, V> {
     most: usize,

@@ -83,8 +83,8 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Takes the socket over, and bounds what the kernel holds for a slow peer, and how long it holds on to what the peer
-    /// does not acknowledge, also when this end has closed the socket.
+    /// Takes the socket over, and bounds what the kernel holds for a slow peer, and how long it holds on to what the
+    /// peer does not acknowledge, also when this end has closed the socket.
     pub(super) fn new(socket: Socket, id: u32, shard: &Shard) -> io::Result<Self> {
         let own = |tcp| shard.add_socket(set_up(tcp, &shard.shared.config)?, id);
         Ok(match socket {
@@ -180,8 +180,8 @@ impl Stream {
         }
     }
 
-    /// Reads; `Ok(0)` is the end of the stream, and [`Interrupted`](ErrorKind::Interrupted) means that there may be more,
-    /// after others had their turn.
+    /// Reads; `Ok(0)` is the end of the stream, and [`Interrupted`](ErrorKind::Interrupted) means that there may be
+    /// more, after others had their turn.
     pub(super) fn poll_read(&mut self, space: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Direct(tcp) => or_pending(tcp.try_read(space)),

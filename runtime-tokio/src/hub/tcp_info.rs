@@ -9,7 +9,8 @@ use std::time::Duration;
 pub(super) fn tcp_state(socket: BorrowedFd<'_>) -> Option<TcpState> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
-    // SAFETY: the socket is open as long as it is borrowed, and `info` has room for the `len` bytes that may be written.
+    // SAFETY: the socket is open as long as it is borrowed, and `info` has room for the `len` bytes that may be
+    // written.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

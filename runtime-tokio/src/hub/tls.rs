@@ -1,5 +1,5 @@
-//! TLS over a socket of the shard's own. What is delivered is encrypted and written at once, without a task; nothing here
-//! waits, and nothing here knows how the socket says that it is ready.
+//! TLS over a socket of the shard's own. What is delivered is encrypted and written at once, without a task; nothing
+//! here waits, and nothing here knows how the socket says that it is ready.
 //!
 //! Of the output there is at most one record that the socket has not taken whole. It counts as half-sent
 //! ([`Pins`]), each connection's for itself, for no two are encrypted alike.
@@ -41,8 +41,8 @@ impl Tls {
         !self.connection.wants_write()
     }
 
-    /// Encrypts and writes; what counts as written is out of the caller's hands, although the socket may not have it yet:
-    /// [`flush`](Self::flush) goes on.
+    /// Encrypts and writes; what counts as written is out of the caller's hands, although the socket may not have it
+    /// yet: [`flush`](Self::flush) goes on.
     ///
     /// # Errors
     /// [`WouldBlock`](ErrorKind::WouldBlock) when nothing was taken; [`QuotaExceeded`](ErrorKind::QuotaExceeded) when
@@ -98,11 +98,11 @@ impl Tls {
     ///
     /// # Errors
     /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) as above;
-    /// [`WouldBlock`](ErrorKind::WouldBlock) while there is nothing; [`Interrupted`](ErrorKind::Interrupted) when much came
-    /// in without any plaintext, and others want their turn before there is another read;
+    /// [`WouldBlock`](ErrorKind::WouldBlock) while there is nothing; [`Interrupted`](ErrorKind::Interrupted) when much
+    /// came in without any plaintext, and others want their turn before there is another read;
     /// [`UnexpectedEof`](ErrorKind::UnexpectedEof): the end was not announced, so what came may be cut off;
-    /// [`InvalidData`](ErrorKind::InvalidData): that was no TLS, or not the peer's. The peer is told, if that can be done at
-    /// once.
+    /// [`InvalidData`](ErrorKind::InvalidData): that was no TLS, or not the peer's. The peer is told, if that can be
+    /// done at once.
     pub(super) fn read(&mut self, socket: &mut (impl Read + Write), space: &mut [u8]) -> io::Result<usize> {
         self.check_whole()?;
         for _ in 0..READS {

@@ -15,9 +15,9 @@ const MAX_MOVED: usize = 4 << 10;
 
 /// What came in and is not worked off.
 ///
-/// While it is read it lies in a buffer of the thread's. What is left when there is nothing more to read (a message that
-/// has not come to its end) moves into memory of its own, of at most twice its size. A message that does not fit into the
-/// thread's buffer gets one of the process's, as long as there are any, and grows with what arrives otherwise.
+/// While it is read it lies in a buffer of the thread's. What is left when there is nothing more to read (a message
+/// that has not come to its end) moves into memory of its own, of at most twice its size. A message that does not fit
+/// into the thread's buffer gets one of the process's, as long as there are any, and grows with what arrives otherwise.
 #[derive(Debug, Default)]
 pub(crate) struct Rx {
     bytes: Vec<u8>,
@@ -117,7 +117,8 @@ impl Rx {
         }
     }
 
-    /// Reads once, at most `max_read` bytes beyond what a large message needs, and says how many came: 0 at the end of the stream.
+    /// Reads once, at most `max_read` bytes beyond what a large message needs, and says how many came: 0 at the end of
+    /// the stream.
     ///
     /// Cancel-safe: what was read is in the buffer.
     pub(crate) fn poll_read(
@@ -149,7 +150,8 @@ impl Rx {
         }
     }
 
-    /// A little of what a thread's buffer can hold is moved into memory of its own, because its user may keep it waiting.
+    /// A little of what a thread's buffer can hold is moved into memory of its own, because its user may keep it
+    /// waiting.
     pub(super) fn settle(&mut self) {
         if self.bytes.len() == TURN && self.lend().held() <= TURN / 4 {
             self.park();

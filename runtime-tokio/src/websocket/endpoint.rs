@@ -124,8 +124,8 @@ impl Endpoint {
         either!(self, c => c.send_message(tx, kind, data))
     }
 
-    /// The header of a message that is not compressed and goes out from where it lies; `None` where messages are masked, or
-    /// may be compressed.
+    /// The header of a message that is not compressed and goes out from where it lies; `None` where messages are
+    /// masked, or may be compressed.
     pub(super) fn begin_shared(
         &mut self,
         kind: Kind,

@@ -29,7 +29,8 @@ pub enum Error {
     /// ready. The message was not taken; the connection goes on.
     NotReady,
     /// The peer does not take what it is sent, and as much waits for it as
-    /// [`Config::max_send_buffer`](super::Config::max_send_buffer) allows. The message was not taken; the connection goes on.
+    /// [`Config::max_send_buffer`](super::Config::max_send_buffer) allows. The message was not taken; the connection
+    /// goes on.
     Full,
     /// Whole messages were asked for, but the connection hands out chunks
     /// ([`Delivery::Chunks`](longwire_core::ws::Delivery::Chunks)). Use `recv`.

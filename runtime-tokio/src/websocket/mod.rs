@@ -39,19 +39,20 @@
 //! `tests/benches/README.md` has the command and the figures, beside other libraries.
 //!
 //! # Memory
-//! A connection that waits for input and has nothing to write holds no buffer. What is read and written in a turn lies in
-//! buffers of 64 KiB that its thread keeps, at most four; what remains of it (the beginning of a message, output that the
-//! socket does not take) moves into memory of the connection's own, of at most twice its size. A message that does not
-//! fit into the thread's buffer grows as its bytes arrive, never because a header announces them, to at most
-//! `max_message` and a little more; while it does, it is lent one of the process's larger buffers, if there is one: 4 MiB
-//! at most are kept, and 4 MiB lent. A send buffer grows to [`Config::max_send_buffer`]; payloads of 16 KiB and more are
-//! written from where they lie. Nothing is queued beyond that: a peer that sends without reading is read no further.
+//! A connection that waits for input and has nothing to write holds no buffer. What is read and written in a turn lies
+//! in buffers of 64 KiB that its thread keeps, at most four; what remains of it (the beginning of a message, output
+//! that the socket does not take) moves into memory of the connection's own, of at most twice its size. A message that
+//! does not fit into the thread's buffer grows as its bytes arrive, never because a header announces them, to at most
+//! `max_message` and a little more; while it does, it is lent one of the process's larger buffers, if there is one: 4
+//! MiB at most are kept, and 4 MiB lent. A send buffer grows to [`Config::max_send_buffer`]; payloads of 16 KiB and
+//! more are written from where they lie. Nothing is queued beyond that: a peer that sends without reading is read no
+//! further.
 //!
 //! # Compression
-//! permessage-deflate (RFC 7692) is offered and accepted by default ([`Config::deflate`]), without context takeover, and
-//! used for messages of 512 bytes and more. So a connection owns no codec: it borrows its thread's. `max_message` limits
-//! what comes out, and one byte more than that is never inflated. A secret and what an attacker chooses do not belong
-//! into one compressed message: its length tells about the secret (CRIME).
+//! permessage-deflate (RFC 7692) is offered and accepted by default ([`Config::deflate`]), without context takeover,
+//! and used for messages of 512 bytes and more. So a connection owns no codec: it borrows its thread's. `max_message`
+//! limits what comes out, and one byte more than that is never inflated. A secret and what an attacker chooses do not
+//! belong into one compressed message: its length tells about the secret (CRIME).
 //!
 //! # Runtimes
 //! Any flavour of tokio's, with its time enabled. Nothing is spawned; the heartbeat and the deadlines are kept by
@@ -202,10 +203,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         poll_fn(|cx| driver.poll_message(cx, rx)).await
     }
 
-    /// Sends a message: [feeds](Self::feed) and [flushes](Self::flush) it, unless another message has come already behind
-    /// the one that [`recv`](Self::recv) returned last. Then it is held back, to go out with the answers to those in one
-    /// write: with the first `recv` that has to wait, with 32 KiB of them, with a flush, or with the first `send` or
-    /// `recv` that is called two milliseconds after the messages were read, or after the last write for this reason.
+    /// Sends a message: [feeds](Self::feed) and [flushes](Self::flush) it, unless another message has come already
+    /// behind the one that [`recv`](Self::recv) returned last. Then it is held back, to go out with the answers to
+    /// those in one write: with the first `recv` that has to wait, with 32 KiB of them, with a flush, or with the first
+    /// `send` or `recv` that is called two milliseconds after the messages were read, or after the last write for this
+    /// reason.
     ///
     /// So a loop that receives and sends is as quick as one that batches by hand, and one that takes its time over each
     /// message sends each answer at once. In between, an answer waits for the work on one more message, and no longer.

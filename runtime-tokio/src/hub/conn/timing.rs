@@ -10,8 +10,8 @@ use longwire_core::time::Instant;
 use longwire_core::ws::{CloseCause, Step};
 use std::time::Duration;
 
-/// How often a reader that is to be disconnected when it is too far behind is looked at while nothing else happens to it.
-/// Nothing is lost in between but time: it holds no memory of the log.
+/// How often a reader that is to be disconnected when it is too far behind is looked at while nothing else happens to
+/// it. Nothing is lost in between but time: it holds no memory of the log.
 const LAG_CHECK: Duration = Duration::from_millis(250);
 
 impl Conn {

@@ -12,18 +12,18 @@
 //! | `page` | what a reader gets |
 //!
 //! # Gaps
-//! What left both the history of its topic and the tail is *lost*. A reader whose position is before a loss that matches,
-//! and that it was not told of, is told a gap which ends at the last such loss; also where a gap was told before, of which
-//! less was lost then. So each loss is told once, and the numbers in the gaps add up. It is never told too little. It is
-//! told too much only
+//! What left both the history of its topic and the tail is *lost*. A reader whose position is before a loss that
+//! matches, and that it was not told of, is told a gap which ends at the last such loss; also where a gap was told
+//! before, of which less was lost then. So each loss is told once, and the numbers in the gaps add up. It is never told
+//! too little. It is told too much only
 //! - of topics that the table forgot: a topic that comes anew may be one of them;
-//! - when it reads a stretch that ends in the past, of which a topic has lost more than [`REMEMBERED`] events beyond that
-//!   end since;
+//! - when it reads a stretch that ends in the past, of which a topic has lost more than [`REMEMBERED`] events beyond
+//!   that end since;
 //! - when it would take too long to find out: thousands of topics have lost something that the reader does not know, or
 //!   some were forgotten, and its patterns lead to thousands of branches. Then what was lost anywhere counts as
 //!   something that may have matched;
-//! - when it is conflated, and the latest event of any topic and key in the stretch left the state by its age or to make
-//!   room: which topic's is not kept.
+//! - when it is conflated, and the latest event of any topic and key in the stretch left the state by its age or to
+//!   make room: which topic's is not kept.
 //!
 //! # Cost
 //! The log is locked for tens of thousands of steps at most ([`Page::steps`]), whatever it holds and whatever is asked.
@@ -54,8 +54,8 @@ use topics::Stretch;
 
 /// Positions that a topic remembers of the events that it lost, so that a gap can say how many they are: 16 bytes each.
 pub const REMEMBERED: usize = 128;
-/// Steps in the log that a reader takes in one turn, about two milliseconds; then others have theirs. One page may take it
-/// a little further.
+/// Steps in the log that a reader takes in one turn, about two milliseconds; then others have theirs. One page may take
+/// it a little further.
 pub(super) const TURN: usize = 16_384;
 /// Events that are too old and leave at an append.
 const EXPIRE_APPEND: usize = 16;
@@ -172,7 +172,8 @@ impl Log {
     }
 
     /// What a reader gets that is conflated from `after` to `until`: the latest event of each matching topic and key
-    /// among those, as [`latest`](Self::latest). If some, of whatever topic, have left the state meanwhile, it is told a gap.
+    /// among those, as [`latest`](Self::latest). If some, of whatever topic, have left the state meanwhile, it is told
+    /// a gap.
     pub fn conflated(&self, filter: &Filter, after: u64, until: u64, told: u64, size: PageSize) -> Page {
         let mut state = self.lock();
         state.expire(&self.config, Instant::now(), EXPIRE);
@@ -185,8 +186,8 @@ impl Log {
         page
     }
 
-    /// How many events that match were appended after `after` and not after `until`, but for those that a gap `told`, if
-    /// that is known: a reader that jumps over them is told. It is not when more than [`REMEMBERED`] of a topic were
+    /// How many events that match were appended after `after` and not after `until`, but for those that a gap `told`,
+    /// if that is known: a reader that jumps over them is told. It is not when more than [`REMEMBERED`] of a topic were
     /// lost, when topics were forgotten, or when it would take too long to count.
     pub fn count(&self, filter: &Filter, after: u64, until: u64, told: Told) -> Option<u64> {
         let until = until.min(self.head());
@@ -238,8 +239,8 @@ impl Log {
         self.lock().tail.window(after, size, into)
     }
 
-    /// Drops what is too old, a bounded number of events; true when there is more. Appending and reading do so, too. A hub
-    /// does it once a second, so that a log that is quiet holds nothing for longer than it should.
+    /// Drops what is too old, a bounded number of events; true when there is more. Appending and reading do so, too. A
+    /// hub does it once a second, so that a log that is quiet holds nothing for longer than it should.
     pub fn sweep(&self) -> bool {
         self.lock().expire(&self.config, Instant::now(), EXPIRE)
     }

@@ -1,10 +1,11 @@
 //! How a page is found: along the topics that match, or along all positions, whichever costs less.
 //!
 //! A pattern that matches few topics is served from these, merged by position: that costs by the matches and by what is
-//! returned, however much lies in between. A pattern that matches many is served along the one order of all events: that
-//! costs by what is returned, if most of it matches. Which it is shows after a short look at both; then neither a page of
-//! `**` costs as much as there are topics, nor a page of a rare topic as much as there are events. Where both are
-//! expensive (thousands of topics that match, among far more events that do not), a page ends after some thousands of steps.
+//! returned, however much lies in between. A pattern that matches many is served along the one order of all events:
+//! that costs by what is returned, if most of it matches. Which it is shows after a short look at both; then neither a
+//! page of `**` costs as much as there are topics, nor a page of a rare topic as much as there are events. Where both
+//! are expensive (thousands of topics that match, among far more events that do not), a page ends after some thousands
+//! of steps.
 
 use super::state::State;
 use super::topics::Topics;

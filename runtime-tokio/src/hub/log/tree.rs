@@ -65,7 +65,8 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Adds a topic; the node that it has now, and the position up to which a topic of that name may have been forgotten.
+    /// Adds a topic; the node that it has now, and the position up to which a topic of that name may have been
+    /// forgotten.
     pub(super) fn insert(&mut self, name: Topic<'_>, topic: usize) -> (usize, Loss) {
         let mut at = self.root;
         for level in name.levels() {

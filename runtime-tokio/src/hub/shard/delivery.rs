@@ -5,7 +5,8 @@
 //! 3. It serves the readers that were hit, [`BUDGET`] at a time; in between, its connections get their turns.
 //! 4. When all are served, its position moves to the end of the window, and it takes the next.
 //!
-//! A reader whose socket is full stops being *live*: it goes on in its own turns from where it stopped, at its own pace.
+//! A reader whose socket is full stops being *live*: it goes on in its own turns from where it stopped, at its own
+//! pace.
 
 use super::{BUDGET, Reader, Shard, Sink};
 use crate::hub::event::Form;

@@ -5,8 +5,8 @@
 //! ([`Timers`]), or when somebody woke it: then its place stands once in a queue, and the shard works that off,
 //! [`BUDGET`] turns at a time.
 //!
-//! In between, it delivers what is new to the readers that wait for it ([`delivery`]). The shards of a thread take turns,
-//! a piece of delivery each: a log that is flooded does not stop another.
+//! In between, it delivers what is new to the readers that wait for it ([`delivery`]). The shards of a thread take
+//! turns, a piece of delivery each: a log that is flooded does not stop another.
 
 mod delivery;
 

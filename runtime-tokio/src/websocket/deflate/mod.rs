@@ -1,5 +1,5 @@
-//! The codecs of permessage-deflate (RFC 7692): flate2 on zlib-rs, and for what is sent by default a compressor of our own
-//! ([`quick`]).
+//! The codecs of permessage-deflate (RFC 7692): flate2 on zlib-rs, and for what is sent by default a compressor of our
+//! own ([`quick`]).
 //!
 //! Without context takeover a connection owns no codec: it borrows its thread's compressor for the call that
 //! compresses a message, and takes a decompressor from its thread's pool while it inflates one: for a call, if messages
@@ -30,10 +30,10 @@ pub struct Deflate {
 
     /// How hard to compress, from 1 (fast) to 9 (small). Default 1.
     ///
-    /// Without takeover 1 is a compressor made for messages, with 16 KiB for a thread. Of 1 KiB of JSON it makes 305 bytes
-    /// in 1.1 us; level 2 makes 243 in 10 us, level 6 234 in 11 us. A smaller window costs bytes in messages that are
-    /// larger than it, and gains no time. More of this in `runtime-tokio/benches/README.md`; `cargo bench -p longwire
-    /// --bench deflate` measures it.
+    /// Without takeover 1 is a compressor made for messages, with 16 KiB for a thread. Of 1 KiB of JSON it makes 305
+    /// bytes in 1.1 us; level 2 makes 243 in 10 us, level 6 234 in 11 us. A smaller window costs bytes in messages that
+    /// are larger than it, and gains no time. More of this in `runtime-tokio/benches/README.md`; `cargo bench -p
+    /// longwire --bench deflate` measures it.
     pub level: u8,
 }
 

@@ -19,8 +19,8 @@ use tokio::io::AsyncWrite;
 /// What it is given waits in a buffer of the thread's and goes out when the turn ends, all in one write; a payload of
 /// 16 KiB and more goes out at once, with what waits before it, from where it lies.
 ///
-/// When the socket takes no more, the rest is copied, up to [`Config::max_send_buffer`] and the message that goes beyond
-/// it. The next message is not handed out until all of that is written.
+/// When the socket takes no more, the rest is copied, up to [`Config::max_send_buffer`] and the message that goes
+/// beyond it. The next message is not handed out until all of that is written.
 pub struct Output<'t> {
     pub(super) endpoint: &'t mut Endpoint,
     pub(super) codec: &'t mut Codec,

@@ -127,8 +127,8 @@ impl<H: Handler> Adopter<H> {
 }
 
 impl<H: Handler> ServeSet<H> {
-    /// An empty set, and what hands connections over to it. It belongs to the runtime in which it is made, whose I/O and
-    /// time have to be enabled.
+    /// An empty set, and what hands connections over to it. It belongs to the runtime in which it is made, whose I/O
+    /// and time have to be enabled.
     ///
     /// # Errors
     /// The system has no descriptor left.
@@ -149,8 +149,8 @@ impl<H: Handler> ServeSet<H> {
         Ok((Adopter(adopter), set))
     }
 
-    /// Serves all connections, until they are over and nobody is left to hand over others. Dropped, it drops them, which
-    /// ends them without a closing handshake. A handler that panics ends its connection, and no other.
+    /// Serves all connections, until they are over and nobody is left to hand over others. Dropped, it drops them,
+    /// which ends them without a closing handshake. A handler that panics ends its connection, and no other.
     ///
     /// # Errors
     /// Those of the system, when it cannot be asked which sockets are ready.
