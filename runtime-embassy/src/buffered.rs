@@ -136,7 +136,9 @@ impl<'b, L: Link> Buffered<'b, L> {
             self.written = true;
         }
         if self.written {
-            self.link.flush().await.map_err(Error::Link)?;
+            // A link that gathers what it is given, as TLS does, waits for its stream here.
+            let flushed = with_timeout(self.write_timeout, self.link.flush()).await;
+            flushed.map_err(|_| Error::WriteTimeout)?.map_err(Error::Link)?;
             self.written = false;
         }
         Ok(())

@@ -16,7 +16,7 @@ use longwire_core::ws::{CloseCause, ProtocolError, SendError};
 pub enum Error<E> {
     /// The link failed.
     Link(E),
-    /// The link took no byte for [`Config::write_timeout`](crate::Config::write_timeout).
+    /// The link took no byte, or did not end its flush, for [`Config::write_timeout`](crate::Config::write_timeout).
     WriteTimeout,
     /// A write was dropped half-way, and the link cannot say how far it got
     /// ([`Link::CANCEL_SAFE_WRITE`](crate::Link::CANCEL_SAFE_WRITE)).

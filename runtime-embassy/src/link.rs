@@ -39,7 +39,8 @@ pub trait Link {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error>;
 
     /// Sees to it that what was written leaves without a further write. The default does nothing, for a stream that
-    /// does so by itself. It need not wait for the peer, and must be safe to call again after it was dropped.
+    /// does so by itself. It need not wait for the peer, and must be safe to call again after it was dropped. After
+    /// [`Config::write_timeout`](crate::Config::write_timeout) it is dropped, and the connection given up.
     async fn flush(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }

@@ -22,7 +22,7 @@ pub struct Config {
     pub ws: ws::Config,
     /// How long the opening handshake may take, from the request to the last byte of the answer. Default 10 s.
     pub handshake_timeout: Duration,
-    /// How long the link may take no byte before the connection is given up. Default 20 s.
+    /// How long the link may take no byte, or be busy with a flush, before the connection is given up. Default 20 s.
     pub write_timeout: Duration,
 }
 

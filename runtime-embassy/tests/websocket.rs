@@ -244,6 +244,37 @@ fn a_peer_that_takes_nothing_is_given_up() {
     assert_eq!(poll_times(send, 9), Some(Err(Error::WriteTimeout)));
 }
 
+/// A link that takes everything, as TLS does until it is flushed, and gets rid of nothing.
+struct Stuffed(Memory);
+
+impl Link for Stuffed {
+    type Error = Infallible;
+
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
+        self.0.read(bytes).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        Ok(bytes.len())
+    }
+
+    async fn flush(&mut self) -> Result<(), Self::Error> {
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_link_whose_flush_has_no_end_is_given_up() {
+    let (_guard, clock) = clock();
+    let (mut rx, mut tx) = ([0; 256], [0; 256]);
+    let link = Stuffed(Memory::new(Pace::Bytes(usize::MAX)));
+    let mut socket = WebSocket::new(link, &CONFIG, Numbers(1), &mut rx, &mut tx);
+    let mut send = std::pin::pin!(socket.send_binary(b"reading"));
+    assert_eq!(poll_times(send.as_mut(), 9), None);
+    clock.advance(CONFIG.write_timeout);
+    assert_eq!(poll_times(send, 9), Some(Err(Error::WriteTimeout)));
+}
+
 #[test]
 fn a_message_above_the_receive_buffer_is_refused_with_1009() {
     let _clock = clock();
