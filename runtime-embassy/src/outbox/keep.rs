@@ -52,7 +52,6 @@ impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
             let log = &mut *log.borrow_mut();
             let before = n.checked_sub(1).filter(|before| *before >= log.newest).ok_or(ReportError::Full)?;
             if log.ring.is_empty() {
-                log.ring.begin_after(before);
                 log.flight = InFlight::after(before);
             }
             let Reading { topic, key, data } = reading;
@@ -75,7 +74,6 @@ impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
             log.incarnation = Some(incarnation);
             log.newest = log.newest.max(newest);
             if log.ring.is_empty() {
-                log.ring.begin_after(log.newest);
                 log.flight = InFlight::after(log.newest);
             }
         });

@@ -8,8 +8,9 @@ pub(super) const HEADER: usize = 8;
 /// What `Header::key` says when there is none: a key has at most 128 bytes.
 const NO_KEY: u8 = u8::MAX;
 
-/// The most numbers that one header can skip.
-const MAX_SKIPPED: u32 = 0xff_ffff;
+/// The most numbers that one header can skip: 30 bits of it say how many. They count only behind a reading that stays,
+/// because it was sent and is not answered, or may not be dropped; of a thousand readings a second that is twelve days.
+pub(super) const MAX_SKIPPED: u32 = (1 << 30) - 1;
 
 /// What stands in front of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) const fn to_bytes(self) -> [u8; HEADER] {
-        let policy = match self.policy {
+        let policy: u32 = match self.policy {
             Policy::DropOldest => 0,
             Policy::DropNewest => 1,
             Policy::Conflate => 2,
@@ -34,19 +35,20 @@ impl Header {
             None => NO_KEY,
         };
         let [d, e] = self.data.to_be_bytes();
-        let [_, s, t, u] = self.skipped.to_be_bytes();
-        [policy, self.topic, key, d, e, s, t, u]
+        let [r, s, t, u] = (policy << 30 | self.skipped & MAX_SKIPPED).to_be_bytes();
+        [r, s, t, u, self.topic, key, d, e]
     }
 
     fn first(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let (&[policy, topic, key, d, e, s, t, u], rest) = bytes.split_first_chunk::<HEADER>()?;
-        let policy = match policy {
+        let (&[r, s, t, u, topic, key, d, e], rest) = bytes.split_first_chunk::<HEADER>()?;
+        let first = u32::from_be_bytes([r, s, t, u]);
+        let policy = match first >> 30 {
             0 => Policy::DropOldest,
             1 => Policy::DropNewest,
             _ => Policy::Conflate,
         };
         let key = if key == NO_KEY { None } else { Some(key) };
-        let (data, skipped) = (u16::from_be_bytes([d, e]), u32::from_be_bytes([0, s, t, u]));
+        let (data, skipped) = (u16::from_be_bytes([d, e]), first & MAX_SKIPPED);
         Some((Self { policy, topic, key, data, skipped }, rest))
     }
 }
@@ -111,7 +113,6 @@ impl<const BYTES: usize> Ring<BYTES> {
         self.last
     }
 
-    #[cfg(feature = "storage")]
     pub(super) const fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -125,14 +126,6 @@ impl<const BYTES: usize> Ring<BYTES> {
         Records { rest, at: 0, n: self.front }
     }
 
-    /// Before the first reading: the numbers begin behind `n`.
-    #[cfg(feature = "storage")]
-    pub(super) const fn begin_after(&mut self, n: u64) {
-        if self.is_empty() {
-            (self.front, self.last) = (n, n);
-        }
-    }
-
     /// Appends a reading with the number `n`, which is above all others, and returns the room for its data. `None` when
     /// there is too little, or when too many numbers were skipped.
     pub(super) fn append(
@@ -143,10 +136,11 @@ impl<const BYTES: usize> Ring<BYTES> {
         key: Option<&[u8]>,
         data: u16,
     ) -> Option<&mut [u8]> {
-        let skipped = u32::try_from(n.checked_sub(self.last)?.checked_sub(1)?).ok()?;
-        if skipped > MAX_SKIPPED {
-            return None;
+        let before = n.checked_sub(1).filter(|before| *before >= self.last)?;
+        if self.is_empty() {
+            (self.front, self.last) = (before, before);
         }
+        let skipped = u32::try_from(before.checked_sub(self.last)?).ok().filter(|n| *n <= MAX_SKIPPED)?;
         let key_len = match key {
             Some(key) => Some(u8::try_from(key.len()).ok()?),
             None => None,
@@ -179,12 +173,17 @@ impl<const BYTES: usize> Ring<BYTES> {
         let Some(Record { len, n, .. }) = self.records().next().filter(|record| record.n <= n) else {
             return false;
         };
+        self.remove_first(n, len);
+        true
+    }
+
+    /// Takes the oldest reading out, of which number and length are known: the numbers begin behind it.
+    const fn remove_first(&mut self, n: u64, len: usize) {
         self.start = self.start.saturating_add(len);
         self.front = n;
         if self.start >= self.end {
-            (self.start, self.end) = (0, 0);
+            (self.start, self.end, self.last) = (0, 0, n);
         }
-        true
     }
 
     /// Takes the reading with this number out, wherever it lies: the next one skips its number. False when there is none,
@@ -205,6 +204,10 @@ impl<const BYTES: usize> Ring<BYTES> {
             return false;
         };
         let next = records.next().map(|next| next.n);
+        if record.at == 0 {
+            self.remove_first(n, record.len);
+            return true;
+        }
         let (from, len) = (self.start.saturating_add(record.at), record.len);
         let behind = from.saturating_add(len);
         match next {
@@ -219,9 +222,8 @@ impl<const BYTES: usize> Ring<BYTES> {
                 else {
                     return false;
                 };
-                let [_, s, t, u] = skipped.to_be_bytes();
-                let [_, _, _, _, _, to @ ..] = header;
-                *to = [s, t, u];
+                let Some((behind, _)) = Header::first(header) else { return false };
+                *header = Header { skipped, ..behind }.to_bytes();
             }
             None => self.last = before,
         }

@@ -1,4 +1,5 @@
 use super::log::MAX_IN_FLIGHT;
+use super::ring::MAX_SKIPPED;
 use super::*;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use proptest::prelude::*;
@@ -259,6 +260,58 @@ fn conflation_keeps_the_newest_of_each_topic_and_key_that_was_not_sent() {
     }
     outbox.acknowledge(u64::MAX);
     assert_eq!(outbox.counts(), Counts { acknowledged: 4, waiting: 0, ..counts });
+}
+
+/// As if so many readings had been taken and dropped.
+fn skip<const BYTES: usize>(outbox: &Outbox<NoopRawMutex, BYTES>, numbers: u64) {
+    outbox.log.lock(|log| log.borrow_mut().newest += numbers);
+}
+
+#[test]
+fn a_cut_may_last_as_long_as_it_likes() {
+    const MANY: u64 = MAX_SKIPPED as u64 - 10;
+    for policy in [Policy::Conflate, Policy::DropOldest] {
+        // Room for three readings of 14 bytes.
+        let outbox = Outbox::<NoopRawMutex, 42>::new(policy);
+        for value in 1_000_000..1_000_100 {
+            outbox.report("a", value).unwrap();
+            skip(&outbox, MANY);
+            outbox.report("b", value).unwrap();
+        }
+        let newest = 100 * (MANY + 2);
+        assert_eq!(outbox.log.lock(|log| log.borrow().newest), newest);
+        let before = outbox.counts();
+        assert!(before.reported == 200 && add_up(&before), "{before:?}");
+        let mut sent = Vec::new();
+        while let Some((n, topic, _)) = send(&outbox, 9) {
+            sent.push((n, topic));
+            outbox.acknowledge(n);
+        }
+        let last_two = [(newest - MANY - 1, String::from("a")), (newest, "b".into())];
+        assert_eq!(sent[sent.len() - 2..], last_two, "{policy:?}");
+        assert_eq!(outbox.counts().waiting, 0);
+    }
+}
+
+#[test]
+fn behind_a_reading_that_stays_a_billion_others_may_go() {
+    let outbox = Outbox::<NoopRawMutex, 64>::new(Policy::Conflate);
+    outbox.report("a", 1).unwrap();
+    assert_eq!(send(&outbox, 9), Some((1, "a".into(), 1)));
+    outbox.report("a", 2).unwrap();
+    skip(&outbox, u64::from(MAX_SKIPPED) - 1);
+    outbox.report("a", 3).unwrap();
+    assert_eq!(outbox.report("b", 4), Ok(()));
+    // One too many; what is there stays.
+    skip(&outbox, 1 << 30);
+    assert_eq!(outbox.report("c", 5), Err(ReportError::Full));
+    outbox.acknowledge(1);
+    let n = u64::from(MAX_SKIPPED) + 2;
+    assert_eq!(send(&outbox, 9), Some((n, "a".into(), 3)));
+    assert_eq!(send(&outbox, 9), Some((n + 1, "b".into(), 4)));
+    outbox.acknowledge(n + 1);
+    outbox.report("c", 6).unwrap();
+    assert_eq!(send(&outbox, 9).map(|(_, topic, value)| (topic, value)), Some(("c".into(), 6)));
 }
 
 #[test]
