@@ -103,7 +103,8 @@ impl<E: fmt::Debug> core::error::Error for OpenError<E> {}
 /// - A reading that was written, and neither acknowledged nor refused nor dropped by its policy before the reset, is in the
 ///   outbox after it, under the same (incarnation, n), before all newer ones.
 /// - One that was acknowledged may be sent once more, under the same number, so that the gateway knows it again.
-/// - A number is never given to two readings.
+/// - No two readings are sent under one number. (While the flash takes no writes, at most 8,192 numbers beyond the last
+///   write are safe from that.)
 /// - One that was dropped does not come back behind readings that are newer.
 ///
 /// All that holds whenever the power fails, in the middle of a write as well. What is not written yet is lost with the
@@ -111,7 +112,7 @@ impl<E: fmt::Debug> core::error::Error for OpenError<E> {}
 ///
 /// # What it costs
 /// An acknowledgement costs no write. While the gateway answers within the delay, nothing is written but one item after
-/// 4,096 readings; while it does not, one item (a page's program operations for it) every delay, with as many readings as
+/// 4,096 readings (after 8,192 what is new waits for that); while it does not, one item (a page's program operations for it) every delay, with as many readings as
 /// fit, each with its topic, key, data and eight bytes; when the waiting ones have been settled, one; and one or two at
 /// boot. Pages are used in turn, so all wear equally; no word is programmed twice, so any flash will do.
 ///
@@ -301,9 +302,15 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             self.counts.errors = self.counts.errors.wrapping_add(1);
             self.anew = true;
         }
-        // When the write failed, never mind: a device with a broken flash still reports.
-        let known = self.anew || self.last <= self.settled;
-        let gate = if known { u64::MAX } else { self.settled.saturating_add(AHEAD) };
+        let gate = if self.anew {
+            // When the write failed, never mind: a device with a broken flash still reports.
+            u64::MAX
+        } else {
+            // What is above has to be written down first: after a reset the numbers go on there.
+            let used = self.newest.saturating_add(JUMP);
+            let waits = self.last > self.settled;
+            if waits { used.min(self.settled.saturating_add(AHEAD)) } else { used }
+        };
         self.outbox.open_gate(gate);
     }
 

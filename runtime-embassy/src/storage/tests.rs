@@ -458,6 +458,45 @@ fn what_is_answered_in_time_costs_no_write() {
 }
 
 #[test]
+fn no_number_is_sent_with_two_readings_however_many_come_before_a_write() {
+    /// Reports this many, and sends what may be sent; all of it is acknowledged at once.
+    fn report_and_send(outbox: &Readings, readings: u64, sent: &mut BTreeMap<u64, u64>, next: &mut u64) {
+        for _ in 0..readings {
+            outbox.reporter().try_report("a", None, &*next).unwrap();
+            *next += 1;
+            let mut last = 0;
+            let mut send = |n, reading: crate::outbox::Reading<'_>| {
+                let value: u64 = minicbor::decode(reading.data).unwrap();
+                assert_eq!(*sent.entry(n).or_insert(value), value, "{n} was another reading");
+                last = n;
+                Ok::<(), ()>(())
+            };
+            while outbox.send_next(32, &mut send).is_some() {}
+            outbox.acknowledge(last);
+        }
+    }
+    let (flash, mut sent, mut next) = (Flash::new(), BTreeMap::new(), 0);
+    let first = outbox();
+    let _storage = open(&flash, first, 1).unwrap();
+    // All within one delay.
+    report_and_send(first, JUMP + 100, &mut sent, &mut next);
+    assert_eq!(sent.len() as u64, JUMP);
+    assert!(first.is_wanted(), "what waits asks for a write");
+    // A reset, before there was one; then a life in which whoever asks gets it.
+    let second = outbox();
+    let mut storage = open(&flash, second, 1).unwrap();
+    for _ in 0..2 * JUMP {
+        report_and_send(second, 1, &mut sent, &mut next);
+        if second.is_wanted() {
+            wait(storage.keep());
+        }
+    }
+    report_and_send(second, 1, &mut sent, &mut next);
+    assert!(sent.len() as u64 >= 3 * JUMP, "{}", sent.len());
+    assert!(storage.counts().writes < 40, "{:?}", storage.counts());
+}
+
+#[test]
 fn what_cannot_be_opened() {
     let flash = Flash::new();
     let try_open = |range, outbox| {
