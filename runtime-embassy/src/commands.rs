@@ -159,6 +159,9 @@ pub struct CommandCounts {
 
 /// Commands on their way to the application: at most `N` of them, each with at most `BYTES` bytes of topic, key and data.
 ///
+/// When one arrives, in a full queue or in place of another, `N * BYTES` bytes are moved at most, within the critical section of
+/// `M`; under [`Overflow::Conflate`] as many are compared.
+///
 /// The uplink never waits for the application. A command counts as had when it is in the queue: after a connection was cut
 /// the gateway goes on behind it, and says so when it no longer has what came meanwhile ([`Arrival::Gap`]). That memory
 /// is the uplink's; after a reset commands begin where the [subscription](crate::Uplink::with_commands) says.
@@ -264,9 +267,10 @@ impl<const N: usize, const BYTES: usize> Queue<N, BYTES> {
         Some(self.commands.remove(at))
     }
 
-    fn put(&mut self, event: &Event<'_>, overflow: Overflow) {
+    /// `None` is a command that did not fit.
+    fn put(&mut self, command: Option<Command<BYTES>>, overflow: Overflow) {
         self.counts.received = self.counts.received.wrapping_add(1);
-        let Some(command) = Command::new(event) else {
+        let Some(command) = command else {
             self.counts.too_large = self.counts.too_large.wrapping_add(1);
             return;
         };
@@ -308,7 +312,9 @@ pub(crate) trait Inbox {
 
 impl<M: RawMutex, const N: usize, const BYTES: usize> Inbox for Commands<M, N, BYTES> {
     fn put(&self, event: &Event<'_>) {
-        self.with(|queue| queue.put(event, self.overflow));
+        // Before the critical section: JSON becomes CBOR here.
+        let command = Command::new(event);
+        self.with(|queue| queue.put(command, self.overflow));
         self.arrived.signal(());
     }
 

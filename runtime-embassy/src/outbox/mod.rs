@@ -50,7 +50,8 @@ pub enum Policy {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ReportError {
-    /// There is no room, and nothing may be dropped for it.
+    /// There is no room, and nothing may be dropped for it. (Nor is a reading taken when 2^30 others were taken and dropped
+    /// since the newest that may not be: that ends with the gateway's next answer.)
     Full,
     /// Larger than the whole outbox, or than 65,535 bytes of data.
     TooLarge,
@@ -179,8 +180,12 @@ impl<M: RawMutex, const BYTES: usize> Reporter<'_, M, BYTES> {
     /// Takes a reading, or says why not; it never waits. `value` becomes the event's data as one CBOR item (RFC 8949) of at
     /// most 65,535 bytes; it is encoded twice, once to learn its length, and the second time with the mutex held.
     ///
-    /// When room has to be made, at most `BYTES` bytes are moved for each reading that goes, within the critical section
-    /// of `M`.
+    /// **Critical section.** That of `M` lasts for the second encoding, and for making room. To make room the headers of all
+    /// readings are looked at, and once more for each one that goes; where it lies behind one that stays, at most `BYTES`
+    /// bytes are moved as well. As many go as it takes to fit: one as a rule, `BYTES / 9` at worst, when a large reading
+    /// replaces the smallest ones. Under `Conflate` topics and keys are compared, and one more may go. So an interrupt
+    /// waits some microseconds for each kilobyte of outbox, as a rule; keep readings of a size, or large ones out of an
+    /// outbox of small ones, where that is too long.
     ///
     /// # Errors
     /// [`ReportError`]. What has a good topic, key and value is counted, taken or not.
