@@ -250,7 +250,18 @@ fn a_certificate_of_another_ca_is_refused() {
     refused(config(&[&root.der]), other.server(params("gateway.example"), &[]));
     refused(config(&[&root.der]), other.server(params("gateway.example"), &[&other.der]));
     refused(config(&[]), root.server(params("gateway.example"), &[&root.der]));
-    refused(config(&[b"no certificate"]), root.server(params("gateway.example"), &[]));
+}
+
+#[test]
+fn a_ca_that_is_none_and_one_too_many_are_mistakes_of_the_device() {
+    let root = Authority::root();
+    let fail = |cas: &[&[u8]]| match meet(config(cas), root.server(params("gateway.example"), &[]), None) {
+        Err(Failed::Connect(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(fail(&[&root.der, b"no certificate"]), TlsConnectError::BadCa(1)));
+    assert!(matches!(fail(&[&root.der[..]; 5]), TlsConnectError::TooManyCas));
+    accepted(config(&[&root.der[..]; 4]), root.server(params("gateway.example"), &[]));
 }
 
 #[test]
@@ -415,6 +426,25 @@ fn a_record_above_the_buffer_ends_the_connection() {
         run(link.read(&mut [0; 9]), &mut server)
     };
     assert!(matches!(end, Err(TlsLinkError::Tls(_))), "{end:?}");
+}
+
+#[test]
+fn a_gateway_that_changes_its_keys_ends_the_connection() {
+    let root = Authority::root();
+    let link = Memory::new(Pace::Bytes(200));
+    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
+    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let cas = [&root.der[..]];
+    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
+    let end = {
+        let mut link = run(tls.connect(), &mut server).unwrap();
+        assert_eq!(run(greet(&mut link), &mut server).unwrap(), HELLO);
+        server.tls.refresh_traffic_keys().unwrap();
+        server.tls.writer().write_all(HELLO).unwrap();
+        server.turn();
+        run(link.read(&mut [0; 9]), &mut server)
+    };
+    assert!(matches!(end, Err(TlsLinkError::Tls(TlsError::Unimplemented))), "{end:?}");
 }
 
 #[test]

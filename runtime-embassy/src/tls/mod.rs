@@ -135,6 +135,7 @@ impl<C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Connect for Tls
     type Error = TlsConnectError<C::Error>;
 
     async fn connect(&mut self) -> Result<Self::Link<'_>, Self::Error> {
+        verify::check_cas(&self.config.trust)?;
         let link = self.connect.connect().await.map_err(TlsConnectError::Link)?;
         let TlsBuffers { came, rx, tx, open } = &mut *self.buffers;
         open.set(false);
@@ -159,6 +160,7 @@ impl<C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Connect for Tls
 /// Why there is no connection. `E` is the error of the connector below.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum TlsConnectError<E> {
     /// There is none below.
     Link(E),
@@ -167,6 +169,10 @@ pub enum TlsConnectError<E> {
     Tls(TlsError),
     /// The gateway showed no certificate, or did not show that it is its own.
     Unverified,
+    /// A CA of [`Trust::Cas`] is no certificate of the kind that can be trusted: the one at this place. Nothing was sent.
+    BadCa(usize),
+    /// [`Trust::Cas`] has more than [`MAX_CAS`]. Nothing was sent.
+    TooManyCas,
 }
 
 impl<E: fmt::Debug> fmt::Display for TlsConnectError<E> {
@@ -175,6 +181,8 @@ impl<E: fmt::Debug> fmt::Display for TlsConnectError<E> {
             Self::Link(error) => write!(f, "no link: {error:?}"),
             Self::Tls(error) => write!(f, "the TLS handshake failed: {error:?}"),
             Self::Unverified => f.write_str("the gateway did not show who it is"),
+            Self::BadCa(nth) => write!(f, "CA {nth} is no certificate"),
+            Self::TooManyCas => f.write_str("too many CAs"),
         }
     }
 }
@@ -194,9 +202,12 @@ pub enum TlsLinkError {
 /// A connection over TLS. Dropping it closes the link below without `close_notify`; the WebSocket's closing handshake has
 /// said all before.
 ///
-/// `read` waits for whole records, and takes nothing when it is dropped. `write` fills a record, which `flush` sends. A
-/// gateway that changes its keys (`KeyUpdate`, RFC 8446 section 4.6.3: rustls does that after some 2^24 records)
-/// is more than embedded-tls knows, and makes it panic.
+/// `read` waits for whole records, and takes nothing when it is dropped. `write` fills a record, which `flush` sends.
+///
+/// embedded-tls does not know how to change keys: when the gateway does (`KeyUpdate`, RFC 8446 section 4.6.3; rustls does
+/// that after some 2^24 records), `read` ends with [`TlsError::Unimplemented`], and an [`Uplink`](crate::Uplink) connects anew.
+/// Whatever else of a handshake comes behind its end, encrypted and so from the gateway itself, makes embedded-tls panic;
+/// no gateway may send that, but for tickets, to a client that did not offer to take it.
 pub struct TlsLink<'a, L: Link> {
     connection: TlsConnection<'a, Below<'a, L>, Aes128GcmSha256>,
     torn: bool,

@@ -22,7 +22,7 @@ use rustls_pki_types::{
 use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
 
 use super::below::Numbers;
-use super::{MAX_CAS, TlsConfig, Trust};
+use super::{MAX_CAS, TlsConfig, TlsConnectError, Trust};
 
 /// Most certificates that a gateway may show. embedded-tls allows no more.
 const MAX_CHAIN: usize = 16;
@@ -33,6 +33,16 @@ const KEY: usize = 65;
 /// Bytes that CertificateVerify signs: 64 spaces, a context and a zero, the hash (RFC 8446 section 4.4.3).
 const SIGNED: usize = 64 + CONTEXT.len() + 32;
 const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
+
+/// Whether all the CAs can be used: one that cannot is a mistake of whoever built the device, and no fault of the gateway's.
+pub(super) fn check_cas<E>(trust: &Trust<'_>) -> Result<(), TlsConnectError<E>> {
+    let Trust::Cas(cas) = *trust else { return Ok(()) };
+    if cas.len() > MAX_CAS {
+        return Err(TlsConnectError::TooManyCas);
+    }
+    let bad = |ca: &&[u8]| anchor_from_trusted_cert(&CertificateDer::from(*ca)).is_err();
+    cas.iter().position(bad).map_or(Ok(()), |nth| Err(TlsConnectError::BadCa(nth)))
+}
 
 /// What embedded-tls asks for: numbers, and a judgement.
 pub(super) struct Provider<'a, R> {
