@@ -32,7 +32,9 @@ pub enum Remote<'b> {
     /// An address.
     Address(IpEndpoint),
     /// A name and a port. The name is looked up before each connection, by the resolvers that the stack is configured with; the stack
-    /// needs a socket for that ([`StackResources`](embassy_net::StackResources)). An address in its place is taken as it is.
+    /// needs a socket for that ([`StackResources`](embassy_net::StackResources)). Of several addresses each attempt takes the
+    /// next (smoltcp keeps as many as its `dns-max-result-count-N` says, one if nothing does). An address in its place is taken
+    /// as it is.
     Name(&'b str, u16),
 }
 
@@ -76,12 +78,14 @@ pub struct Tcp<'b> {
     remote: Remote<'b>,
     rx: &'b mut [u8],
     tx: &'b mut [u8],
+    /// Which of the addresses of a name is tried next.
+    attempt: usize,
 }
 
 impl<'b> Tcp<'b> {
     /// Connects to `remote` by way of `stack`, with these buffers.
     pub fn new(stack: Stack<'b>, remote: impl Into<Remote<'b>>, rx: &'b mut [u8], tx: &'b mut [u8]) -> Self {
-        Self { stack, remote: remote.into(), rx, tx }
+        Self { stack, remote: remote.into(), rx, tx, attempt: 0 }
     }
 }
 
@@ -99,7 +103,9 @@ impl Connect for Tcp<'_> {
             Remote::Address(address) => address,
             Remote::Name(name, port) => {
                 let found = self.stack.dns_query(name, DnsQueryType::A).await.map_err(TcpError::Dns)?;
-                IpEndpoint { addr: *found.first().ok_or(TcpError::NoAddress)?, port }
+                let nth = self.attempt.checked_rem(found.len()).ok_or(TcpError::NoAddress)?;
+                self.attempt = self.attempt.wrapping_add(1);
+                IpEndpoint { addr: *found.get(nth).ok_or(TcpError::NoAddress)?, port }
             }
         };
         let mut socket = TcpSocket::new(self.stack, self.rx, self.tx);
