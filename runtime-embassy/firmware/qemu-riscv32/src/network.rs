@@ -38,8 +38,8 @@ static PLACE: AtomicUsize = AtomicUsize::new(0);
 pub struct Network {
     device: VirtIONetRaw<Machine, MmioTransport<'static>, QUEUE>,
     buffers: &'static mut [[u8; BUFFER]; BUFFERS],
-    /// Which of them holds what the device calls by this number.
-    tokens: [u16; BUFFERS],
+    /// By which number the device calls each of them; `None` while it does not have it.
+    tokens: [Option<u16>; BUFFERS],
     tx: [u8; MAX_FRAME],
     rx: [u8; MAX_FRAME],
 }
@@ -56,36 +56,45 @@ impl Network {
         })?;
         let buffers = RX.try_take()?;
         let mut device = VirtIONetRaw::new(transport).ok()?;
-        let mut tokens = [0; BUFFERS];
-        for (token, buffer) in tokens.iter_mut().zip(buffers.iter_mut()) {
-            // SAFETY: it is static, and nobody touches it until the device gives it back.
-            *token = unsafe { device.receive_begin(buffer) }.ok()?;
-        }
         device.enable_interrupts();
         PLACE.store(FIRST_SLOT + slot * SLOT, Ordering::Relaxed);
-        let network = Self { device, buffers, tokens, tx: [0; MAX_FRAME], rx: [0; MAX_FRAME] };
+        let tokens = [None; BUFFERS];
+        let mut network = Self { device, buffers, tokens, tx: [0; MAX_FRAME], rx: [0; MAX_FRAME] };
+        network.lend();
         // Interrupt 0 means none.
-        Some((network, slot as u32 + 1))
+        (!network.tokens.contains(&None)).then_some((network, slot as u32 + 1))
     }
 
-    /// Takes the next frame from the device and says how long it is.
+    /// Gives the device every buffer that it does not have. One that it does not take is offered again with the next frame.
+    fn lend(&mut self) {
+        let free = self.tokens.iter_mut().zip(self.buffers.iter_mut()).filter(|(token, _)| token.is_none());
+        for (token, buffer) in free {
+            // SAFETY: it is static, and nobody touches it until the device gives it back.
+            *token = unsafe { self.device.receive_begin(buffer) }.ok();
+        }
+    }
+
+    /// Takes the next frame from the device and says how long it is. One that is no frame must not hide those behind it: no
+    /// further interrupt comes for them.
     fn next_frame(&mut self) -> Option<usize> {
-        let token = self.device.poll_receive()?;
-        let (own, buffer) =
-            self.tokens.iter_mut().zip(self.buffers.iter_mut()).find(|(own, _)| **own == token)?;
-        // SAFETY: the buffer that was lent under this number; it is lent again at once, under a new one.
-        let (header, len) = unsafe { self.device.receive_complete(token, buffer) }.ok()?;
-        let frame = buffer.get(header..).and_then(|frame| frame.get(..len));
-        let taken = match (frame, self.rx.get_mut(..len)) {
-            (Some(frame), Some(rx)) => {
-                rx.copy_from_slice(frame);
+        loop {
+            let token = self.device.poll_receive()?;
+            let mut lent = self.tokens.iter_mut().zip(self.buffers.iter_mut());
+            let (own, buffer) = lent.find(|(own, _)| **own == Some(token))?;
+            // SAFETY: the buffer that was lent under this number.
+            let received = unsafe { self.device.receive_complete(token, buffer) };
+            // Whatever came of it, the device has given it back.
+            *own = None;
+            let taken = received.ok().and_then(|(header, len)| {
+                let frame = buffer.get(header..)?.get(..len)?;
+                self.rx.get_mut(..len)?.copy_from_slice(frame);
                 Some(len)
+            });
+            self.lend();
+            if taken.is_some() {
+                return taken;
             }
-            _ => None,
-        };
-        // SAFETY: as above.
-        *own = unsafe { self.device.receive_begin(buffer) }.ok()?;
-        taken
+        }
     }
 }
 
