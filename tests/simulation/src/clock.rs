@@ -20,7 +20,7 @@ impl Driver for Virtual {
         NOW.get()
     }
 
-    /// Nobody is woken: whoever polls asks for [`alarm`] afterwards.
+    /// Nobody is woken by it: whoever polls asks for [`alarm`] afterwards, and polls again then.
     fn schedule_wake(&self, at: u64, _waker: &Waker) {
         ALARM.set(ALARM.get().min(at));
     }

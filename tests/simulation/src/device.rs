@@ -51,18 +51,24 @@ impl Connect for Dial {
         if !self.stack.borrow_mut().connect(self.handle, gateway::ENDPOINT, self.port) {
             return Err(ErrorKind::AddrInUse);
         }
-        poll_fn(|_| match self.stack.borrow_mut().socket(self.handle).state() {
-            State::SynSent | State::SynReceived => Poll::Pending,
-            State::Established | State::CloseWait => Poll::Ready(Ok(())),
-            _ => Poll::Ready(Err(ErrorKind::ConnectionReset)),
+        poll_fn(|cx| {
+            let mut stack = self.stack.borrow_mut();
+            let socket = stack.socket(self.handle);
+            match socket.state() {
+                State::SynSent | State::SynReceived => {
+                    socket.register_send_waker(cx.waker());
+                    Poll::Pending
+                }
+                State::Established | State::CloseWait => Poll::Ready(Ok(())),
+                _ => Poll::Ready(Err(ErrorKind::ConnectionReset)),
+            }
         })
         .await?;
         Ok(Stream(socket))
     }
 }
 
-/// A connected socket. Its futures move no byte before they are ready. Nobody is woken: the story polls whenever
-/// something has happened.
+/// A connected socket. Its futures move no byte before they are ready.
 pub(crate) struct Socket {
     stack: Rc<RefCell<Stack>>,
     handle: SocketHandle,
@@ -82,10 +88,13 @@ impl ErrorType for Socket {
 
 impl Read for Socket {
     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ErrorKind> {
-        poll_fn(|_| {
+        poll_fn(|cx| {
             let mut stack = self.stack.borrow_mut();
             match stack.socket(self.handle).recv_slice(bytes) {
-                Ok(0) => Poll::Pending,
+                Ok(0) => {
+                    stack.socket(self.handle).register_recv_waker(cx.waker());
+                    Poll::Pending
+                }
                 Ok(n) => {
                     stack.touched = true;
                     Poll::Ready(Ok(n))
@@ -100,10 +109,13 @@ impl Read for Socket {
 
 impl Write for Socket {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        poll_fn(|_| {
+        poll_fn(|cx| {
             let mut stack = self.stack.borrow_mut();
             match stack.socket(self.handle).send_slice(bytes) {
-                Ok(0) => Poll::Pending,
+                Ok(0) => {
+                    stack.socket(self.handle).register_send_waker(cx.waker());
+                    Poll::Pending
+                }
                 Ok(n) => {
                     stack.touched = true;
                     Poll::Ready(Ok(n))

@@ -126,10 +126,10 @@ impl Gateway {
         self.slots = (0..SLOTS).map(|_| slot(&mut self.stack)).collect();
     }
 
-    /// The process says goodbye on every connection, and asks to come back within `window` microseconds.
-    pub(crate) fn bye(&mut self, now: u64, window: u64) {
+    /// The process says goodbye on every connection, and asks to come back after `retry_after`, within `window` microseconds.
+    pub(crate) fn bye(&mut self, now: u64, retry_after: u64, window: u64) {
         for session in self.slots.iter_mut().filter_map(|slot| slot.session.as_mut()) {
-            session.bye(now, window);
+            session.bye(now, retry_after, window);
         }
     }
 

@@ -9,6 +9,10 @@
 //! - each has one (incarnation, n), whenever it came, and no other has the same;
 //! - in each log (a gateway may lose its log in a restart) each is stored once, and all in their order;
 //! - and at every moment the counters of the outbox add up.
+//!
+//! The device's tasks are polled only when they were woken or a timer of theirs ended, as in a microcontroller: who forgets to
+//! wake them stands still, and who wakes them without end fails the story. Nor may the device connect earlier than `bye`, or it
+//! itself, said.
 
 mod clock;
 mod device;

@@ -20,8 +20,8 @@ pub(crate) enum Act {
     Cut { to_device: bool, to_gateway: bool },
     /// It does so no more.
     Restore,
-    /// The gateway says `bye`, with this window in microseconds.
-    Bye(u64),
+    /// The gateway says `bye`: nobody is to come back before `retry_after`, and all within `window` then (microseconds).
+    Bye { retry_after: u64, window: u64 },
     /// Its process is killed.
     Kill,
     /// Its machine loses its power.
@@ -112,9 +112,10 @@ fn restarts(dice: &mut Dice, acts: &mut Vec<(u64, Act)>) {
     for _ in 0..dice.between(0, 3) {
         at += dice.between(0, TROUBLE);
         let window = dice.between(0, 20) * SECOND;
-        let end = dice.one_of(&[Act::Bye(window), Act::Kill, Act::LosePower]);
+        let retry_after = dice.between(0, 5) * SECOND;
+        let end = dice.one_of(&[Act::Bye { retry_after, window }, Act::Kill, Act::LosePower]);
         acts.push((at, end));
-        if matches!(end, Act::Bye(_)) {
+        if matches!(end, Act::Bye { .. }) {
             // It drains before it ends.
             at += dice.between(MS, 5 * SECOND);
             acts.push((at, Act::Kill));

@@ -106,8 +106,9 @@ impl Session {
         if self.over { u64::MAX } else { timeout.into_iter().chain(ack).min().unwrap_or(u64::MAX) }
     }
 
-    pub(crate) fn bye(&mut self, now: u64, window: u64) {
-        let refusal = Refusal { permanent: false, ..Refusal::new(Code::Draining, "") };
+    pub(crate) fn bye(&mut self, now: u64, retry_after: u64, window: u64) {
+        let retry_after = Some(Duration::from_micros(retry_after));
+        let refusal = Refusal { permanent: false, retry_after, ..Refusal::new(Code::Draining, "") };
         let window = Some(Duration::from_micros(window));
         let _ = self.say(&ServerMessage::Bye { refusal, window });
         if let Some(connection) = &mut self.connection {

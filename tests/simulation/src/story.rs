@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
+use longwire_core::session::backoff::Failure;
+use longwire_core::session::ladder::Ending;
 use longwire_embassy::{Error, Lost, Policy, Status};
-use smoltcp::wire::IpAddress;
+use smoltcp::wire::{IpAddress, Ipv4Packet, TcpPacket};
 
 use crate::clock;
 use crate::device::{self, Dial, Readings};
@@ -25,6 +29,10 @@ const ADDRESS: IpAddress = IpAddress::v4(10, 0, 0, 2);
 const PATIENCE: u64 = 600_000_000;
 /// Turns that an end may have at one moment.
 const MAX_TURNS: u32 = 10_000;
+/// How often the device's tasks may be woken at one moment: more is a storm.
+const MAX_POLLS: u32 = 200;
+/// Microseconds in one of the clock's steps: that of the uplink counts milliseconds.
+const STEP: u64 = 1000;
 
 /// What a story counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,11 +100,25 @@ struct Device<const BYTES: usize> {
     tasks: Pin<Box<dyn Future<Output = Lost>>>,
     /// When a timer of its tasks ends.
     alarm: u64,
+    /// They were woken.
+    woken: Arc<Woken>,
+    /// It must not connect earlier: the gateway said so, or it said so itself.
+    not_before: u64,
     /// What the uplink said.
     observed: Rc<RefCell<Vec<Status>>>,
     /// Readings that were restored, or reported since, taken or not; and those that were not.
     reported: u32,
     refused: u32,
+}
+
+/// Whether somebody woke the device's tasks since they were polled.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<const BYTES: usize> Device<BYTES> {
@@ -109,20 +131,42 @@ impl<const BYTES: usize> Device<BYTES> {
         let sees = observed.clone();
         let see = move |status| sees.borrow_mut().push(status);
         let tasks = device::run(outbox.clone(), flash, dial, dice.split(), see);
-        let mut device =
-            Self { stack, outbox, tasks: Box::pin(tasks), alarm: 0, observed, reported: 0, refused: 0 };
+        let mut device = Self {
+            stack,
+            outbox,
+            tasks: Box::pin(tasks),
+            alarm: 0,
+            woken: Arc::default(),
+            not_before: 0,
+            observed,
+            reported: 0,
+            refused: 0,
+        };
         // The storage is there before anything is reported.
         assert!(device.poll().is_pending());
         device.reported = device.outbox.counts().reported;
         device
     }
 
+    /// Its processor sleeps but for this.
+    fn is_due(&self, now: u64) -> bool {
+        self.alarm <= now || self.woken.0.load(Ordering::Relaxed)
+    }
+
     fn poll(&mut self) -> Poll<Lost> {
-        let mut cx = Context::from_waker(Waker::noop());
+        self.woken.0.store(false, Ordering::Relaxed);
+        let waker = Waker::from(self.woken.clone());
+        let mut cx = Context::from_waker(&waker);
         let (polled, alarm) = clock::alarm(|| self.tasks.as_mut().poll(&mut cx));
         self.alarm = alarm;
         polled
     }
+}
+
+/// Whether a packet asks for a connection.
+fn begins(packet: &[u8]) -> bool {
+    let ip = Ipv4Packet::new_checked(packet);
+    ip.is_ok_and(|ip| TcpPacket::new_checked(ip.payload()).is_ok_and(|tcp| tcp.syn()))
 }
 
 impl<const BYTES: usize> World<BYTES> {
@@ -193,7 +237,6 @@ impl<const BYTES: usize> World<BYTES> {
                     self.device.refused += u32::from(taken.is_err());
                     self.next_value += u32::from(taken.is_ok());
                 }
-                self.device.alarm = now;
             }
             Act::Cut { to_device, to_gateway } => {
                 self.network.cut(Side::Device, to_device);
@@ -203,7 +246,7 @@ impl<const BYTES: usize> World<BYTES> {
                 self.network.cut(Side::Device, false);
                 self.network.cut(Side::Gateway, false);
             }
-            Act::Bye(window) => self.gateway.bye(now, window),
+            Act::Bye { retry_after, window } => self.gateway.bye(now, retry_after, window),
             Act::Kill => self.gateway.kill(),
             Act::LosePower => self.gateway.lose_power(now),
             Act::Start => self.gateway.start(),
@@ -223,7 +266,7 @@ impl<const BYTES: usize> World<BYTES> {
 
     /// Hands over what has arrived, and lets both ends go on until they have nothing more to do.
     fn turn(&mut self, now: u64) -> Result<(), String> {
-        let (mut device, mut gateway) = (self.device.alarm <= now, self.gateway.next(now) <= now);
+        let (mut device, mut gateway) = (self.device.is_due(now), self.gateway.next(now) <= now);
         device |= self.device.stack.borrow_mut().next(now) <= now;
         while let Some((side, packet)) = self.network.receive(now) {
             match side {
@@ -242,15 +285,25 @@ impl<const BYTES: usize> World<BYTES> {
     }
 
     fn turn_device(&mut self, now: u64) -> Result<(), String> {
+        let mut polls = 0;
         for _ in 0..MAX_TURNS {
             let changed = self.device.stack.borrow_mut().poll(now);
-            let polled = self.device.poll();
-            if let Poll::Ready(lost) = polled {
-                return Err(format!("the uplink has ended: {lost}"));
+            let due = self.device.is_due(now);
+            if due {
+                polls += 1;
+                if polls > MAX_POLLS {
+                    return Err("the device wakes itself without end".into());
+                }
+                if let Poll::Ready(lost) = self.device.poll() {
+                    return Err(format!("the uplink has ended: {lost}"));
+                }
+                self.hear(now)?;
             }
-            self.hear()?;
-            if !changed && !self.device.stack.borrow().touched {
+            if !due && !changed && !self.device.stack.borrow().touched {
                 let goes = std::mem::take(&mut self.device.stack.borrow_mut().port.goes);
+                if now + STEP < self.device.not_before && goes.iter().any(|packet| begins(packet)) {
+                    return Err("the device connects earlier than it may".into());
+                }
                 self.send(now, Side::Gateway, goes);
                 return Ok(());
             }
@@ -282,9 +335,16 @@ impl<const BYTES: usize> World<BYTES> {
     }
 
     /// Looks at what the uplink says of itself.
-    fn hear(&self) -> Result<(), String> {
-        for status in self.device.observed.borrow_mut().drain(..) {
+    fn hear(&mut self, now: u64) -> Result<(), String> {
+        let heard = self.device.observed.take();
+        for status in heard {
             self.say(|| format!("uplink: {status:?}"));
+            if let Status::Waiting(wait)
+            | Status::Lost(Lost::Bye(_, Ending::Said(Failure::Told { retry_after: wait, .. }))) = status
+            {
+                let end = now + u64::try_from(wait.as_micros()).expect("a story does not last for ever");
+                self.device.not_before = self.device.not_before.max(end);
+            }
             // Whatever the network does, the gateway always speaks the protocol.
             if let Status::Lost(
                 lost @ (Lost::BadMessage
