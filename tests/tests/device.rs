@@ -17,9 +17,14 @@ const LONG: Duration = Duration::from_secs(240);
 
 const READINGS: u64 = 1000;
 
-/// Bytes of stack that the firmware may have used by the end of all that, on any board. What lives as long as a task is not on
-/// the stack.
-const MAX_STACK: u64 = 15 * 1024;
+/// Bytes of stack that the firmware used by the end of all that, when this was written down; as with code (`tests/sizes`), a
+/// fiftieth more fails. What lives as long as a task is not on the stack.
+fn written_stack(board: Board) -> u64 {
+    match board {
+        Board::Mps2 | Board::Lm3s6965 => 13_600,
+        Board::Riscv32 => 16_200,
+    }
+}
 
 /// What the test itself shows, where a gateway wants to see something.
 const TOKEN: (&str, &str) = ("Authorization", "Bearer the-test");
@@ -78,25 +83,37 @@ fn wait_until_acknowledged(device: &Device, relay: &Relay, enough: u64) {
     }
 }
 
-/// Cuts the link so often, at random moments, in two ways: all connections are reset and refused; or every frame is lost,
-/// and nobody is told.
-fn cut_at_random(device: &Device, relay: &Relay, rng: &mut Rng, cuts: u64, readings: std::ops::Range<u64>) {
+/// Cuts the link so often, at random moments, in two ways by turns: all connections are reset and refused; or every frame is
+/// lost and nobody is told, which a connection survives. Says how often it was the first, each time on a connection of its own.
+fn cut_at_random(
+    device: &Device,
+    relay: &Relay,
+    rng: &mut Rng,
+    cuts: u64,
+    readings: std::ops::Range<u64>,
+) -> usize {
     let span = (readings.end - readings.start) / cuts;
+    let (mut resets, mut before) = (0, 0);
     for cut in 0..cuts {
         let at = readings.start + cut * span + rng.below(span * 3 / 4);
-        wait_until_acknowledged(device, relay, at);
+        // Something has come through since the last cut, so there is a connection.
+        wait_until_acknowledged(device, relay, at.max(before + 1));
         let time = Duration::from_millis(50 + rng.below(1200));
-        if rng.below(2) == 0 {
+        if cut % 2 == 0 {
             relay.cut();
             // How long the fault lasts.
             std::thread::sleep(time);
+            before = acknowledged(relay);
             relay.mend();
+            resets += 1;
         } else {
             device.set_link(false);
             std::thread::sleep(time);
+            before = acknowledged(relay);
             device.set_link(true);
         }
     }
+    resets
 }
 
 #[test]
@@ -113,7 +130,7 @@ fn a_thousand_readings_arrive_once_and_in_order_over_a_bad_link_that_is_cut_ten_
                 let settings =
                     format!("readings={READINGS} interval=10 waiting=40 loss=5 cap=1000 heartbeat=3000");
                 let device = start(board, &relay, &settings);
-                cut_at_random(&device, &relay, &mut Rng::new(seed), 10, 20..READINGS - 50);
+                let resets = cut_at_random(&device, &relay, &mut Rng::new(seed), 10, 20..READINGS - 50);
                 let ended = device.finish_within(LONG);
                 assert!(ended.status.success(), "{board:?}: {ended:#?}");
 
@@ -123,16 +140,23 @@ fn a_thousand_readings_arrive_once_and_in_order_over_a_bad_link_that_is_cut_ten_
                 let conversations = conversations(&relay);
                 let repeated = conversations.iter().map(|c| c.publications.len()).sum::<usize>();
                 let numbered = numbered(&conversations);
+                let lost = |line: &String| line.strip_suffix(" frames were lost")?.parse().ok();
+                let lost: u64 = ended.stdout.iter().chain(&ended.stderr).find_map(lost).expect("the last line");
                 println!(
-                    "{board:?}: {} connections, {repeated} publications of {} readings",
+                    "{board:?}: {resets} resets, {lost} frames lost, {} connections, {repeated} publications of {} readings",
                     conversations.len(),
                     numbered.len()
                 );
-                assert!(conversations.len() > 1, "{board:?}: the link was never cut");
+                assert!(conversations.len() > resets && resets == 5, "{board:?}: not all cuts were seen");
+                assert!(lost > 50, "{board:?}: the network is too good");
                 let stack = stored(gateway, start_at, &format!("device/{}/stack", board.name()));
                 let peak = stack.last().expect("the last reading")["peak"].as_u64().expect("bytes");
                 println!("{board:?}: {peak} bytes of stack at most");
-                assert!(peak <= MAX_STACK, "{board:?}: {peak} bytes of stack, {MAX_STACK} are written down");
+                let written = written_stack(board);
+                assert!(
+                    peak * 50 <= written * 51,
+                    "{board:?}: {peak} bytes of stack, {written} are written down"
+                );
             });
         }
     });
@@ -262,8 +286,8 @@ fn a_device_comes_back_within_the_window_that_bye_gave_it() {
     wait_until_acknowledged(&device, &relay, 20);
 }
 
-/// A gateway whose tokens `first`, `second` and `third` are a device's: the first ends soon, the second has ended, the third
-/// does not.
+/// A gateway whose tokens `first`, `second` and `third` are a device's: the first ends in 20 seconds, the second has ended, the
+/// third does not.
 fn guarded_gateway(name: &str) -> Guarded {
     let token = |secret: &str, subject: &str, expires: &str| {
         format!(
@@ -272,7 +296,7 @@ fn guarded_gateway(name: &str) -> Guarded {
         )
     };
     let tokens = [
-        token("first", "device", &in_seconds(7)),
+        token("first", "device", &in_seconds(20)),
         token("second", "device", "2020-01-01T00:00:00Z"),
         token("third", "device", "2100-01-01T00:00:00Z"),
         token("the-test", "test", "2100-01-01T00:00:00Z"),
@@ -283,17 +307,23 @@ fn guarded_gateway(name: &str) -> Guarded {
 
 /// Reports for longer than the first of these tokens lasts; how many connections that took, and what was said.
 fn report_with_tokens(board: Board, name: &str, tokens: &str) -> (usize, Vec<String>) {
+    // The token's time begins when everything is built, and the device waits for its gateway.
+    let relay = Relay::start(lasting_gateway().address);
+    relay.cut();
+    let settings = format!("readings=300 interval=100 waiting=20 cap=1000 tokens={tokens}");
+    let device = start(board, &relay, &settings);
+    device.wait_for("next attempt", |line| line.starts_with("next attempt in ").then_some(()));
     let guarded = guarded_gateway(name);
     let gateway = &guarded.gateway;
     let target = "/v1/stream?topic=device/**&since=now";
     let now = gateway.request("GET", target, &[TOKEN], b"");
     let start_at = now.header("longwire-next").expect("section 8.1");
-    let relay = Relay::start(gateway.address);
-    let settings = format!("readings=120 interval=100 cap=1000 tokens={tokens}");
-    let ended = start(board, &relay, &settings).finish_within(LONG);
+    relay.set_target(gateway.address);
+    relay.mend();
+    let ended = device.finish_within(LONG);
     assert!(ended.status.success(), "{ended:#?}");
     let numbers = stored(gateway, start_at, &format!("device/{}/number", board.name()));
-    assert_eq!(numbers, (1..=120).map(Value::from).collect::<Vec<_>>(), "{ended:#?}");
+    assert_eq!(numbers, (1..=300).map(Value::from).collect::<Vec<_>>(), "{ended:#?}");
     (relay.taps().len(), [ended.stdout, ended.stderr].concat())
 }
 
@@ -394,9 +424,16 @@ fn an_idle_device_wakes_for_its_deadlines_only() {
         an_hour("frames_out"),
         an_hour("bytes_out")
     );
-    // A heartbeat is a Ping, its Pong and a `tick`, with their acknowledgements; a timer for each that may be delayed.
-    let heartbeats = MINUTE / 15_000;
-    assert!(an_hour("frames_in") <= 60 * heartbeats * 4, "{spent}");
-    assert!(an_hour("frames_out") <= 60 * heartbeats * 3, "{spent}");
-    assert!(an_hour("wakeups") <= 60 * heartbeats * 8, "{spent}");
+    // About what the firmware's README.md says. At least there are two Pings and two Pongs a minute in each direction, and a
+    // `tick` with every second one; where the minute begins among them is chance, and so is which acknowledgement travels alone.
+    for (name, least, most) in [
+        ("wakeups", 1_000, 1_400),
+        ("frames_in", 480, 720),
+        ("frames_out", 240, 540),
+        ("bytes_in", 34_000, 50_000),
+        ("bytes_out", 14_000, 32_000),
+    ] {
+        let spent = an_hour(name);
+        assert!((least..=most).contains(&spent), "{name}: {spent}");
+    }
 }

@@ -77,7 +77,9 @@ impl Start {
     /// Runs the application to its end, which is the emulator's.
     pub async fn run(self, net: Stack<'static>, stack: stack::Stack) -> ! {
         let board = Emulated { stack };
-        match longwire_firmware::run(net, &self.settings, self.rng, board, host::print).await {
+        let outcome = longwire_firmware::run(net, &self.settings, self.rng, board, host::print).await;
+        host::print(format_args!("{} frames were lost", lossy::lost()));
+        match outcome {
             Outcome::Done => host::exit(0),
             Outcome::Refused(why) => fail(format_args!("the gateway refuses for good: {why}")),
         }

@@ -1,11 +1,25 @@
 //! A network that loses frames.
 
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::task::Context;
 
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
 
 /// Longest frame of an Ethernet without its check sequence.
 const MAX_FRAME: usize = 1514;
+
+/// How many frames got lost; the network's task alone writes it.
+static LOST: AtomicU32 = AtomicU32::new(0);
+
+/// How many frames got lost so far.
+pub fn lost() -> u32 {
+    LOST.load(Relaxed)
+}
+
+/// Two steps, for the smallest processors cannot add in one; there is no other writer.
+fn count() {
+    LOST.store(lost().wrapping_add(1), Relaxed);
+}
 
 /// A driver that loses some of the frames, in both directions.
 pub struct Lossy<D> {
@@ -49,7 +63,10 @@ impl<T: TxToken> TxToken for LossyTx<'_, T> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         match self.nowhere {
             // The stack asks for no more than `max_transmission_unit`.
-            Some(nowhere) => f(&mut nowhere[..len]),
+            Some(nowhere) => {
+                count();
+                f(&mut nowhere[..len])
+            }
             None => self.token.consume(len, f),
         }
     }
@@ -69,6 +86,7 @@ impl<D: Driver> Driver for Lossy<D> {
         while self.dice.lose() {
             let (lost, _) = self.driver.receive(cx)?;
             lost.consume(|_| ());
+            count();
         }
         let (frame, token) = self.driver.receive(cx)?;
         let nowhere = self.dice.lose().then_some(&mut self.nowhere);
