@@ -157,11 +157,17 @@ fn exchange(device: &Device, gateway: &Gateway, port: u16, setup: Setup<NoTokens
                     break;
                 }
             }
-            turn(&|| device.commands.counts().waiting == 0 || device.next_command().is_none());
             for n in 0..20 {
                 gateway.publish("device/7/do/n", &n.into());
-                turn(&|| device.commands.counts().waiting > 0);
-                assert_eq!(device.next_command(), Some(("device/7/do/n".into(), n)));
+                // More than one of those may have been on its way.
+                let command = loop {
+                    turn(&|| device.commands.counts().waiting > 0);
+                    let command = device.next_command();
+                    if !matches!(&command, Some((topic, _)) if topic == "all/begin") {
+                        break command;
+                    }
+                };
+                assert_eq!(command, Some(("device/7/do/n".into(), n)));
             }
         }
         assert_eq!(turn(&|| device.is_empty()), None);
@@ -299,8 +305,10 @@ fn from_now(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-/// A gateway that takes these tokens, each until so many seconds from now.
+/// A gateway that takes these tokens, each until so many seconds from its start.
 fn guarded(tokens: &[(&str, u64)]) -> Gateway {
+    // If it has to be built, that is not to take of their time.
+    drop(Gateway::start());
     let mut file = String::new();
     for (secret, lasts) in tokens {
         let expires = from_now(*lasts);
@@ -321,7 +329,7 @@ fn guarded(tokens: &[(&str, u64)]) -> Gateway {
 fn a_grant_is_renewed_in_band_and_the_connection_goes_on() {
     let _clock = clock();
     for present in [Present::Head, Present::InBand] {
-        let gateway = guarded(&[("first", 6), ("second", 12), ("third", 3600)]);
+        let gateway = guarded(&[("first", 10), ("second", 20), ("third", 3600)]);
         let (device, asked) = (Device::new(), RefCell::default());
         let names = ["first", "second", "third"].map(str::to_owned);
         let tokens = List { tokens: names.iter(), asked: &asked, last: String::new() };
