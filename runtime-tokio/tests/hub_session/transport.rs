@@ -371,8 +371,9 @@ fn a_search_that_finds_nothing_leaves_the_others_their_turns() {
         while other.must() != Seen::Ack(acknowledged) {}
     }
     searching.join().unwrap();
-    // About one for each page. While a turn had up to sixteen pages, it was one for all of these.
-    assert!(acknowledged > 60, "{acknowledged} publications during {SEARCHES} searches");
+    // About one for each page, less where this thread waits for a core. While a turn had up to sixteen pages, it was one
+    // for all of these.
+    assert!(acknowledged > 20, "{acknowledged} publications during {SEARCHES} searches");
 }
 
 #[test]
