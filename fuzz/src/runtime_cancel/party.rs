@@ -165,7 +165,7 @@ impl<'d> Party<'d> {
             5 => {
                 let message = self.message();
                 let sent = sender!(socket, s => at_most(polls, s.send(message.clone())));
-                self.sent(message, sent);
+                self.sent(message, sent, matches!(socket, Socket::Whole(_)));
             }
             6 => {
                 let message = self.message();
@@ -173,7 +173,7 @@ impl<'d> Party<'d> {
                     Message::Text(text) => sender!(socket, s => at_most(polls, s.send_text(text))),
                     Message::Binary(data) => sender!(socket, s => at_most(polls, s.send_binary(data))),
                 };
-                self.sent(message, sent);
+                self.sent(message, sent, matches!(socket, Socket::Whole(_)));
             }
             7 => {
                 let flushed = sender!(socket, s => at_most(polls, s.flush()));
@@ -223,8 +223,9 @@ impl<'d> Party<'d> {
     }
 
     /// A message was sent, or its future was dropped.
-    fn sent(&self, message: Message, result: Option<Result<(), Error>>) {
-        let flushed = matches!(result, Some(Ok(())));
+    /// Of a message that was sent. By the half that sends it is on its way; the whole may hold it back for the next one.
+    fn sent(&self, message: Message, result: Option<Result<(), Error>>, whole: bool) {
+        let flushed = !whole && matches!(result, Some(Ok(())));
         let fate = self.fate(result, Fate::Unknown);
         self.said.borrow_mut().push((message, fate));
         if flushed {
