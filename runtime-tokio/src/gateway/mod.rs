@@ -34,6 +34,7 @@
 mod access;
 mod auth;
 mod config;
+mod files;
 mod front;
 mod handshakes;
 mod head;

@@ -1,7 +1,7 @@
 //! TLS of the gateway's own: a certificate and its key from files, read again when they change.
 
 use super::FileError;
-use super::auth::files::{Stamp, read};
+use super::files::{Stamp, read, watch};
 use crate::hub::{Hub, count};
 use crate::net::rustls::crypto::ring::{Ticketer, default_provider};
 use crate::net::rustls::pki_types::pem::PemObject as _;
@@ -14,7 +14,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
 
 /// How often the files are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -112,21 +111,9 @@ impl CertificateWatcher {
     /// certificate; open connections keep theirs. Files that cannot be used, or do not fit each other, change nothing:
     /// that is logged as an error, and counted ([`Counters::bad_files`](crate::hub::Counters::bad_files) of the default
     /// log). A dropped future stops looking.
-    pub async fn run(mut self, hub: Weak<Hub>) {
-        let mut ticks = tokio::time::interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // Files are read where nobody waits for it.
-            let looked = tokio::task::spawn_blocking(move || {
-                let bad = self.look();
-                (self, bad)
-            });
-            let Ok((watcher, bad)) = looked.await else { return };
-            self = watcher;
-            let Some(hub) = hub.upgrade() else { return };
-            count(&hub.counters().bad_files, u64::from(bad));
-        }
+    pub async fn run(self, hub: Weak<Hub>) {
+        let take = |_: &Self, bad, hub: &Hub| count(&hub.counters().bad_files, u64::from(bad));
+        watch(self, EVERY, hub, Self::look, take).await;
     }
 
     /// Takes what has changed; true when it can no longer be used.

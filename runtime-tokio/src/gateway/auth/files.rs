@@ -1,21 +1,16 @@
 //! The files of a gateway's credentials, read again when they change.
 
 use super::{Credentials, FileError, Jwt, JwtConfig, Revoked, TokenFile};
+use crate::gateway::files::{Stamp, read, watch};
 use crate::hub::{Hub, count};
 use sha2::{Digest, Sha256};
-use std::fs::{self, Metadata};
-use std::io::{self, Read as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
-use tokio::time::MissedTickBehavior;
+use std::time::Duration;
 
-/// Largest file that is read.
-const MAX_FILE: u64 = 16 << 20;
 /// How often the files are looked at: with it, a revocation is in force within a second.
 const EVERY: Duration = Duration::from_millis(500);
-/// A file that was written more recently than this may be written again without its time showing it.
-const SETTLED: Duration = Duration::from_secs(2);
 
 /// What the files are called in errors.
 const TOKENS: &str = "token file";
@@ -53,15 +48,6 @@ struct Seen {
     bad: bool,
 }
 
-/// What tells a file from another that is in its place later.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::gateway) struct Stamp {
-    len: u64,
-    modified: SystemTime,
-    #[cfg(unix)]
-    file: (u64, u64),
-}
-
 impl CredentialFiles {
     /// Reads all of them.
     ///
@@ -95,22 +81,12 @@ impl Watcher {
     /// whoever lost a credential, or is revoked, is cut off. A file that cannot be used changes nothing: it is logged
     /// as an error, and counted ([`Counters::bad_files`](crate::hub::Counters::bad_files) of the default log). A
     /// dropped future stops looking.
-    pub async fn run(mut self, hub: Weak<Hub>) {
-        let mut ticks = tokio::time::interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // Files are read where nobody waits for it.
-            let looked = tokio::task::spawn_blocking(move || {
-                let changes = self.changes_that_can_be_used();
-                (self, changes)
-            });
-            let Ok((watcher, (changes, bad))) = looked.await else { return };
-            self = watcher;
-            let Some(hub) = hub.upgrade() else { return };
+    pub async fn run(self, hub: Weak<Hub>) {
+        let take = |watcher: &Self, (changes, bad), hub: &Hub| {
             count(&hub.counters().bad_files, bad);
-            self.take(changes, Some(&hub));
-        }
+            watcher.take(changes, Some(hub));
+        };
+        watch(self, EVERY, hub, Self::changes_that_can_be_used, take).await;
     }
 
     fn changes(&mut self) -> Result<Changes, FileError> {
@@ -218,32 +194,4 @@ impl Seen {
         self.bad &= parsed.is_err();
         parsed.map(Some)
     }
-}
-
-impl Stamp {
-    pub(in crate::gateway) fn of(metadata: &Metadata) -> io::Result<Self> {
-        Ok(Self {
-            len: metadata.len(),
-            modified: metadata.modified()?,
-            #[cfg(unix)]
-            file: {
-                use std::os::unix::fs::MetadataExt as _;
-                (metadata.dev(), metadata.ino())
-            },
-        })
-    }
-
-    /// Whether another change would show.
-    pub(in crate::gateway) fn is_settled(&self) -> bool {
-        self.modified.elapsed().is_ok_and(|age| age >= SETTLED)
-    }
-}
-
-pub(in crate::gateway) fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let len = fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if len as u64 > MAX_FILE {
-        return Err(io::Error::other("larger than 16 MiB"));
-    }
-    Ok(text)
 }

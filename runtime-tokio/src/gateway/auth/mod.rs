@@ -1,6 +1,6 @@
 //! Credentials: who is let in, by what, and until when (`PROTOCOL.md` section 8.4).
 
-pub(super) mod files;
+mod files;
 mod jwt;
 pub(super) mod requests;
 mod revoked;
