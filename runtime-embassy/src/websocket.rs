@@ -176,12 +176,13 @@ impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
         let upgrade = ClientUpgrade::new(&mut rng);
         let deflate = decompressor.as_ref().map(Decompressor::config);
         let shake_hands = shake_hands(&mut stream, &upgrade, offer, deflate);
-        let (subprotocol, agreed) = with_timeout(config.handshake_timeout, shake_hands)
+        let (subprotocol, _agreed) = with_timeout(config.handshake_timeout, shake_hands)
             .await
             .unwrap_or(Err(HandshakeError::Timeout))?;
         let connection = Connection::new(Client(rng), &config.ws, now());
         let socket = Self { stream, connection, unfinished: false };
-        let socket = match (agreed, decompressor) {
+        #[cfg(feature = "inflate")]
+        let socket = match (_agreed, decompressor) {
             (Some(agreed), Some(decompressor)) => socket.deflated(agreed, decompressor),
             _ => socket,
         };
@@ -254,6 +255,7 @@ impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {
         self.deflated(agreed, decompressor.into())
     }
 
+    #[cfg(feature = "inflate")]
     fn deflated(mut self, agreed: Agreed, decompressor: Decompressor<'b>) -> Self {
         // An earlier connection may have broken in the middle of a message.
         decompressor.codec.end_message(Window { takeover: false, ..agreed.server });

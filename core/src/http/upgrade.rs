@@ -280,7 +280,8 @@ pub struct Offer<'a> {
     pub origin: Option<&'a str>,
     /// Subprotocols, in the order of preference: tokens, none of them twice.
     pub subprotocols: &'a [&'a str],
-    /// Extensions, as they stand in the header.
+    /// Extensions, as they stand in the header. Without the feature `deflate` none can be offered: that is
+    /// [`WriteError::Extension`].
     pub extensions: Option<&'a str>,
     /// Further header fields, such as `Authorization`.
     pub fields: &'a [Field<'a>],
@@ -354,7 +355,7 @@ impl ClientUpgrade {
         if !offer.subprotocols.is_empty() && !is_offer(subprotocols.clone().copied()) {
             return Err(WriteError::Subprotocol);
         }
-        if offer.extensions.is_some_and(|offered| !is_extension_list(offered.as_bytes())) {
+        if offer.extensions.is_some_and(|offered| !is_offer_of_extensions(offered.as_bytes())) {
             return Err(WriteError::Extension);
         }
         encode(tx, |out| {
@@ -406,8 +407,8 @@ impl ClientUpgrade {
         require(subprotocol.is_none_or(|chosen| offer.subprotocols.contains(&chosen)), E::Subprotocol)?;
         // RFC 6455 section 11.3.2: at most once in a response.
         let agreed = headers.get_only(EXTENSIONS).map_err(|_| E::Extensions)?;
-        let offered = extension::parse(offer.extensions.unwrap_or_default().as_bytes()).flatten();
-        require(agreed.is_none_or(|agreed| is_agreed(agreed, offered)), E::Extensions)?;
+        let offered = offer.extensions.unwrap_or_default().as_bytes();
+        require(agreed.is_none_or(|agreed| is_agreed_of(agreed, offered)), E::Extensions)?;
         Ok(Agreed { subprotocol, headers })
     }
 }
@@ -507,6 +508,16 @@ fn is_offer<'n>(names: impl Iterator<Item = &'n str> + Clone) -> bool {
         }
     }
     count > 0
+}
+
+/// Whether a client can offer this: nothing, without the feature `deflate`, and so it has no parser for the list.
+fn is_offer_of_extensions(offered: &[u8]) -> bool {
+    cfg!(feature = "deflate") && is_extension_list(offered)
+}
+
+/// Whether what a client is answered was offered, as it stands in the two headers. Nothing was, without the feature.
+fn is_agreed_of(agreed: &[u8], offered: &[u8]) -> bool {
+    cfg!(feature = "deflate") && is_agreed(agreed, extension::parse(offered).flatten())
 }
 
 /// Whether a header's value holds extensions, at least one, by the grammar.

@@ -215,15 +215,17 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// buffer that it came into: one that cannot grow has to be twice as large as the largest message, and [`MIN_RX`]
     /// more. The first [`poll`](Self::poll) sets apart what that takes; whoever reads before it calls
     /// [`RxBuf::reserve_for_expansion`].
+    #[cfg(feature = "deflate")]
     #[must_use]
     pub const fn with_deflate(mut self, agreed: Agreed) -> Self {
         self.deflate = Some(agreed);
         self
     }
 
-    /// What was agreed on with [`with_deflate`](Self::with_deflate).
+    /// What was agreed on with `with_deflate` (feature `deflate`).
     pub const fn deflate(&self) -> Option<Agreed> {
-        self.deflate
+        // Said so, or a device without it would have code for it.
+        if cfg!(feature = "deflate") { self.deflate } else { None }
     }
 
     /// Works off what was received, up to the next event. The event that the last poll found is dropped.
@@ -239,7 +241,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             }
         }
         self.drop_event(&mut io.rx);
-        io.rx.set_expands(self.deflate.is_some());
+        io.rx.set_expands(self.deflate().is_some());
         let step = self.advance(now, io);
         self.seen = u32::try_from(io.rx.unread_len()).unwrap_or(u32::MAX);
         if let Err(error) = step {
@@ -388,6 +390,11 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
             }
             HandedOut::Control(size) => rx.skip(usize::from(size)),
         }
+    }
+
+    /// How the current message is encoded: known without the feature.
+    fn inflating(&self) -> Inflating {
+        if cfg!(feature = "deflate") { self.inflating } else { Inflating::No }
     }
 
     fn end_message(&mut self) {

@@ -101,7 +101,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         // RFC 6455 5.2: "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values".
         // RFC 7692 6.1: RSV1 stands on the first frame of a compressed message, and on no other.
         let may_be_compressed =
-            self.deflate.is_some() && matches!(header.opcode, OpCode::Text | OpCode::Binary);
+            self.deflate().is_some() && matches!(header.opcode, OpCode::Text | OpCode::Binary);
         if header.rsv1 && !may_be_compressed {
             return Err(ProtocolError::ReservedBits);
         }
@@ -133,7 +133,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
                 (true, Delivery::Chunks) => Inflating::START,
             };
         }
-        let (len, most) = match self.inflating {
+        let (len, most) = match self.inflating() {
             Inflating::No => (self.message_len, self.max_message()),
             _ => (self.compressed_len, self.max_compressed(self.fragments)),
         };
@@ -153,7 +153,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     #[inline]
     fn payload(&mut self, fin: bool, io: &mut Io<'_>) -> Result<Option<Step>, ProtocolError> {
-        if self.inflating == Inflating::No {
+        if self.inflating() == Inflating::No {
             self.take_payload(&mut io.rx)?;
         } else if let Some(step) = self.inflate_payload(fin, io)? {
             return Ok(Some(step));
@@ -301,7 +301,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// What the message may still need, but no more than twice of what is held: an announced length reserves
     /// nothing, and as the buffer at least doubles until then, growing it costs linear work.
     fn space(&self, rx: &RxBuf<'_>) -> usize {
-        let rest = match (self.receiving, self.message, self.inflating) {
+        let rest = match (self.receiving, self.message, self.inflating()) {
             (_, None, _) => 0,
             (Receiving::Payload { fin: true }, _, Inflating::No | Inflating::Gathering) => self.remaining,
             (_, _, Inflating::Gathering) => {
@@ -311,7 +311,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
         };
         let rest = usize::try_from(rest).unwrap_or(usize::MAX);
         // What is compressed stays beside what comes of it.
-        let compressed = match self.inflating {
+        let compressed = match self.inflating() {
             Inflating::No | Inflating::Gathering => 0,
             Inflating::Yes { .. } | Inflating::Done => rx.unread_len(),
         };
@@ -323,7 +323,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     /// beside what it comes of.
     pub(super) fn max_message(&self) -> u64 {
         let buffer = u64::from(u32::MAX) - MIN_RX as u64;
-        match (self.config.delivery, self.deflate) {
+        match (self.config.delivery, self.deflate()) {
             (Delivery::Chunks, _) => self.config.max_message,
             (Delivery::Whole, None) => self.config.max_message.min(buffer),
             (Delivery::Whole, Some(_)) => self.config.max_message.min(buffer / 3),

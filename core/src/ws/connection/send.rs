@@ -82,7 +82,7 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
 
     /// How this end may compress what it sends, if it may.
     pub fn send_window(&self) -> Option<Window> {
-        self.deflate.map(|agreed| if R::IS_CLIENT { agreed.client } else { agreed.server })
+        self.deflate().map(|agreed| if R::IS_CLIENT { agreed.client } else { agreed.server })
     }
 
     /// Sends a message of `len` bytes that `fill` writes where they go out from (as zeros, before), so that an
