@@ -84,7 +84,7 @@ async fn messages_pings_and_a_clean_close() {
         (client, result)
     });
     let Some(Ok(Event::Close(close))) = server.recv().await else { panic!() };
-    assert_eq!((close.code, close.reason), (CloseCode::new(4001), "enough"));
+    assert_eq!((close.code, close.reason.as_str()), (CloseCode::new(4001), "enough"));
     assert!(matches!(server.send("too late").await, Err(Error::Closing)));
     assert!(server.recv().await.is_none());
     let (mut client, result) = closing.await.unwrap();

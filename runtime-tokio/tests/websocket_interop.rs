@@ -71,7 +71,7 @@ async fn messages_go_both_ways_and_either_end_closes() {
         assert!(matches!(ours.recv().await, Some(Ok(Event::Pong(b"still there?")))));
         ours.send("close").await.unwrap();
         let Some(Ok(Event::Close(close))) = ours.recv().await else { panic!() };
-        assert_eq!((close.code, close.reason), (CloseCode::new(4321), "wie du willst"));
+        assert_eq!((close.code, close.reason.as_str()), (CloseCode::new(4321), "wie du willst"));
         assert!(ours.recv().await.is_none());
         assert_eq!(ours.close_cause(), Some(CloseCause::Clean));
         echo.await.unwrap();

@@ -112,7 +112,7 @@ pub(super) fn decimal(bytes: &[u8]) -> Option<u64> {
 /// `uri-host [ ":" port ]`, by its characters (RFC 9110 section 7.2). Empty is allowed; user information is
 /// not.
 pub(super) fn is_host(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| is_tchar(*b) && !matches!(b, b'#' | b'^' | b'`' | b'|') || b"()[],;=:".contains(b))
+    bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!$%&'*+-._~()[],;=:".iter().any(|other| other == b))
 }
 
 /// The longest run of such bytes, perhaps none. `nom`'s own parser of that name keeps a panic that the
@@ -136,8 +136,7 @@ pub(super) fn run1<'i>(
 pub(super) type Fault<'i> = nom::error::Error<&'i [u8]>;
 
 fn version(input: &[u8]) -> IResult<&[u8], Version> {
-    let minor = alt((value(Version::Http11, tag("1")), value(Version::Http10, tag("0"))));
-    preceded(tag("HTTP/1."), minor).parse(input)
+    alt((value(Version::Http11, tag("HTTP/1.1")), value(Version::Http10, tag("HTTP/1.0")))).parse(input)
 }
 
 /// What may stand in a request target: visible ASCII, but no fragment, and not what stands in no URI at all (RFC 3986

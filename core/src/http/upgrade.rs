@@ -29,8 +29,10 @@ pub const MAX_SUBPROTOCOLS: usize = 32;
 pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
     const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let mut message = [0; 60];
-    for (to, from) in message.iter_mut().zip(key.iter().chain(GUID)) {
-        *to = *from;
+    if let Some((front, back)) = message.split_first_chunk_mut()
+        && let Some(back) = back.first_chunk_mut()
+    {
+        (*front, *back) = (*key, *GUID);
     }
     base64(&sha1(&message))
 }
@@ -255,7 +257,7 @@ impl<'b> Upgrade<'b> {
             out.status_line(101)?;
             out.field("Upgrade", "websocket")?;
             out.field("Connection", "Upgrade")?;
-            out.field("Sec-WebSocket-Accept", ascii(&accept))?;
+            out.field_of_bytes("Sec-WebSocket-Accept", &accept)?;
             if let Some(subprotocol) = subprotocol {
                 out.field("Sec-WebSocket-Protocol", subprotocol)?;
             }
@@ -328,13 +330,12 @@ impl ClientUpgrade {
     pub fn with_nonce(nonce: [u8; 16]) -> Self {
         // Zeros behind the 16 bytes leave their 22 characters as they are.
         let mut padded = [0; 20];
-        for (to, from) in padded.iter_mut().zip(nonce) {
-            *to = from;
+        if let Some(front) = padded.first_chunk_mut() {
+            *front = nonce;
         }
-        let mut key = [b'='; 24];
-        for (to, from) in key.iter_mut().zip(base64(&padded)).take(22) {
-            *to = from;
-        }
+        let [mut key @ .., _, _, _, _] = base64(&padded);
+        let [.., a, b] = &mut key;
+        (*a, *b) = (b'=', b'=');
         Self { key }
     }
 
@@ -363,7 +364,7 @@ impl ClientUpgrade {
             out.field("Host", offer.host)?;
             out.field("Upgrade", "websocket")?;
             out.field("Connection", "Upgrade")?;
-            out.field("Sec-WebSocket-Key", ascii(&self.key))?;
+            out.field_of_bytes("Sec-WebSocket-Key", &self.key)?;
             out.field("Sec-WebSocket-Version", "13")?;
             if let Some(origin) = offer.origin {
                 out.field("Origin", origin)?;
@@ -391,7 +392,7 @@ impl ClientUpgrade {
     /// [`ResponseError::Status`] when the server refuses: then the response has more to say
     /// ([`Response::retry_after`], its body by [`Framing::of_response`](super::body::Framing::of_response)).
     /// Any other error means that the connection must be closed.
-    pub fn check<'b>(&self, offer: &Offer<'_>, response: &Response<'b>) -> Result<Agreed<'b>, ResponseError> {
+    pub fn check<'b>(&self, offer: &Offer<'b>, response: &Response<'b>) -> Result<Agreed<'b>, ResponseError> {
         use ResponseError as E;
         let headers = response.headers();
         let require = |held: bool, error: E| if held { Ok(()) } else { Err(error) };
@@ -403,8 +404,11 @@ impl ClientUpgrade {
         let accept = only(headers, "sec-websocket-accept").unwrap_or_default();
         require(accept == accept_key(&self.key), E::Accept)?;
 
-        let subprotocol = headers.get_only(PROTOCOL).map_err(|_| E::Subprotocol)?.map(ascii);
-        require(subprotocol.is_none_or(|chosen| offer.subprotocols.contains(&chosen)), E::Subprotocol)?;
+        let offered = |chosen: &[u8]| offer.subprotocols.iter().copied().find(|name| name.as_bytes() == chosen);
+        let subprotocol = match headers.get_only(PROTOCOL).map_err(|_| E::Subprotocol)? {
+            Some(chosen) => Some(offered(chosen).ok_or(E::Subprotocol)?),
+            None => None,
+        };
         // RFC 6455 section 11.3.2: at most once in a response.
         let agreed = headers.get_only(EXTENSIONS).map_err(|_| E::Extensions)?;
         let offered = offer.extensions.unwrap_or_default().as_bytes();

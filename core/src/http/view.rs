@@ -66,7 +66,9 @@ impl<'b> Headers<'b> {
 
     /// Whether such a list has this token, whatever its case: `has_token("Connection", "upgrade")`.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.list(name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+        // Not by `list`: flattening takes a device a quarter of a kilobyte of code.
+        let is_token = |element: &[u8]| element.eq_ignore_ascii_case(token.as_bytes());
+        self.get_all(name).any(|list| elements(list).any(is_token))
     }
 
     /// `Content-Length`, of which a well-formed head has at most one.

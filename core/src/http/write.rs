@@ -256,7 +256,10 @@ impl Out<'_> {
     }
 
     pub(super) fn field(&mut self, name: &str, value: &str) -> Result<(), WriteError> {
-        let bytes = value.as_bytes();
+        self.field_of_bytes(name, value.as_bytes())
+    }
+
+    pub(super) fn field_of_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<(), WriteError> {
         if !is_token(name.as_bytes()) {
             return Err(WriteError::Name);
         }
@@ -264,8 +267,8 @@ impl Out<'_> {
         if padded || !bytes.iter().all(|b| is_field_byte(*b)) {
             return Err(WriteError::Value);
         }
-        for part in [name, ": ", value, "\r\n"] {
-            self.push(part.as_bytes());
+        for part in [name.as_bytes(), b": ", bytes, b"\r\n"] {
+            self.push(part);
         }
         Ok(())
     }

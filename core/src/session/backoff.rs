@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::rand_core::Rng;
-use crate::time::Instant;
+use crate::time::{Instant, duration};
 use crate::ws::CloseCode;
 
 /// How a [`Backoff`] waits. All times count in whole milliseconds, and at most `u32::MAX` of them (49 days).
@@ -181,7 +181,7 @@ impl Backoff {
         let max = millis(self.config.max_told);
         let (after, window) = (millis(after).min(max), millis(window).min(max));
         let (after, window) = if window > 0 {
-            self.spread(Duration::from_millis(window.into()));
+            self.spread(duration(window.into()));
             (after, window.min(max.saturating_sub(after)).max(own))
         } else {
             let spread = millis(self.config.spread).min(max);
@@ -193,7 +193,7 @@ impl Backoff {
         };
         self.attempt = self.attempt.saturating_add(1);
         let wait = after.saturating_add(uniform(window, rng));
-        Verdict::Retry(Duration::from_millis(wait.into()))
+        Verdict::Retry(duration(wait.into()))
     }
 }
 

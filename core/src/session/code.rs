@@ -59,10 +59,7 @@ macro_rules! codes {
             type Err = UnknownCode;
 
             fn from_str(text: &str) -> Result<Self, UnknownCode> {
-                match text {
-                    $($text => Ok(Self::$code),)*
-                    _ => Err(UnknownCode),
-                }
+                Self::ALL.iter().copied().find(|code| code.as_str() == text).ok_or(UnknownCode)
             }
         }
     };

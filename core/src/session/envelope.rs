@@ -7,6 +7,7 @@ use super::{
     Malformed, Position, Pressure, Reason, Refusal, ServerMessage, Text, Topics, WriteError,
 };
 use crate::log::{Cursor, CursorError, MAX_CURSOR, Policy, Since};
+use crate::time::duration;
 use core::time::Duration;
 
 /// A message being read, in one of the forms.
@@ -83,43 +84,77 @@ const SERVER: [Kind; 11] = [
 ];
 
 /// The fields of one message, whatever its kind.
+///
+/// Most are a text or a number, and lie where their [`Slot`] says: a device has one piece of code for each of these two, and
+/// not one for each field.
 #[derive(Default)]
 struct Fields<'b> {
     /// The field whose value is being read.
     reading: Option<Field>,
-    /// One bit for each field that came.
+    /// One bit for each field that was read.
     seen: u64,
     kind: Option<Kind>,
-    topic: Option<Text<'b>>,
+    texts: [Option<Text<'b>>; TEXTS],
+    numbers: [u64; NUMBERS],
     position: Option<Position>,
-    key: Option<Text<'b>>,
     data: Option<Data<'b>>,
-    content_type: Option<Text<'b>>,
-    n: Option<u64>,
     since: Option<Since>,
     topics: Option<Topics<'b>>,
-    id: Option<u32>,
     from: Option<Cursor>,
     to: Option<Cursor>,
-    reason: Option<GapReason>,
-    code: Option<Text<'b>>,
-    message: Option<Text<'b>>,
     permanent: Option<bool>,
-    retry_after: Option<Duration>,
-    window: Option<Duration>,
-    session: Option<Text<'b>>,
-    heartbeat: Option<Duration>,
-    lease: Option<Option<Duration>>,
+    /// `None`: null, where it came.
+    lease: Option<u64>,
     limits: Option<Limits>,
-    level: Option<Level>,
-    token: Option<Text<'b>>,
-    within: Option<Duration>,
-    publisher_n: Option<u64>,
     policy: Option<Policy>,
-    skipped: Option<u64>,
-    lag: Option<u64>,
-    limit: Option<u64>,
-    pressure: Option<Duration>,
+}
+
+/// Where a field's value is kept.
+enum Slot {
+    Text(usize),
+    Number(usize),
+    Own,
+}
+
+const TEXTS: usize = 9;
+const NUMBERS: usize = 11;
+
+const fn slot(field: Field) -> Slot {
+    match field {
+        Field::Topic => Slot::Text(0),
+        Field::Key => Slot::Text(1),
+        Field::ContentType => Slot::Text(2),
+        Field::Reason => Slot::Text(3),
+        Field::Code => Slot::Text(4),
+        Field::Message => Slot::Text(5),
+        Field::Session => Slot::Text(6),
+        Field::Level => Slot::Text(7),
+        Field::Token => Slot::Text(8),
+        Field::N => Slot::Number(0),
+        Field::Id => Slot::Number(1),
+        Field::RetryAfter => Slot::Number(2),
+        Field::Window => Slot::Number(3),
+        Field::Heartbeat => Slot::Number(4),
+        Field::Within => Slot::Number(5),
+        Field::PublisherN => Slot::Number(6),
+        Field::Skipped => Slot::Number(7),
+        Field::Lag => Slot::Number(8),
+        Field::Limit => Slot::Number(9),
+        Field::Pressure => Slot::Number(10),
+        Field::Type
+        | Field::At
+        | Field::Past
+        | Field::Data
+        | Field::Bytes
+        | Field::Since
+        | Field::Topics
+        | Field::From
+        | Field::To
+        | Field::Permanent
+        | Field::Lease
+        | Field::Limits
+        | Field::Policy => Slot::Own,
+    }
 }
 
 impl<'b> Fields<'b> {
@@ -129,7 +164,7 @@ impl<'b> Fields<'b> {
         if input.field()? != Some(Some(Field::Type)) {
             return Err(Malformed::new(Reason::TypeFirst, input.at()));
         }
-        self.seen = 1 << Field::Type.number();
+        self.seen = bit(Field::Type);
         self.kind = input.kind()?;
         let unknown = Malformed::new(Reason::UnknownType, input.at());
         match self.kind.filter(|kind| kinds.contains(kind)) {
@@ -150,25 +185,45 @@ impl<'b> Fields<'b> {
                 input.skip()?;
                 continue;
             };
-            let bit = 1u64 << field.number();
-            if self.seen & bit != 0 {
+            if self.has(field) {
                 return Err(Malformed::new(Reason::Twice(field), input.at()));
             }
-            self.seen |= bit;
             self.fill_one(field, input)?;
+            self.seen |= bit(field);
             self.reading = None;
         }
         Ok(())
     }
 
     fn fill_one(&mut self, field: Field, input: &mut impl Input<'b>) -> Result<(), Malformed> {
+        match slot(field) {
+            Slot::Text(slot) => {
+                let text = input.text(field)?;
+                if let Some(to) = self.texts.get_mut(slot) {
+                    *to = Some(text);
+                }
+            }
+            Slot::Number(slot) => {
+                let number = input.uint(field)?;
+                if field == Field::Id && number > u32::MAX.into() {
+                    return Err(Malformed::new(Reason::Invalid(field), input.at()));
+                }
+                if let Some(to) = self.numbers.get_mut(slot) {
+                    *to = number;
+                }
+            }
+            Slot::Own => self.fill_own(field, input)?,
+        }
+        Ok(())
+    }
+
+    fn fill_own(&mut self, field: Field, input: &mut impl Input<'b>) -> Result<(), Malformed> {
         match field {
-            // `type` has been seen, so it came twice and was refused before.
-            Field::Type => {}
-            Field::Topic => self.topic = Some(input.text(field)?),
-            Field::At => self.place(field, Position::At(cursor(input, field)?), input.at())?,
-            Field::Past => self.place(field, Position::Past(cursor(input, field)?), input.at())?,
-            Field::Key => self.key = Some(input.text(field)?),
+            Field::At | Field::Past => {
+                let cursor = cursor(input, field)?;
+                let position = if field == Field::At { Position::At(cursor) } else { Position::Past(cursor) };
+                self.place(field, position, input.at())?;
+            }
             Field::Data => {
                 let data = input.data()?;
                 self.value(field, data, input.at())?;
@@ -177,38 +232,49 @@ impl<'b> Fields<'b> {
                 let bytes = input.bytes(field)?;
                 self.value(field, Data::Bytes { content_type: None, bytes }, input.at())?;
             }
-            Field::ContentType => self.content_type = Some(input.text(field)?),
-            Field::N => self.n = Some(input.uint(field)?),
             Field::Since => self.since = Some(parsed(input, field, Since::parse)?),
             Field::Topics => self.topics = Some(input.topics(field)?),
-            Field::Id => {
-                let id = input.uint(field)?;
-                let id = u32::try_from(id).map_err(|_| Malformed::new(Reason::Invalid(field), input.at()))?;
-                self.id = Some(id);
-            }
             Field::From => self.from = Some(cursor(input, field)?),
             Field::To => self.to = Some(cursor(input, field)?),
-            Field::Reason => self.reason = Some(GapReason::from_text(input.text(field)?)),
-            Field::Code => self.code = Some(input.text(field)?),
-            Field::Message => self.message = Some(input.text(field)?),
             Field::Permanent => self.permanent = Some(input.boolean(field)?),
-            Field::RetryAfter => self.retry_after = Some(millis(input, field)?),
-            Field::Window => self.window = Some(millis(input, field)?),
-            Field::Session => self.session = Some(input.text(field)?),
-            Field::Heartbeat => self.heartbeat = Some(millis(input, field)?),
-            Field::Lease => self.lease = Some(input.uint_or_null(field)?.map(Duration::from_millis)),
+            Field::Lease => self.lease = input.uint_or_null(field)?,
             Field::Limits => self.limits = Some(input.limits(field)?),
-            Field::Level => self.level = Some(Level::from_text(input.text(field)?)),
-            Field::Token => self.token = Some(input.text(field)?),
-            Field::Within => self.within = Some(millis(input, field)?),
-            Field::PublisherN => self.publisher_n = Some(input.uint(field)?),
             Field::Policy => self.policy = Some(policy(input, field)?),
-            Field::Skipped => self.skipped = Some(input.uint(field)?),
-            Field::Lag => self.lag = Some(input.uint(field)?),
-            Field::Limit => self.limit = Some(input.uint(field)?),
-            Field::Pressure => self.pressure = Some(millis(input, field)?),
+            // `type` has been seen, so it came twice and was refused before; the others have a slot.
+            _ => {}
         }
         Ok(())
+    }
+
+    const fn has(&self, field: Field) -> bool {
+        self.seen & bit(field) != 0
+    }
+
+    fn optional_text(&self, field: Field) -> Option<Text<'b>> {
+        match slot(field) {
+            Slot::Text(slot) => self.texts.get(slot).copied().flatten(),
+            _ => None,
+        }
+    }
+
+    /// A text that is there.
+    fn text(&self, field: Field) -> Text<'b> {
+        self.optional_text(field).unwrap_or(Text::from(""))
+    }
+
+    fn number(&self, field: Field) -> Option<u64> {
+        match slot(field) {
+            Slot::Number(slot) if self.has(field) => self.numbers.get(slot).copied(),
+            _ => None,
+        }
+    }
+
+    fn time(&self, field: Field) -> Option<Duration> {
+        self.number(field).map(duration)
+    }
+
+    fn id(&self) -> Option<u32> {
+        self.number(Field::Id).and_then(|id| u32::try_from(id).ok())
     }
 
     /// `at` or `past`, not both.
@@ -228,95 +294,111 @@ impl<'b> Fields<'b> {
     }
 
     fn client(&self, kind: Kind) -> Result<ClientMessage<'b>, Reason> {
-        let id = self.id;
+        self.require(kind)?;
+        let id = self.id();
+        let topics = self.topics.unwrap_or(Topics::from(&[][..]));
+        if matches!(kind, Kind::Sub | Kind::Unsub) && topics.is_empty() {
+            return Err(Reason::Invalid(Field::Topics));
+        }
         Ok(match kind {
-            Kind::Sub => {
-                ClientMessage::Sub { id, since: self.since, policy: self.policy, topics: self.some_topics()? }
-            }
-            Kind::Unsub => ClientMessage::Unsub { id, topics: self.some_topics()? },
+            Kind::Sub => ClientMessage::Sub { id, since: self.since, policy: self.policy, topics },
+            Kind::Unsub => ClientMessage::Unsub { id, topics },
             Kind::Pub => ClientMessage::Pub {
-                n: self.n,
-                topic: need(self.topic, Field::Topic)?,
-                key: self.key,
-                data: self.whole_data()?,
+                n: self.number(Field::N),
+                topic: self.text(Field::Topic),
+                key: self.optional_text(Field::Key),
+                data: self.whole_data(),
             },
-            Kind::Auth => ClientMessage::Auth { token: need(self.token, Field::Token)? },
+            Kind::Auth => ClientMessage::Auth { token: self.text(Field::Token) },
             _ => return Err(Reason::UnknownType),
         })
     }
 
     fn server(&self, kind: Kind) -> Result<ServerMessage<'b>, Reason> {
+        self.require(kind)?;
+        let at = match self.position {
+            Some(Position::At(at) | Position::Past(at)) => at,
+            None => NOWHERE,
+        };
+        let (from, to) = (self.from.unwrap_or(NOWHERE), self.to.unwrap_or(NOWHERE));
+        let needed = |field| self.number(field).unwrap_or_default();
         Ok(match kind {
             Kind::Hello => ServerMessage::Hello {
-                session: need(self.session, Field::Session)?,
-                heartbeat: need(self.heartbeat, Field::Heartbeat)?,
-                lease: need(self.lease, Field::Lease)?,
-                limits: need(self.limits, Field::Limits)?,
-                publisher_n: self.publisher_n,
-                window: self.window,
+                session: self.text(Field::Session),
+                heartbeat: duration(needed(Field::Heartbeat)),
+                lease: self.lease.map(duration),
+                limits: self.limits.unwrap_or(Limits { max_message: 0, max_topics: 0, max_inflight: 0 }),
+                publisher_n: self.number(Field::PublisherN),
+                window: self.time(Field::Window),
             },
             Kind::Event => ServerMessage::Event(Event {
-                topic: need(self.topic, Field::Topic)?,
-                position: need(self.position, Field::At)?,
-                key: self.key,
-                data: self.whole_data()?,
+                topic: self.text(Field::Topic),
+                position: self.position.unwrap_or(Position::At(at)),
+                key: self.optional_text(Field::Key),
+                data: self.whole_data(),
             }),
-            Kind::CaughtUp => ServerMessage::CaughtUp { at: self.resumable()?, id: self.id },
+            Kind::CaughtUp => ServerMessage::CaughtUp { at, id: self.id() },
             Kind::Ack => ServerMessage::Ack {
-                n: need(self.n, Field::N)?,
-                level: need(self.level, Field::Level)?,
-                pressure: self.pressure,
+                n: needed(Field::N),
+                level: Level::from_text(self.text(Field::Level)),
+                pressure: self.time(Field::Pressure),
             },
-            Kind::Nack => ServerMessage::Nack { n: self.n, refusal: self.refusal()? },
+            Kind::Nack => ServerMessage::Nack { n: self.number(Field::N), refusal: self.refusal() },
             Kind::Gap => ServerMessage::Gap(Gap {
-                from: need(self.from, Field::From)?,
-                to: need(self.to, Field::To)?,
-                reason: need(self.reason, Field::Reason)?,
-                skipped: self.skipped,
+                from,
+                to,
+                reason: GapReason::from_text(self.text(Field::Reason)),
+                skipped: self.number(Field::Skipped),
             }),
             Kind::Pressure => ServerMessage::Pressure(Pressure {
-                lag: need(self.lag, Field::Lag)?,
-                limit: need(self.limit, Field::Limit)?,
-                skipped: need(self.skipped, Field::Skipped)?,
+                lag: needed(Field::Lag),
+                limit: needed(Field::Limit),
+                skipped: needed(Field::Skipped),
             }),
-            Kind::Tick => ServerMessage::Tick { at: self.resumable()? },
-            Kind::Renew => ServerMessage::Renew { within: need(self.within, Field::Within)? },
-            Kind::Bye => ServerMessage::Bye { refusal: self.refusal()?, window: self.window },
+            Kind::Tick => ServerMessage::Tick { at },
+            Kind::Renew => ServerMessage::Renew { within: duration(needed(Field::Within)) },
+            Kind::Bye => ServerMessage::Bye { refusal: self.refusal(), window: self.time(Field::Window) },
             Kind::Error => ServerMessage::Error {
-                refusal: Refusal { retry_after: None, ..self.refusal()? },
-                id: self.id,
+                refusal: Refusal { retry_after: None, ..self.refusal() },
+                id: self.id(),
             },
             _ => return Err(Reason::UnknownType),
         })
     }
 
-    fn resumable(&self) -> Result<Cursor, Reason> {
-        match self.position {
-            Some(Position::At(at)) => Ok(at),
-            _ => Err(Reason::Missing(Field::At)),
+    /// Refuses a message without the fields that its kind needs; behind this they are there.
+    fn require(&self, kind: Kind) -> Result<(), Reason> {
+        let mut seen = self.seen;
+        if kind == Kind::Event && self.has(Field::Past) {
+            seen |= bit(Field::At);
+        }
+        if self.has(Field::Bytes) {
+            seen |= bit(Field::Data);
+        }
+        let missing = needed(kind) & !seen;
+        match Field::from_number(missing.trailing_zeros().into()) {
+            Some(field) => Err(Reason::Missing(field)),
+            None => Ok(()),
         }
     }
 
-    /// A list of at least one.
-    fn some_topics(&self) -> Result<Topics<'b>, Reason> {
-        let topics = need(self.topics, Field::Topics)?;
-        if topics.is_empty() { Err(Reason::Invalid(Field::Topics)) } else { Ok(topics) }
+    fn whole_data(&self) -> Data<'b> {
+        match self.data {
+            Some(Data::Bytes { bytes, .. }) => {
+                Data::Bytes { content_type: self.optional_text(Field::ContentType), bytes }
+            }
+            Some(data) => data,
+            None => Data::Cbor(&[]),
+        }
     }
 
-    fn whole_data(&self) -> Result<Data<'b>, Reason> {
-        Ok(match need(self.data, Field::Data)? {
-            Data::Bytes { bytes, .. } => Data::Bytes { content_type: self.content_type, bytes },
-            data => data,
-        })
-    }
-
-    fn refusal(&self) -> Result<Refusal<'b>, Reason> {
-        Ok(Refusal {
-            code: need(self.code, Field::Code)?,
-            permanent: need(self.permanent, Field::Permanent)?,
-            message: need(self.message, Field::Message)?,
-            retry_after: self.retry_after,
-        })
+    fn refusal(&self) -> Refusal<'b> {
+        Refusal {
+            code: self.text(Field::Code),
+            permanent: self.permanent.unwrap_or_default(),
+            message: self.text(Field::Message),
+            retry_after: self.time(Field::RetryAfter),
+        }
     }
 
     fn error(&self, malformed: Malformed) -> DecodeError {
@@ -327,16 +409,36 @@ impl<'b> Fields<'b> {
             _ if matches!(self.reading, Some(Field::Data | Field::Bytes)) => Code::BadData,
             _ => Code::BadMessage,
         };
-        DecodeError { malformed, code, kind: self.kind, id: self.id, n: self.n }
+        DecodeError { malformed, code, kind: self.kind, id: self.id(), n: self.number(Field::N) }
     }
 }
 
-fn need<T>(value: Option<T>, field: Field) -> Result<T, Reason> {
-    value.ok_or(Reason::Missing(field))
+/// In place of a cursor that is there: what a message needs was checked before.
+const NOWHERE: Cursor = Cursor { epoch: 0, seq: 0 };
+
+const fn bit(field: Field) -> u64 {
+    1 << field.number()
 }
 
-fn millis<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Duration, Malformed> {
-    input.uint(field).map(Duration::from_millis)
+/// The fields without which a message of this kind is none (`PROTOCOL.md` section 5). An event may have `past` in place of
+/// `at`, and a value `bytes` in place of `data`.
+const fn needed(kind: Kind) -> u64 {
+    const REFUSAL: u64 = bit(Field::Code) | bit(Field::Permanent) | bit(Field::Message);
+    match kind {
+        Kind::Sub | Kind::Unsub => bit(Field::Topics),
+        Kind::Pub => bit(Field::Topic) | bit(Field::Data),
+        Kind::Auth => bit(Field::Token),
+        Kind::Hello => {
+            bit(Field::Session) | bit(Field::Heartbeat) | bit(Field::Lease) | bit(Field::Limits)
+        }
+        Kind::Event => bit(Field::Topic) | bit(Field::At) | bit(Field::Data),
+        Kind::CaughtUp | Kind::Tick => bit(Field::At),
+        Kind::Ack => bit(Field::N) | bit(Field::Level),
+        Kind::Nack | Kind::Bye | Kind::Error => REFUSAL,
+        Kind::Gap => bit(Field::From) | bit(Field::To) | bit(Field::Reason),
+        Kind::Pressure => bit(Field::Lag) | bit(Field::Limit) | bit(Field::Skipped),
+        Kind::Renew => bit(Field::Within),
+    }
 }
 
 fn policy<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Policy, Malformed> {

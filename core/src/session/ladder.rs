@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::backoff::Failure;
 use super::{Code, Refusal};
 use crate::rand_core::Rng;
-use crate::time::{Instant, millis};
+use crate::time::{Instant, duration, millis};
 use crate::ws::CloseCode;
 
 /// A transport of `longwire.v1`, the best first.
@@ -298,13 +298,13 @@ impl Ladder {
     }
 
     fn idle_cut(&self) -> Option<Duration> {
-        (self.idle > 0).then(|| Duration::from_millis(self.idle.into()))
+        (self.idle > 0).then(|| duration(self.idle.into()))
     }
 
     /// How quiet a WebSocket may be before a Ping, so that nothing in between cuts it: half of what was learned, at least 1 s.
     /// `None`: the server's heartbeat is enough.
     pub(super) fn ping_after(&self) -> Option<Duration> {
-        (self.idle > 0).then(|| Duration::from_millis((self.idle / 2).max(1000).into()))
+        (self.idle > 0).then(|| duration((self.idle / 2).max(1000).into()))
     }
 
     /// How long a long poll should wait at the server, in whole seconds.
@@ -458,7 +458,7 @@ impl Ladder {
         let longest = doubled.min(short(self.config.look_up_cap));
         let wide = u64::from(longest / 2) * u64::from(rng.next_u32());
         let wait = u64::from(longest - longest / 2) + (wide >> 32);
-        self.look_up = Some(now.after(Duration::from_millis(wait)));
+        self.look_up = Some(now.after(duration(wait)));
     }
 }
 

@@ -269,8 +269,7 @@ impl<'b> Refusal<'b> {
 
     /// The code, if this version knows it.
     pub fn code(&self) -> Option<Code> {
-        let mut scratch = heapless::String::<32>::new();
-        self.code.to_str(&mut scratch).ok()?.parse().ok()
+        Code::ALL.iter().copied().find(|code| self.code == code.as_str())
     }
 }
 

@@ -175,7 +175,16 @@ impl Eq for Text<'_> {}
 
 impl PartialEq<str> for Text<'_> {
     fn eq(&self, other: &str) -> bool {
-        *self == Text::from(other)
+        let mut rest = other.as_bytes();
+        let begins = self.pieces().all(|piece| {
+            let mut scratch = [0; 4];
+            let piece = match piece {
+                Piece::Run(run) => run,
+                Piece::Char(c) => c.encode_utf8(&mut scratch),
+            };
+            rest.strip_prefix(piece.as_bytes()).map(|behind| rest = behind).is_some()
+        });
+        begins && rest.is_empty()
     }
 }
 

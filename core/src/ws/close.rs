@@ -1,6 +1,6 @@
 //! Close codes (RFC 6455 section 7.4) and how connections end.
 
-use super::ProtocolError;
+use super::{ProtocolError, Text, utf8};
 use core::fmt;
 
 /// A close code that may stand in a Close frame: 1000 to 1003, 1007 to 1014, and 3000 to 4999.
@@ -71,22 +71,27 @@ pub struct CloseReason<'b> {
     /// `None` when the frame was empty (the code 1005 of APIs that have no `Option`).
     pub code: Option<CloseCode>,
     /// At most 123 bytes; empty when there was none.
-    pub reason: &'b str,
+    pub reason: Text<'b>,
 }
 
 impl<'b> CloseReason<'b> {
+    /// Of an empty frame.
+    pub(super) const NONE: Self = Self { code: None, reason: Text(&[]) };
+
     /// Reads the payload of a Close frame.
     pub(super) fn parse(payload: &'b [u8]) -> Result<Self, ProtocolError> {
         // RFC 6455 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer"
         let Some((code, reason)) = payload.split_first_chunk::<2>() else {
             return match payload {
-                [] => Ok(Self { code: None, reason: "" }),
+                [] => Ok(Self::NONE),
                 _ => Err(ProtocolError::CloseTooShort),
             };
         };
         let code = CloseCode::new(u16::from_be_bytes(*code)).ok_or(ProtocolError::BadCloseCode)?;
-        let reason = core::str::from_utf8(reason).map_err(|_| ProtocolError::NotUtf8)?;
-        Ok(Self { code: Some(code), reason })
+        match utf8::check(reason) {
+            Ok(0) => Ok(Self { code: Some(code), reason: Text(reason) }),
+            _ => Err(ProtocolError::NotUtf8),
+        }
     }
 }
 
@@ -139,10 +144,10 @@ mod tests {
     #[test]
     fn rfc6455_5_5_1_payload_of_a_close() {
         let parse = CloseReason::parse;
-        assert_eq!(parse(b""), Ok(CloseReason { code: None, reason: "" }));
+        assert_eq!(parse(b""), Ok(CloseReason { code: None, reason: "".into() }));
         assert_eq!(parse(b"\x03"), Err(ProtocolError::CloseTooShort));
-        assert_eq!(parse(b"\x03\xe8"), Ok(CloseReason { code: Some(CloseCode::NORMAL), reason: "" }));
-        assert_eq!(parse(b"\x03\xe8bye"), Ok(CloseReason { code: Some(CloseCode::NORMAL), reason: "bye" }));
+        assert_eq!(parse(b"\x03\xe8"), Ok(CloseReason { code: Some(CloseCode::NORMAL), reason: "".into() }));
+        assert_eq!(parse(b"\x03\xe8bye"), Ok(CloseReason { code: Some(CloseCode::NORMAL), reason: "bye".into() }));
         assert_eq!(parse(b"\x03\xee"), Err(ProtocolError::BadCloseCode));
         assert_eq!(parse(b"\x03\xe8\xce"), Err(ProtocolError::NotUtf8));
     }

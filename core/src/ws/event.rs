@@ -82,7 +82,7 @@ impl Finding {
             Self::Pong(place) => Event::Pong(place.payload(unread)),
             // It was checked when it was found.
             Self::Close(place) => Event::Close(
-                CloseReason::parse(place.payload(unread)).unwrap_or(CloseReason { code: None, reason: "" }),
+                CloseReason::parse(place.payload(unread)).unwrap_or(CloseReason::NONE),
             ),
         }
     }
@@ -110,7 +110,7 @@ pub enum Event<'b> {
 /// Bytes are what most servers pass on, and they are free. As a `str` they have to be checked once more, because
 /// this crate has no `unsafe` to do without: [`as_str`](Self::as_str) costs what the check costs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Text<'b>(&'b [u8]);
+pub struct Text<'b>(pub(super) &'b [u8]);
 
 impl<'b> Text<'b> {
     /// The bytes, which are UTF-8.

@@ -360,7 +360,7 @@ fn hear(event: Event<'_>, joined: &mut Option<(Kind, Vec<u8>)>) -> Option<Heard>
             Event::Binary(data) => Heard::Binary(data.into()),
             Event::Ping(payload) => Heard::Ping(payload.into()),
             Event::Pong(payload) => Heard::Pong(payload.into()),
-            Event::Close(close) => Heard::Close(close.code, close.reason.into()),
+            Event::Close(close) => Heard::Close(close.code, close.reason.as_str().into()),
             Event::Chunk(_) => unreachable!(),
         });
     };

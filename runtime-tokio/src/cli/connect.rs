@@ -252,7 +252,8 @@ impl Log {
             Event::Close(close) => {
                 let kind =
                     close.code.map_or("close without a code".to_owned(), |code| format!("close {code}"));
-                self.frame('<', &kind, close.reason.len(), close.reason)
+                let reason = close.reason.as_str();
+                self.frame('<', &kind, reason.len(), reason)
             }
             Event::Chunk(chunk) => self.frame('<', "chunk", chunk.payload.len(), ""),
         }

@@ -71,7 +71,7 @@ impl Socket {
             }
             Some(Ok(websocket::Event::Close(close))) => {
                 let code = close.code.map_or(1005, CloseCode::get);
-                return Err(Error::Closed(code, close.reason.to_owned()));
+                return Err(Error::Closed(code, close.reason.as_str().to_owned()));
             }
             Some(Ok(websocket::Event::Ping(_))) => {
                 self.ping();

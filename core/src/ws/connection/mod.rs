@@ -352,7 +352,8 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     fn give_up(&mut self, io: &mut Io<'_>) -> Step {
         let cause = match self.phase {
             Phase::Open => {
-                self.put_close(&mut io.tx, Some(CloseCode::GOING_AWAY), "no answer to a ping");
+                let reason = if R::IS_CLIENT { "" } else { "no answer to a ping" };
+                self.put_close(&mut io.tx, Some(CloseCode::GOING_AWAY), reason);
                 CloseCause::Timeout
             }
             Phase::CloseSent => CloseCause::Timeout,
@@ -368,7 +369,10 @@ impl<R: Role, C: Deref<Target = Config>> Connection<R, C> {
     #[cold]
     fn fail(&mut self, error: ProtocolError, tx: &mut TxBuf<'_>) {
         if self.phase == Phase::Open {
-            self.put_close(tx, Some(error.code()), error.as_str());
+            // A server says what its client did wrong. Of a client the code is enough, as of a browser; so a device need
+            // not hold the texts.
+            let reason = if R::IS_CLIENT { "" } else { error.as_str() };
+            self.put_close(tx, Some(error.code()), reason);
         }
         self.phase = Phase::Over(CloseCause::Failed(error.code()));
     }
