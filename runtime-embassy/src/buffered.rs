@@ -1,7 +1,7 @@
 //! A link with its two lent buffers.
 
 use embassy_futures::select::{Either, select};
-use embassy_time::{Duration, Timer, with_timeout};
+use embassy_time::{Duration, Timer, with_deadline};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
 use longwire_core::http::head::{HeadError, HeadReader, Limits, ResponseHead, Step};
 use longwire_core::time::Instant;
@@ -126,7 +126,7 @@ impl<'b, L: Link> Buffered<'b, L> {
         let mut tx = TxBuf::new(self.tx, &mut self.tx_at);
         while !tx.pending().is_empty() {
             self.writing = true;
-            match with_timeout(self.write_timeout, self.link.write(tx.pending())).await {
+            match with_deadline(after(self.write_timeout), self.link.write(tx.pending())).await {
                 // A link that takes nothing breaks its promise; trying for ever would keep the processor busy.
                 Ok(Ok(0)) | Err(_) => return Err(Error::WriteTimeout),
                 Ok(Ok(n)) => tx.consume(n),
@@ -137,7 +137,7 @@ impl<'b, L: Link> Buffered<'b, L> {
         }
         if self.written {
             // A link that gathers what it is given, as TLS does, waits for its stream here.
-            let flushed = with_timeout(self.write_timeout, self.link.flush()).await;
+            let flushed = with_deadline(after(self.write_timeout), self.link.flush()).await;
             flushed.map_err(|_| Error::WriteTimeout)?.map_err(Error::Link)?;
             self.written = false;
         }
@@ -148,6 +148,11 @@ impl<'b, L: Link> Buffered<'b, L> {
 /// The clock, as the core sees it.
 pub(crate) fn now() -> Instant {
     Instant::from_millis(embassy_time::Instant::now().as_millis())
+}
+
+/// When a timeout is over that begins now; the end of time, if it lies beyond that. (`embassy_time::with_timeout` panics then.)
+pub(crate) fn after(timeout: Duration) -> embassy_time::Instant {
+    embassy_time::Instant::now().saturating_add(timeout)
 }
 
 /// Waits until a moment has come; without one, for ever.

@@ -1,6 +1,6 @@
 //! A WebSocket client over a [`Link`].
 
-use embassy_time::{Duration, with_timeout};
+use embassy_time::{Duration, with_deadline};
 use longwire_core::http::upgrade::{ClientUpgrade, Offer, ResponseError};
 use longwire_core::rand_core::{CryptoRng, Rng};
 use longwire_core::ws::deflate::{self, Agreed, Inflate, Window};
@@ -8,7 +8,7 @@ use longwire_core::ws::{
     self, Client, CloseCause, CloseCode, Connection, Event, Kind, ProtocolError, SendError, Step,
 };
 
-use crate::buffered::{Buffered, Input, now};
+use crate::buffered::{Buffered, Input, after, now};
 use crate::error::{Error, HandshakeError};
 use crate::link::Link;
 
@@ -20,7 +20,8 @@ pub struct Config {
     /// `max_message` need not fit the receive buffer: a message for which that is too small ends the connection with
     /// 1009 when it arrives.
     pub ws: ws::Config,
-    /// How long the opening handshake may take, from the request to the last byte of the answer. Default 10 s.
+    /// How long the opening handshake may take, from the request to the last byte of the answer. Default 10 s. (Of an
+    /// [`Uplink`](crate::Uplink) the whole attempt has a limit instead, `LadderConfig::open`.)
     pub handshake_timeout: Duration,
     /// How long the link may take no byte, or be busy with a flush, before the connection is given up. Default 20 s.
     pub write_timeout: Duration,
@@ -136,7 +137,8 @@ impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
         rx: &'b mut [u8],
         tx: &'b mut [u8],
     ) -> Result<(Self, Option<&'o str>), HandshakeError<L::Error>> {
-        Self::open(link, offer, config, rng, rx, tx, None).await
+        let open = Self::open(link, offer, config, rng, rx, tx, None);
+        with_deadline(after(config.handshake_timeout), open).await.unwrap_or(Err(HandshakeError::Timeout))
     }
 
     /// As [`connect`](Self::connect), and offers the server to compress what it sends (permessage-deflate, RFC 7692):
@@ -160,9 +162,11 @@ impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
         tx: &'b mut [u8],
         decompressor: impl Into<Decompressor<'b>>,
     ) -> Result<(Self, Option<&'o str>), HandshakeError<L::Error>> {
-        Self::open(link, offer, config, rng, rx, tx, Some(decompressor.into())).await
+        let open = Self::open(link, offer, config, rng, rx, tx, Some(decompressor.into()));
+        with_deadline(after(config.handshake_timeout), open).await.unwrap_or(Err(HandshakeError::Timeout))
     }
 
+    /// For a caller that has a deadline of its own.
     pub(crate) async fn open<'o>(
         link: L,
         offer: &Offer<'o>,
@@ -175,10 +179,7 @@ impl<'b, L: Link, R: CryptoRng> WebSocket<'b, L, R> {
         let mut stream = Buffered::new(link, config.write_timeout, rx, tx);
         let upgrade = ClientUpgrade::new(&mut rng);
         let deflate = decompressor.as_ref().map(Decompressor::config);
-        let shake_hands = shake_hands(&mut stream, &upgrade, offer, deflate);
-        let (subprotocol, _agreed) = with_timeout(config.handshake_timeout, shake_hands)
-            .await
-            .unwrap_or(Err(HandshakeError::Timeout))?;
+        let (subprotocol, _agreed) = shake_hands(&mut stream, &upgrade, offer, deflate).await?;
         let connection = Connection::new(Client(rng), &config.ws, now());
         let socket = Self { stream, connection, unfinished: false };
         #[cfg(feature = "inflate")]

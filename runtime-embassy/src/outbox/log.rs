@@ -14,8 +14,17 @@ pub(super) const MAX_IN_FLIGHT: u64 = 32;
 /// So many numbers of dropped readings are given up one by one; more of them when no answer is owed any more.
 const FEW: u64 = 16;
 
+/// Which policy a topic has.
+#[derive(Clone, Copy)]
+pub(super) struct Policies {
+    /// `None`, and not an empty list, whose address is no zero: see [`Outbox::new`](super::Outbox::new).
+    pub(super) rules: Option<&'static [(&'static str, Policy)]>,
+    pub(super) otherwise: Policy,
+}
+
 /// What an outbox holds.
 pub(super) struct Log<const BYTES: usize> {
+    pub(super) policies: Policies,
     pub(super) ring: Ring<BYTES>,
     /// Drawn before anything is sent.
     pub(super) incarnation: Option<Incarnation>,
@@ -32,8 +41,9 @@ pub(super) struct Log<const BYTES: usize> {
 }
 
 impl<const BYTES: usize> Log<BYTES> {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(policy: Policy) -> Self {
         Self {
+            policies: Policies { rules: None, otherwise: policy },
             ring: Ring::new(),
             incarnation: None,
             flight: InFlight::new(),

@@ -25,7 +25,7 @@ pub use counts::Counts;
 pub(crate) use keep::Keep;
 #[cfg(feature = "storage")]
 pub(crate) use kept::{Gone, MAX_GONE};
-use log::{Counter, Log};
+use log::{Counter, Log, Policies};
 
 /// What happens to the readings of a topic when there is not enough room.
 ///
@@ -89,9 +89,9 @@ impl core::error::Error for ReportError {}
 /// use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 /// use longwire_embassy::{Outbox, Policy, ReportError};
 ///
-/// static OUTBOX: Outbox<CriticalSectionRawMutex, 40> =
-///     Outbox::with_policies(&[("alarm/**", Policy::DropNewest), ("room/**", Policy::Conflate)], Policy::DropOldest);
+/// static OUTBOX: Outbox<CriticalSectionRawMutex, 40> = Outbox::new(Policy::DropOldest);
 ///
+/// OUTBOX.set_policies(&[("alarm/**", Policy::DropNewest), ("room/**", Policy::Conflate)], Policy::DropOldest);
 /// let reporter = OUTBOX.reporter();
 /// reporter.try_report("alarm/door", None, &true)?; // 10 bytes of topic, 1 of data, 8
 /// reporter.try_report("room/7", None, &21)?; // 6, 2, 8
@@ -103,8 +103,6 @@ impl core::error::Error for ReportError {}
 /// ```
 pub struct Outbox<M: RawMutex, const BYTES: usize> {
     log: Mutex<M, RefCell<Log<BYTES>>>,
-    policies: &'static [(&'static str, Policy)],
-    otherwise: Policy,
     /// Raised by whoever reports, taken by the one uplink.
     reported: Signal<M, ()>,
     /// Raised by whatever happens to a reading, taken by the one storage.
@@ -113,22 +111,25 @@ pub struct Outbox<M: RawMutex, const BYTES: usize> {
 }
 
 impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
-    /// An empty outbox with one policy for all topics.
+    /// An empty outbox, with one policy for all topics until [others](Self::set_policies) are set.
+    ///
+    /// With [`Policy::DropOldest`] it is all zeros, so a `static` takes its bytes of RAM, and none of flash to begin from.
     pub const fn new(policy: Policy) -> Self {
-        Self::with_policies(&[], policy)
-    }
-
-    /// An empty outbox in which the first pattern (`PROTOCOL.md` section 3) that matches a topic says its policy;
-    /// `otherwise`, when none does. What is no pattern matches nothing.
-    pub const fn with_policies(policies: &'static [(&'static str, Policy)], otherwise: Policy) -> Self {
         Self {
-            log: Mutex::new(RefCell::new(Log::new())),
-            policies,
-            otherwise,
+            log: Mutex::new(RefCell::new(Log::new(policy))),
             reported: Signal::new(),
             #[cfg(feature = "storage")]
             changed: Signal::new(),
         }
+    }
+
+    /// From now on the first pattern (`PROTOCOL.md` section 3) that matches a topic says its policy; `otherwise`, when none
+    /// does. What is no pattern matches nothing. What was reported before keeps the policy that it had; so this is for the
+    /// beginning, before anything is reported, and before a storage restores.
+    ///
+    /// (From a value that is being encoded for this outbox it changes nothing.)
+    pub fn set_policies(&self, policies: &'static [(&'static str, Policy)], otherwise: Policy) {
+        self.with(|log| log.policies = Policies { rules: Some(policies), otherwise });
     }
 
     /// For whoever reports.
@@ -144,8 +145,9 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
     fn policy_of(&self, topic: &str) -> Result<Policy, ReportError> {
         let topic = Topic::parse(topic).map_err(|_| ReportError::BadTopic)?;
         let matches = |pattern: &str| Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(topic));
-        let rule = self.policies.iter().find(|(pattern, _)| matches(pattern));
-        Ok(rule.map_or(self.otherwise, |(_, policy)| *policy))
+        let Policies { rules, otherwise } = self.with(|log| log.policies).ok_or(ReportError::BadValue)?;
+        let rule = rules.unwrap_or_default().iter().find(|(pattern, _)| matches(pattern));
+        Ok(rule.map_or(otherwise, |(_, policy)| *policy))
     }
 
     /// Works on the log. `None` when somebody does already: a value that calls its own outbox while it is encoded.

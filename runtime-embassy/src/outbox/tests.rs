@@ -196,7 +196,8 @@ const MIXED: &[(&str, Policy)] =
 
 #[test]
 fn each_topic_has_the_policy_of_the_first_pattern_that_matches() {
-    let outbox = Small::with_policies(MIXED, Policy::DropOldest);
+    let outbox = Small::new(Policy::DropOldest);
+    outbox.set_policies(MIXED, Policy::DropOldest);
     for (topic, policy) in [
         ("keep/a", Policy::DropNewest),
         ("keep/a/b", Policy::DropOldest),
@@ -210,7 +211,8 @@ fn each_topic_has_the_policy_of_the_first_pattern_that_matches() {
 #[test]
 fn the_oldest_that_may_go_makes_room() {
     // Six readings of ten bytes.
-    let outbox = Outbox::<NoopRawMutex, 60>::with_policies(&[("k", Policy::DropNewest)], Policy::DropOldest);
+    let outbox = Outbox::<NoopRawMutex, 60>::new(Policy::DropOldest);
+    outbox.set_policies(&[("k", Policy::DropNewest)], Policy::DropOldest);
     for (topic, value) in [("a", 1), ("k", 2), ("b", 3), ("k", 4), ("c", 5), ("d", 6)] {
         outbox.report(topic, value).unwrap();
     }
@@ -316,7 +318,8 @@ fn behind_a_reading_that_stays_a_billion_others_may_go() {
 
 #[test]
 fn counts_are_told_once_for_each_loss() {
-    let outbox = Outbox::<NoopRawMutex, 256>::with_policies(&[("k", Policy::DropNewest)], Policy::DropOldest);
+    let outbox = Outbox::<NoopRawMutex, 256>::new(Policy::DropOldest);
+    outbox.set_policies(&[("k", Policy::DropNewest)], Policy::DropOldest);
     outbox.report_counts("device/counts");
     assert_eq!(outbox.counts(), Counts::default());
     while outbox.report("k", 1).is_ok() {}
@@ -462,7 +465,8 @@ proptest! {
     #[test]
     fn agrees_with_a_model(ops in prop::collection::vec(op(), 0..150)) {
         const SIZE: usize = 100;
-        let outbox = Outbox::<NoopRawMutex, SIZE>::with_policies(MIXED, Policy::DropOldest);
+        let outbox = Outbox::<NoopRawMutex, SIZE>::new(Policy::DropOldest);
+        outbox.set_policies(MIXED, Policy::DropOldest);
         let mut model = Model::default();
         for op in ops {
             match op {

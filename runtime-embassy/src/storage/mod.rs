@@ -17,6 +17,7 @@ use longwire_core::session::publisher::Incarnation;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::queue::{QueueConfig, QueueConfigError, QueueStorage};
 
+use crate::buffered::after;
 use crate::outbox::{Keep, MAX_GONE, Outbox};
 use item::{HEAD, Head, RANGE, Writer};
 
@@ -262,7 +263,7 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
                     outbox.changed().await;
                 }
             };
-            select(Timer::after(self.config.delay), wanted).await;
+            select(Timer::at(after(self.config.delay)), wanted).await;
             if self.is_due() {
                 self.write().await;
             }

@@ -186,7 +186,9 @@ impl longwire_core::rand_core::TryRng for Dice {
 
 fn outbox() -> &'static Readings {
     const POLICIES: &[(&str, Policy)] = &[("keep", Policy::DropNewest), ("last", Policy::Conflate)];
-    Box::leak(Box::new(Readings::with_policies(POLICIES, Policy::DropOldest)))
+    let readings = Box::leak(Box::new(Readings::new(Policy::DropOldest)));
+    readings.set_policies(POLICIES, Policy::DropOldest);
+    readings
 }
 
 fn open(flash: &Flash, outbox: &'static Readings, seed: u64) -> Result<Kept, OpenError<PowerFailed>> {

@@ -124,11 +124,11 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
         desk: &mut Desk<'_, '_, O>,
     ) -> End {
         let end = loop {
-            let done = match self.drive(desk, T::SOME, None).await {
+            let done = match self.drive::<T, O>(desk, None).await {
                 Turn::Opened => self.begin(purse.token(), desk).await,
-                Turn::Renew => {
+                Turn::Renew if T::SOME => {
                     let mut asking = pin!(purse.ask(Why::Renew));
-                    match self.drive(desk, T::SOME, Some(asking.as_mut())).await {
+                    match self.drive::<T, O>(desk, Some(asking.as_mut())).await {
                         Turn::Token(Some(token)) => {
                             self.say(&ClientMessage::Auth { token: token.into() }, desk).await
                         }
@@ -137,7 +137,7 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
                         _ => Ok(()),
                     }
                 }
-                Turn::Token(_) => Ok(()),
+                Turn::Renew | Turn::Token(_) => Ok(()),
                 Turn::End(end) => Err(end),
             };
             if let Err(end) = done {
@@ -205,10 +205,9 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
     /// Receives, sends, waits; until there is something to be done about it.
     ///
     /// What is dropped in between are waits that lose nothing: a write that began is always finished.
-    async fn drive<'t, O: Source>(
+    async fn drive<'t, T: Tokens, O: Source>(
         &mut self,
         desk: &mut Desk<'_, '_, O>,
-        can_renew: bool,
         mut asking: Option<Asking<'_, 't>>,
     ) -> Turn<'t> {
         loop {
@@ -239,7 +238,7 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
                 action => return Turn::End(End::due(action, self.open)),
             }
             let renew = matches!(self.lease.poll(now()), LeaseStep::Renew { .. });
-            if renew && can_renew && asking.is_none() {
+            if renew && T::SOME && asking.is_none() {
                 return Turn::Renew;
             }
             // 3. Queue readings and write everything. Nothing here is dropped half-way.
@@ -253,7 +252,7 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
             }
             // 4. Wait for whatever comes first.
             let mut deadline = desk.pilot.deadline();
-            if can_renew && let Some(at) = self.lease.poll_timeout() {
+            if T::SOME && let Some(at) = self.lease.poll_timeout() {
                 deadline = deadline.min(Instant::from_millis(at.as_millis()));
             }
             if paused {
@@ -261,8 +260,8 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
             }
             let token = async {
                 match &mut asking {
-                    Some(asking) => asking.await,
-                    None => core::future::pending().await,
+                    Some(asking) if T::SOME => asking.await,
+                    _ => core::future::pending().await,
                 }
             };
             match select4(self.socket.fill(), desk.outbox.reported(), token, Timer::at(deadline)).await {

@@ -1,6 +1,8 @@
 //! Credentials that are made, or asked for, when they are needed.
 
-use embassy_time::{Duration, with_timeout};
+use embassy_time::{Duration, with_deadline};
+
+use crate::buffered::after;
 
 /// In front of a token in the `Authorization` header (RFC 6750 section 2.1).
 const BEARER: &[u8] = b"Bearer ";
@@ -91,7 +93,7 @@ impl<'b, T: Tokens> Purse<'b, T> {
     pub(super) async fn fill(&mut self, why: Why) -> bool {
         let Some((bearer, space)) = self.space.split_at_mut_checked(BEARER.len()) else { return false };
         bearer.iter_mut().zip(BEARER).for_each(|(to, from)| *to = *from);
-        let len = with_timeout(self.timeout, self.tokens.token(why, space)).await.ok().flatten();
+        let len = with_deadline(after(self.timeout), self.tokens.token(why, space)).await.ok().flatten();
         self.len = len.unwrap_or(0);
         len.is_some() && self.token().is_some()
     }

@@ -44,17 +44,16 @@ use traffic::Traffic;
 
 /// Readings that wait for the network: half a minute of them. Of what only counts as it is now the newest waits alone; of
 /// the others the newest push out the oldest.
-static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::with_policies(
-    &[
-        ("device/*/stack", Policy::Conflate),
-        ("device/*/network", Policy::Conflate),
-        ("device/*/wakeups", Policy::Conflate),
-        ("device/*/outbox", Policy::Conflate),
-        ("device/*/latest", Policy::Conflate),
-        ("device/*/first", Policy::DropNewest),
-    ],
-    Policy::DropOldest,
-);
+static OUTBOX: Outbox<CriticalSectionRawMutex, 2048> = Outbox::new(Policy::DropOldest);
+
+const POLICIES: &[(&str, Policy)] = &[
+    ("device/*/stack", Policy::Conflate),
+    ("device/*/network", Policy::Conflate),
+    ("device/*/wakeups", Policy::Conflate),
+    ("device/*/outbox", Policy::Conflate),
+    ("device/*/latest", Policy::Conflate),
+    ("device/*/first", Policy::DropNewest),
+];
 
 /// What the device is told. Of two orders for the same the later one counts.
 static COMMANDS: Commands<CriticalSectionRawMutex, 4, 96> = Commands::new(Overflow::Conflate);
@@ -125,6 +124,7 @@ pub async fn run(
         Some(inflater) => uplink.with_decompressor(inflater),
         None => uplink,
     };
+    OUTBOX.set_policies(POLICIES, Policy::DropOldest);
     let shared = Shared { interval: Cell::new(settings.interval), changed: Signal::new() };
     let work = report::run(settings, &shared, &OUTBOX, &board);
     let obey = command::obey(&COMMANDS, &shared, &board);
