@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::backoff::{Backoff, BackoffConfig, Failure, Verdict};
-use super::ladder::{Ending, Ladder, LadderConfig, Memory, Next, Rung};
+use super::ladder::{CHOICE, Ending, Ladder, LadderConfig, Memory, Next, Rung};
 use crate::rand_core::Rng;
 use crate::time::Instant;
 
@@ -179,7 +179,7 @@ impl Connector {
                 Action::Continue
             }
             (Event::Ended(ending), Phase::Connecting | Phase::Opening) => self.unopened(ending, now, rng),
-            (Event::Ended(_), Phase::Open) if self.looking.is_some() => self.back(now),
+            (Event::Ended(_), Phase::Open) if self.looks_up() => self.back(now),
             (Event::Ended(ending), Phase::Open) => self.ended(ending, now, rng),
             (_, Phase::Idle | Phase::Waiting | Phase::Stopped) => Action::Continue,
         }
@@ -190,7 +190,7 @@ impl Connector {
         match self.phase {
             Phase::Idle | Phase::Stopped => None,
             Phase::Waiting | Phase::Connecting | Phase::Opening => Some(self.deadline),
-            Phase::Open if self.looking.is_some() => Some(self.deadline),
+            Phase::Open if self.looks_up() => Some(self.deadline),
             Phase::Open => {
                 let due = [self.ping_at(), self.look_up_at()].into_iter().flatten();
                 Some(due.fold(self.silent_at(), Instant::min))
@@ -209,7 +209,7 @@ impl Connector {
             // Whoever cannot even be connected to is not there, whatever the transport.
             Phase::Connecting => self.unopened(Ending::Unreachable, now, rng),
             Phase::Opening => self.unopened(Ending::Silent, now, rng),
-            Phase::Open if self.looking.is_some() => self.back(now),
+            Phase::Open if self.looks_up() => self.back(now),
             Phase::Open if now >= self.silent_at() => self.ended(Ending::Silent, now, rng),
             Phase::Open if self.look_up_at().is_some_and(|at| now >= at) => self.look_up(now, rng),
             Phase::Open => {
@@ -244,8 +244,8 @@ impl Connector {
     /// The rung that is used, or tried.
     pub const fn rung(&self) -> Rung {
         match self.looking {
-            Some(rung) => rung,
-            None => self.ladder.rung(),
+            Some(rung) if CHOICE => rung,
+            _ => self.ladder.rung(),
         }
     }
 
@@ -271,7 +271,7 @@ impl Connector {
     /// How long what is waited for now may take: the [`silence`](Self::silence) of an open connection, or an attempt.
     pub fn patience(&self) -> Duration {
         match self.phase {
-            Phase::Open if self.looking.is_none() => self.silence(),
+            Phase::Open if !self.looks_up() => self.silence(),
             _ => self.deadline.since(self.begun),
         }
     }
@@ -287,7 +287,7 @@ impl Connector {
     }
 
     fn reached(&mut self, now: Instant) -> Action {
-        if self.phase == Phase::Connecting || self.looking.is_some() {
+        if self.phase == Phase::Connecting || self.looks_up() {
             let first_word = self.ladder.first_word(self.rung(), now.since(self.begun));
             self.deadline = self.deadline.min(now.after(first_word));
         }
@@ -299,14 +299,14 @@ impl Connector {
 
     fn opened(&mut self, now: Instant, rng: &mut impl Rng) -> Action {
         self.heard = now;
-        if self.phase == Phase::Open && self.looking.is_none() {
+        if self.phase == Phase::Open && !self.looks_up() {
             return Action::Continue;
         }
         let rung = self.rung();
         self.ladder.opened(rung, now, rng);
         self.backoff.connected(now);
         (self.phase, self.opened, self.pinged, self.refused) = (Phase::Open, now, now, false);
-        if self.looking.take().is_some() { Action::Change } else { Action::Continue }
+        if CHOICE && self.looking.take().is_some() { Action::Change } else { Action::Continue }
     }
 
     fn unopened(&mut self, ending: Ending, now: Instant, rng: &mut impl Rng) -> Action {
@@ -365,6 +365,10 @@ impl Connector {
         // Nobody has listened to the other one meanwhile.
         (self.looking, self.heard, self.pinged) = (None, now, now);
         Action::Back
+    }
+
+    const fn looks_up(&self) -> bool {
+        CHOICE && self.looking.is_some()
     }
 
     fn silent_at(&self) -> Instant {

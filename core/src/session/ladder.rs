@@ -8,7 +8,7 @@ use crate::rand_core::Rng;
 use crate::time::{Instant, duration, millis};
 use crate::ws::CloseCode;
 
-/// A transport of `longwire.v1`, the best first.
+/// A transport of `longwire.v1`, the best first. Without the feature `ladder` only the first is ever used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Rung {
@@ -235,6 +235,9 @@ enum Blame {
     Either,
 }
 
+/// Whether there are other rungs than WebSocket.
+pub(super) const CHOICE: bool = cfg!(feature = "ladder");
+
 /// What to do about a failure, as far as rungs are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -289,7 +292,7 @@ impl Ladder {
 
     /// The rung to use.
     pub(super) const fn rung(&self) -> Rung {
-        self.rung
+        if CHOICE { self.rung } else { Rung::WebSocket }
     }
 
     /// What was learned; `None` before anything has worked.
@@ -316,8 +319,8 @@ impl Ladder {
 
     /// How long the server's first word may take on `rung`, when TCP and TLS took `connecting`.
     pub(super) fn first_word(&self, rung: Rung, connecting: Duration) -> Duration {
-        let last = self.config.rungs.iter().last() == Some(rung);
-        if last || self.proven.has(rung) {
+        let last = || self.config.rungs.iter().last() == Some(rung);
+        if !CHOICE || last() || self.proven.has(rung) {
             return self.config.open;
         }
         self.config.first_word.max(connecting.saturating_mul(4)).min(self.config.open)
@@ -371,7 +374,7 @@ impl Ladder {
             self.idle = quiet;
             (self.suspect, self.strikes) = (0, 0);
             // The server's own heartbeat is too rare for what lies in between, and a stream cannot ask for more.
-            if self.rung == Rung::Sse && quiet <= short(heartbeat) {
+            if self.rung() == Rung::Sse && quiet <= short(heartbeat) {
                 return self.descend();
             }
             return Next::Now;
@@ -388,12 +391,12 @@ impl Ladder {
     fn idle_cut_shown(&self, ending: Ending, quiet: u32) -> bool {
         let known = self.idle > 0 && quiet >= self.idle / 4 * 3;
         if quiet < 1000
-            || known && self.rung == Rung::WebSocket
+            || known && self.rung() == Rung::WebSocket
             || matches!(ending, Ending::Garbled | Ending::Silent)
         {
             return false;
         }
-        match self.rung {
+        match self.rung() {
             Rung::WebSocket | Rung::Sse => quiet.abs_diff(self.suspect) <= quiet / 8,
             Rung::LongPoll => self.wait() > Duration::from_secs(1) && quiet < short(self.wait()),
             Rung::Poll => false,
@@ -411,8 +414,11 @@ impl Ladder {
     /// Leaves the rung for the next one that has not failed. When all have, it was not the rung: begins again with the best that ever
     /// worked.
     fn descend(&mut self) -> Next {
-        self.failed = self.failed.and(self.rung);
         (self.strikes, self.suspect) = (0, 0);
+        if !CHOICE {
+            return Next::Later;
+        }
+        self.failed = self.failed.and(self.rung);
         let left = |below: bool| {
             let left = |rung: &Rung| (!below || *rung > self.rung) && !self.failed.has(*rung);
             self.config.rungs.iter().find(left)
@@ -433,16 +439,19 @@ impl Ladder {
     }
 
     fn better(&self) -> Option<Rung> {
-        self.config.rungs.first().filter(|rung| *rung < self.rung)
+        if CHOICE { self.config.rungs.first().filter(|rung| *rung < self.rung) } else { None }
     }
 
     /// When something better should be tried.
     pub(super) const fn look_up_at(&self) -> Option<Instant> {
-        self.look_up
+        if CHOICE { self.look_up } else { None }
     }
 
     /// The better rung to try now: each in its turn, from the top.
     pub(super) fn look_up(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Rung> {
+        if !CHOICE {
+            return None;
+        }
         let better = |after: Option<Rung>| {
             self.config.rungs.iter().find(|rung| *rung < self.rung && after.is_none_or(|after| *rung > after))
         };

@@ -352,6 +352,9 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
 
     /// The rungs that may be used, of those that can be.
     fn ladder(&self) -> LadderConfig {
+        if cfg!(not(feature = "sse")) {
+            return LadderConfig { rungs: Rungs::only(Rung::WebSocket), ..self.config.ladder };
+        }
         let rungs =
             Rung::ALL.into_iter().filter(|rung| self.config.ladder.rungs.has(*rung) && self.can(*rung));
         let rungs = rungs.fold(None, |rungs: Option<Rungs>, rung| {
