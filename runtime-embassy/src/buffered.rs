@@ -107,7 +107,7 @@ impl<'b, L: Link> Buffered<'b, L> {
     pub(crate) async fn head(&mut self) -> Result<ResponseHead, HandshakeError<L::Error>> {
         let mut reader = HeadReader::default();
         loop {
-            match reader.poll_response(&mut self.rx(), &Limits::DEFAULT).map_err(HandshakeError::Head)? {
+            match poll_head(&mut reader, self.rx()).map_err(HandshakeError::Head)? {
                 Step::Head(head) => return Ok(head),
                 Step::NeedSpace(_) => return Err(HandshakeError::Head(HeadError::TooLong)),
                 Step::NeedInput => match self.read(None).await? {
@@ -143,6 +143,12 @@ impl<'b, L: Link> Buffered<'b, L> {
         }
         Ok(())
     }
+}
+
+/// What does not wait is kept out of what does: within a future, whose variables lie behind one pointer, it takes more code.
+#[cfg_attr(target_os = "none", inline(never))]
+fn poll_head(reader: &mut HeadReader, mut rx: RxBuf<'_>) -> Result<Step<ResponseHead>, HeadError> {
+    reader.poll_response(&mut rx, &Limits::DEFAULT)
 }
 
 /// The clock, as the core sees it.

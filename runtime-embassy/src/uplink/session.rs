@@ -28,7 +28,8 @@ use crate::websocket::{Decompressor, WebSocket};
 /// What a publisher adds to the target: `?publisher=` and 16 digits, `&auth=later`.
 const ADDED: usize = 27 + 11;
 
-/// A target as a publisher asks for it; `None` when it is too long.
+/// A target as a publisher asks for it; `None` when it is too long. (Out of the future, too.)
+#[cfg_attr(target_os = "none", inline(never))]
 fn target(target: &str, incarnation: Incarnation, later: bool) -> Option<String<{ MAX_TARGET + ADDED }>> {
     let mut whole = String::new();
     let publisher = incarnation.to_text();
@@ -306,7 +307,8 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
     }
 }
 
-/// Reads a message.
+/// Reads a message. (Out of the future that waits for it: see `poll_head`.)
+#[cfg_attr(target_os = "none", inline(never))]
 fn receive<O: Source>(event: ws::Event<'_>, desk: &mut Desk<'_, '_, O>) -> Result<Heard, End> {
     let message = match &event {
         ws::Event::Ping(_) | ws::Event::Pong(_) => return Ok(Heard::Nothing),
