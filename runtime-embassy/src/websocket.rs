@@ -1,7 +1,10 @@
 //! A WebSocket client over a [`Link`].
 
 use embassy_time::{Duration, with_deadline};
+use longwire_core::buf::TxBuf;
 use longwire_core::http::upgrade::{ClientUpgrade, Offer, ResponseError};
+use longwire_core::http::view::Response;
+use longwire_core::http::write::WriteError;
 use longwire_core::rand_core::{CryptoRng, Rng};
 use longwire_core::ws::deflate::{self, Agreed, Inflate, Window};
 use longwire_core::ws::{
@@ -198,43 +201,92 @@ async fn shake_hands<'o, L: Link>(
     offer: &Offer<'o>,
     deflate: Option<deflate::Config>,
 ) -> Result<(Option<&'o str>, Option<Agreed>), HandshakeError<L::Error>> {
-    // Without the feature there is never one, which the compiler does not see across a wait.
-    let deflate = || deflate.filter(|_| cfg!(feature = "inflate"));
-    let extensions = deflate().map(|deflate| deflate.offer());
-    let whole = Offer { extensions: extensions.as_deref().or(offer.extensions), ..*offer };
-    upgrade.write_request(&mut stream.tx(), &whole).map_err(HandshakeError::Request)?;
+    ask(upgrade, offer, deflate, stream.tx()).map_err(HandshakeError::Request)?;
     stream.flush().await?;
-    if deflate().is_some() {
+    if deflate.is_some() {
         // What comes right behind the answer needs room, too.
         stream.rx().reserve_for_expansion();
     }
     let head = stream.head().await?;
-    let response = head.view(stream.rx());
-    let agreed = match upgrade.check(&whole, &response) {
-        Ok(agreed) => agreed,
-        Err(ResponseError::Status(status)) => {
-            let retry_after = response.retry_after();
+    let answer = judge(upgrade, offer, deflate, &head.view(stream.rx()))?;
+    head.release(&mut stream.rx());
+    match answer {
+        Answer::Open(subprotocol, deflate) => Ok((subprotocol, deflate)),
+        Answer::Refused {
+            status,
+            retry_after,
             #[cfg(feature = "sse")]
-            let said = {
-                let framing = longwire_core::http::body::Framing::of_response(&response, "GET");
-                head.release(&mut stream.rx());
-                crate::uplink::said(stream, framing, retry_after).await
-            };
+            framing,
+        } => {
+            #[cfg(feature = "sse")]
+            let said = crate::uplink::said(stream, framing, retry_after).await;
             #[cfg(not(feature = "sse"))]
             let said = None;
             let retry_after = retry_after.map(|s| u32::try_from(s).unwrap_or(u32::MAX));
-            return Err(HandshakeError::Refused { status, retry_after, said });
+            Err(HandshakeError::Refused { status, retry_after, said })
+        }
+    }
+}
+
+/// Without the feature there is never one, which the compiler does not see.
+fn possible(deflate: Option<deflate::Config>) -> Option<deflate::Config> {
+    deflate.filter(|_| cfg!(feature = "inflate"))
+}
+
+/// What a server answered.
+enum Answer<'o> {
+    Open(Option<&'o str>, Option<Agreed>),
+    Refused {
+        status: u16,
+        retry_after: Option<u64>,
+        /// Of the body, which may say more.
+        #[cfg(feature = "sse")]
+        framing: longwire_core::http::body::Framing,
+    },
+}
+
+/// Writes the request.
+fn ask(
+    upgrade: &ClientUpgrade,
+    offer: &Offer<'_>,
+    deflate: Option<deflate::Config>,
+    mut tx: TxBuf<'_>,
+) -> Result<(), WriteError> {
+    let deflate = possible(deflate);
+    let extensions = deflate.map(|deflate| deflate.offer());
+    let whole = Offer { extensions: extensions.as_deref().or(offer.extensions), ..*offer };
+    upgrade.write_request(&mut tx, &whole)
+}
+
+/// Reads the answer to what [`ask`] wrote.
+fn judge<'o, E>(
+    upgrade: &ClientUpgrade,
+    offer: &Offer<'o>,
+    deflate: Option<deflate::Config>,
+    response: &Response<'_>,
+) -> Result<Answer<'o>, HandshakeError<E>> {
+    let deflate = possible(deflate);
+    let extensions = deflate.map(|deflate| deflate.offer());
+    let whole = Offer { extensions: extensions.as_deref().or(offer.extensions), ..*offer };
+    let agreed = match upgrade.check(&whole, response) {
+        Ok(agreed) => agreed,
+        Err(ResponseError::Status(status)) => {
+            return Ok(Answer::Refused {
+                status,
+                retry_after: response.retry_after(),
+                #[cfg(feature = "sse")]
+                framing: longwire_core::http::body::Framing::of_response(response, "GET"),
+            });
         }
         Err(error) => return Err(HandshakeError::Response(error)),
     };
     let chosen = agreed.subprotocol();
     let subprotocol = offer.subprotocols.iter().copied().find(|offered| Some(*offered) == chosen);
-    let deflate = match deflate() {
+    let agreed = match deflate {
         Some(deflate) => deflate.check(agreed.extensions()).map_err(HandshakeError::Deflate)?,
         None => None,
     };
-    head.release(&mut stream.rx());
-    Ok((subprotocol, deflate))
+    Ok(Answer::Open(subprotocol, agreed))
 }
 
 impl<'b, L: Link, R: Rng> WebSocket<'b, L, R> {

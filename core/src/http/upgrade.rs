@@ -404,7 +404,8 @@ impl ClientUpgrade {
         let accept = only(headers, "sec-websocket-accept").unwrap_or_default();
         require(accept == accept_key(&self.key), E::Accept)?;
 
-        let offered = |chosen: &[u8]| offer.subprotocols.iter().copied().find(|name| name.as_bytes() == chosen);
+        let offered =
+            |chosen: &[u8]| offer.subprotocols.iter().copied().find(|name| name.as_bytes() == chosen);
         let subprotocol = match headers.get_only(PROTOCOL).map_err(|_| E::Subprotocol)? {
             Some(chosen) => Some(offered(chosen).ok_or(E::Subprotocol)?),
             None => None,

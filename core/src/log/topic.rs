@@ -216,7 +216,10 @@ fn split_bytes(name: &str) -> impl Iterator<Item = &[u8]> {
     name.as_bytes().split(|byte| *byte == b'/')
 }
 
-#[expect(clippy::manual_contains, reason = "what is faster over long texts takes a device more code than all else here")]
+#[expect(
+    clippy::manual_contains,
+    reason = "what is faster over long texts takes a device more code than all else here"
+)]
 fn has_star(text: &[u8]) -> bool {
     text.iter().any(|byte| *byte == b'*')
 }

@@ -428,9 +428,7 @@ const fn needed(kind: Kind) -> u64 {
         Kind::Sub | Kind::Unsub => bit(Field::Topics),
         Kind::Pub => bit(Field::Topic) | bit(Field::Data),
         Kind::Auth => bit(Field::Token),
-        Kind::Hello => {
-            bit(Field::Session) | bit(Field::Heartbeat) | bit(Field::Lease) | bit(Field::Limits)
-        }
+        Kind::Hello => bit(Field::Session) | bit(Field::Heartbeat) | bit(Field::Lease) | bit(Field::Limits),
         Kind::Event => bit(Field::Topic) | bit(Field::At) | bit(Field::Data),
         Kind::CaughtUp | Kind::Tick => bit(Field::At),
         Kind::Ack => bit(Field::N) | bit(Field::Level),

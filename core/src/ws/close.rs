@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(parse(b""), Ok(CloseReason { code: None, reason: "".into() }));
         assert_eq!(parse(b"\x03"), Err(ProtocolError::CloseTooShort));
         assert_eq!(parse(b"\x03\xe8"), Ok(CloseReason { code: Some(CloseCode::NORMAL), reason: "".into() }));
-        assert_eq!(parse(b"\x03\xe8bye"), Ok(CloseReason { code: Some(CloseCode::NORMAL), reason: "bye".into() }));
+        assert_eq!(
+            parse(b"\x03\xe8bye"),
+            Ok(CloseReason { code: Some(CloseCode::NORMAL), reason: "bye".into() })
+        );
         assert_eq!(parse(b"\x03\xee"), Err(ProtocolError::BadCloseCode));
         assert_eq!(parse(b"\x03\xe8\xce"), Err(ProtocolError::NotUtf8));
     }

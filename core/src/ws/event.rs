@@ -81,9 +81,9 @@ impl Finding {
             Self::Ping(place) => Event::Ping(place.payload(unread)),
             Self::Pong(place) => Event::Pong(place.payload(unread)),
             // It was checked when it was found.
-            Self::Close(place) => Event::Close(
-                CloseReason::parse(place.payload(unread)).unwrap_or(CloseReason::NONE),
-            ),
+            Self::Close(place) => {
+                Event::Close(CloseReason::parse(place.payload(unread)).unwrap_or(CloseReason::NONE))
+            }
         }
     }
 }

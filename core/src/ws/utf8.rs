@@ -44,7 +44,9 @@ use is_valid_by_characters as is_valid;
 #[cfg(any(test, target_os = "none"))]
 fn is_valid_by_characters(mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
-        let Some((_, rest)) = character(bytes).and_then(|len| bytes.split_at_checked(len)) else { return false };
+        let Some((_, rest)) = character(bytes).and_then(|len| bytes.split_at_checked(len)) else {
+            return false;
+        };
         bytes = rest;
     }
     true

@@ -253,7 +253,9 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
             }
             // 4. Wait for whatever comes first.
             let mut deadline = desk.pilot.deadline();
-            if T::SOME && let Some(at) = self.lease.poll_timeout() {
+            if T::SOME
+                && let Some(at) = self.lease.poll_timeout()
+            {
                 deadline = deadline.min(Instant::from_millis(at.as_millis()));
             }
             if paused {
