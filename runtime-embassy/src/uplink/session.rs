@@ -20,7 +20,7 @@ use super::hear::{Heard, Hello, SUBSCRIPTION};
 use super::tokens::{Present, Purse, Tokens, Why};
 use super::{Desk, End, Line, Lost, MAX_TARGET, Status};
 use crate::buffered::now;
-use crate::error::Error;
+use crate::error::{Error, HandshakeError};
 use crate::link::{Connect, Link};
 use crate::outbox::{Reading, Source};
 use crate::websocket::{Decompressor, WebSocket};
@@ -105,7 +105,7 @@ impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
         };
         let opening = WebSocket::open(link, &offer, &desk.config.connection, rng, rx, tx, decompressor);
         match with_deadline(desk.pilot.deadline(), opening).await {
-            Err(_) => Err(desk.pilot.timed_out(Lost::NoHello)),
+            Err(_) => Err(desk.pilot.timed_out(Lost::Handshake(HandshakeError::Timeout))),
             Ok(Err(error)) => Err(End::new(Lost::Handshake(error.without_link()))),
             Ok(Ok((_, None))) => Err(End::new(Lost::NoSubprotocol)),
             Ok(Ok((socket, Some(_)))) => {
