@@ -2,6 +2,8 @@
 //!
 //! A form reads through [`Input`] and writes through [`Output`]; everything else about messages stands here, once.
 
+#[cfg(feature = "json")]
+use super::json::Published;
 use super::{
     Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Gap, GapReason, Kind, Level, Limits,
     Malformed, Position, Pressure, Reason, Refusal, ServerMessage, Text, Topics, WriteError,
@@ -66,6 +68,22 @@ pub(super) fn decode_server<'b>(input: &mut impl Input<'b>) -> Result<ServerMess
     message.map_err(|malformed| fields.error(malformed))
 }
 
+/// Reads a map that is the whole of its input, and has the fields of a message of this kind without being one: there is no
+/// `type`. `None`: any fields.
+#[cfg(feature = "json")]
+pub(super) fn decode_untyped<'b>(
+    input: &mut impl Input<'b>,
+    kind: Option<Kind>,
+) -> Result<Fields<'b>, Malformed> {
+    let mut fields = Fields::default();
+    input.begin()?;
+    fields.fill_others(input)?;
+    match kind.map_or(Ok(()), |kind| fields.require(kind)) {
+        Ok(()) => Ok(fields),
+        Err(reason) => Err(Malformed::new(reason, input.at())),
+    }
+}
+
 /// What clients send.
 const CLIENT: [Kind; 4] = [Kind::Sub, Kind::Unsub, Kind::Pub, Kind::Auth];
 /// What servers send.
@@ -88,7 +106,7 @@ const SERVER: [Kind; 11] = [
 /// Most are a text or a number, and lie where their [`Slot`] says: a device has one piece of code for each of these two, and
 /// not one for each field.
 #[derive(Default)]
-struct Fields<'b> {
+pub(super) struct Fields<'b> {
     /// The field whose value is being read.
     reading: Option<Field>,
     /// One bit for each field that was read.
@@ -240,7 +258,9 @@ impl<'b> Fields<'b> {
             Field::Lease => self.lease = input.uint_or_null(field)?,
             Field::Limits => self.limits = Some(input.limits(field)?),
             Field::Policy => self.policy = Some(policy(input, field)?),
-            // `type` has been seen, so it came twice and was refused before; the others have a slot.
+            // In a message `type` has been seen, so it came twice and was refused before; nothing else has it.
+            Field::Type => input.skip()?,
+            // The others have a slot.
             _ => {}
         }
         Ok(())
@@ -267,6 +287,11 @@ impl<'b> Fields<'b> {
             Slot::Number(slot) if self.has(field) => self.numbers.get(slot).copied(),
             _ => None,
         }
+    }
+
+    /// A number that is there.
+    fn needed(&self, field: Field) -> u64 {
+        self.number(field).unwrap_or_default()
     }
 
     fn time(&self, field: Field) -> Option<Duration> {
@@ -320,12 +345,10 @@ impl<'b> Fields<'b> {
             Some(Position::At(at) | Position::Past(at)) => at,
             None => NOWHERE,
         };
-        let (from, to) = (self.from.unwrap_or(NOWHERE), self.to.unwrap_or(NOWHERE));
-        let needed = |field| self.number(field).unwrap_or_default();
         Ok(match kind {
             Kind::Hello => ServerMessage::Hello {
                 session: self.text(Field::Session),
-                heartbeat: duration(needed(Field::Heartbeat)),
+                heartbeat: duration(self.needed(Field::Heartbeat)),
                 lease: self.lease.map(duration),
                 limits: self.limits.unwrap_or(Limits { max_message: 0, max_topics: 0, max_inflight: 0 }),
                 publisher_n: self.number(Field::PublisherN),
@@ -339,24 +362,15 @@ impl<'b> Fields<'b> {
             }),
             Kind::CaughtUp => ServerMessage::CaughtUp { at, id: self.id() },
             Kind::Ack => ServerMessage::Ack {
-                n: needed(Field::N),
+                n: self.needed(Field::N),
                 level: Level::from_text(self.text(Field::Level)),
                 pressure: self.time(Field::Pressure),
             },
             Kind::Nack => ServerMessage::Nack { n: self.number(Field::N), refusal: self.refusal() },
-            Kind::Gap => ServerMessage::Gap(Gap {
-                from,
-                to,
-                reason: GapReason::from_text(self.text(Field::Reason)),
-                skipped: self.number(Field::Skipped),
-            }),
-            Kind::Pressure => ServerMessage::Pressure(Pressure {
-                lag: needed(Field::Lag),
-                limit: needed(Field::Limit),
-                skipped: needed(Field::Skipped),
-            }),
+            Kind::Gap => ServerMessage::Gap(self.gap()),
+            Kind::Pressure => ServerMessage::Pressure(self.pressure()),
             Kind::Tick => ServerMessage::Tick { at },
-            Kind::Renew => ServerMessage::Renew { within: duration(needed(Field::Within)) },
+            Kind::Renew => ServerMessage::Renew { within: duration(self.needed(Field::Within)) },
             Kind::Bye => ServerMessage::Bye { refusal: self.refusal(), window: self.time(Field::Window) },
             Kind::Error => ServerMessage::Error {
                 refusal: Refusal { retry_after: None, ..self.refusal() },
@@ -392,13 +406,43 @@ impl<'b> Fields<'b> {
         }
     }
 
-    fn refusal(&self) -> Refusal<'b> {
+    /// What a `gap` says.
+    pub(super) fn gap(&self) -> Gap {
+        Gap {
+            from: self.from.unwrap_or(NOWHERE),
+            to: self.to.unwrap_or(NOWHERE),
+            reason: GapReason::from_text(self.text(Field::Reason)),
+            skipped: self.number(Field::Skipped),
+        }
+    }
+
+    /// What `pressure` says.
+    pub(super) fn pressure(&self) -> Pressure {
+        Pressure {
+            lag: self.needed(Field::Lag),
+            limit: self.needed(Field::Limit),
+            skipped: self.needed(Field::Skipped),
+        }
+    }
+
+    /// What a `nack`, a `bye` or an `error` says.
+    pub(super) fn refusal(&self) -> Refusal<'b> {
         Refusal {
             code: self.text(Field::Code),
             permanent: self.permanent.unwrap_or_default(),
             message: self.text(Field::Message),
             retry_after: self.time(Field::RetryAfter),
         }
+    }
+
+    /// What a publication over HTTP is answered with.
+    #[cfg(feature = "json")]
+    pub(super) fn published(&self) -> Published {
+        let at = match self.position {
+            Some(Position::At(at)) => Some(at),
+            _ => None,
+        };
+        Published { at, pressure: self.time(Field::Pressure) }
     }
 
     fn error(&self, malformed: Malformed) -> DecodeError {
@@ -446,7 +490,7 @@ fn policy<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Policy, Malfor
     policy.ok_or(Malformed::new(Reason::Invalid(field), input.at()))
 }
 
-fn cursor<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Cursor, Malformed> {
+pub(super) fn cursor<'b>(input: &mut impl Input<'b>, field: Field) -> Result<Cursor, Malformed> {
     parsed(input, field, Cursor::parse)
 }
 

@@ -203,10 +203,10 @@ impl<O: Source> Posts<'_, '_, O> {
         };
         let rx = stream.rx();
         if status == 200 {
-            let pressure =
+            let published =
                 json::decode_published(rx.kept()).map_err(|_| http::foreign(status, retry_after))?;
             self.outbox.acknowledge(n);
-            if let Some(pressure) = pressure {
+            if let Some(pressure) = published.pressure {
                 wait(pressure);
             }
         } else {

@@ -8,6 +8,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use longwire_core::session::json;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -125,13 +126,8 @@ pub(crate) fn get(path: &str, accept: &'static str) -> Result<Request<Full<Bytes
 
 /// A refusal as section 9 of the specification has it in HTTP, or whatever else a server said.
 pub(super) fn refusal(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Refusal {
-    let known = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|value| {
-        let text = |name| value.get(name)?.as_str().map(str::to_owned);
-        let mut refusal = Refusal::new(Some(status), text("code")?, text("message")?);
-        refusal.permanent = value.get("permanent")?.as_bool()?;
-        refusal.retry_after = value.get("retry_after").and_then(|ms| ms.as_u64()).map(Duration::from_millis);
-        Some(refusal)
-    });
+    let known = json::decode_refusal(body).ok();
+    let known = known.map(|refusal| Refusal { status: Some(status), ..(&refusal).into() });
     let mut refusal = known.unwrap_or_else(|| {
         let text = String::from_utf8_lossy(body);
         let line = text.lines().next().unwrap_or_default().trim();

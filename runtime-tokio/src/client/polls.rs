@@ -3,11 +3,10 @@
 use super::http::{Link, get};
 use super::item::Arrival;
 use super::session::Asked;
-use super::{Cursor, Endpoint, Error, Event, Gap, GapReason, Pressure, Since};
+use super::{Cursor, Endpoint, Error, Since};
 use hyper::StatusCode;
 use longwire_core::session::{ServerMessage, json};
-use serde_json::value::RawValue;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -35,9 +34,7 @@ pub(super) struct Polls {
 
 /// An answer to a poll.
 struct Answer {
-    gap: Option<Gap>,
-    pressure: Option<Pressure>,
-    events: Vec<Event>,
+    arrivals: Vec<Arrival>,
     next: Cursor,
     more: bool,
 }
@@ -89,9 +86,7 @@ impl Polls {
             None => self.ask(Link::open(&self.endpoint).await?, wait).await?,
         };
         self.asked.since = Since::Cursor(answer.next);
-        self.answered.extend(answer.gap.map(Arrival::Gap));
-        self.answered.extend(answer.pressure.map(Arrival::Pressure));
-        self.answered.extend(answer.events.into_iter().map(Arrival::Event));
+        self.answered.extend(answer.arrivals);
         let complete = !answer.more;
         self.answered.push_back(match complete && !self.caught_up {
             true => Arrival::CaughtUp(answer.next),
@@ -113,7 +108,7 @@ impl Polls {
             match response.status() {
                 StatusCode::OK => {
                     let body = link.body(response.into_body(), self.endpoint.max_message).await?;
-                    parse(&body)
+                    Answer::decode(&body)
                         .ok_or_else(|| Error::Protocol("the answer to a poll is malformed".to_owned()))
                 }
                 StatusCode::NO_CONTENT => {
@@ -121,7 +116,7 @@ impl Polls {
                     let next = next.and_then(|next| Cursor::parse(next).ok());
                     let next =
                         next.ok_or_else(|| Error::Protocol("204 without a good Longwire-Next".to_owned()))?;
-                    Ok(Answer { gap: None, pressure: None, events: Vec::new(), next, more: false })
+                    Ok(Answer { arrivals: Vec::new(), next, more: false })
                 }
                 _ => Err(link.refused(response).await),
             }
@@ -132,49 +127,19 @@ impl Polls {
     }
 }
 
-/// `{"gap":..., "events":[...], "next":..., "more":...}`
-fn parse(body: &[u8]) -> Option<Answer> {
-    let fields: HashMap<&str, &RawValue> = serde_json::from_slice(body).ok()?;
-    let text = |field: &RawValue| serde_json::from_str::<String>(field.get()).ok();
-    let gap = match fields.get("gap") {
-        None => None,
-        Some(gap) => {
-            let gap: HashMap<&str, &RawValue> = serde_json::from_str(gap.get()).ok()?;
-            let cursor = |name| Cursor::parse(&text(gap.get(name)?)?).ok();
-            let reason = match text(gap.get("reason")?)?.as_str() {
-                "evicted" => GapReason::Evicted,
-                "slow" => GapReason::Slow,
-                "reset" => GapReason::Reset,
-                "conflated" => GapReason::Conflated,
-                _ => GapReason::Unknown,
-            };
-            let skipped = gap.get("skipped").map(|n| n.get().parse().ok());
-            let skipped = if let Some(n) = skipped { Some(n?) } else { None };
-            Some(Gap { from: cursor("from")?, to: cursor("to")?, reason, skipped })
+impl Answer {
+    fn decode(body: &[u8]) -> Option<Self> {
+        let answer = json::decode_poll(body).ok()?;
+        let mut arrivals: Vec<_> = answer.gap.map(Arrival::Gap).into_iter().collect();
+        arrivals.extend(answer.pressure.map(Arrival::Pressure));
+        for event in answer.events() {
+            match event {
+                Ok(event @ ServerMessage::Event(_)) => arrivals.push(event.into()),
+                _ => return None,
+            }
         }
-    };
-    let pressure = match fields.get("pressure") {
-        None => None,
-        Some(pressure) => {
-            let counts: HashMap<&str, &RawValue> = serde_json::from_str(pressure.get()).ok()?;
-            let count = |name| counts.get(name)?.get().parse().ok();
-            Some(Pressure { lag: count("lag")?, limit: count("limit")?, skipped: count("skipped")? })
-        }
-    };
-    let list: Vec<&RawValue> = serde_json::from_str(fields.get("events")?.get()).ok()?;
-    let event = |raw: &RawValue| match json::decode_server(raw.get().as_bytes()) {
-        Ok(ServerMessage::Event(event)) => Some(Event::from(event)),
-        _ => None,
-    };
-    let events = list.into_iter().map(event).collect::<Option<Vec<_>>>()?;
-    let next = Cursor::parse(&text(fields.get("next")?)?).ok()?;
-    Some(Answer {
-        gap,
-        pressure,
-        events,
-        next,
-        more: fields.get("more").is_some_and(|more| more.get() == "true"),
-    })
+        Some(Self { arrivals, next: answer.next, more: answer.more })
+    }
 }
 
 #[cfg(test)]
@@ -182,31 +147,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_to_polls() {
-        let body = br#"{"gap":{"from":"000000000000002a-1","to":"000000000000002a-5","reason":"evicted"},
+    fn an_answer_is_its_gap_its_pressure_its_events_in_this_order() {
+        let body =
+            br#"{"events":[{"type":"event","topic":"a","at":"000000000000002a-6","data":{"x":[1, 2]}}],
+            "next":"000000000000002a-6","more":true,
             "pressure":{"lag":7,"limit":9,"skipped":2},
-            "events":[{"type":"event","topic":"a","at":"000000000000002a-6","data":{"x":[1, 2]}}],
-            "next":"000000000000002a-6","more":true,"later":[]}"#;
-        let answer = parse(body).unwrap();
-        let cursor = |seq| Cursor { epoch: 0x2a, seq };
-        assert_eq!(
-            answer.gap,
-            Some(Gap { from: cursor(1), to: cursor(5), reason: GapReason::Evicted, skipped: None })
-        );
-        let pressure = Pressure { lag: 7, limit: 9, skipped: 2 };
-        assert_eq!(answer.pressure, Some(pressure));
-        assert_eq!((answer.next, answer.more, answer.events.len()), (cursor(6), true, 1));
-        for bad in [
-            "",
-            "[]",
-            "{}",
-            r#"{"events":[]}"#,
-            r#"{"events":[{}],"next":"000000000000002a-6"}"#,
-            r#"{"events":[{"type":"tick","at":"000000000000002a-6"}],"next":"000000000000002a-6"}"#,
-            r#"{"events":[],"next":"x"}"#,
-            r#"{"gap":{},"events":[],"next":"000000000000002a-6"}"#,
-        ] {
-            assert!(parse(bad.as_bytes()).is_none(), "{bad}");
+            "gap":{"from":"000000000000002a-1","to":"000000000000002a-5","reason":"evicted"}}"#;
+        let answer = Answer::decode(body).unwrap();
+        assert_eq!((answer.next, answer.more), (Cursor { epoch: 0x2a, seq: 6 }, true));
+        let [Arrival::Gap(gap), Arrival::Pressure(pressure), Arrival::Event(event)] = &answer.arrivals[..]
+        else {
+            panic!("other arrivals, or in another order");
+        };
+        assert_eq!((gap.to.seq, pressure.lag, event.topic.as_str()), (5, 7, "a"));
+        let empty = br#"{"events":[],"next":"000000000000002a-6"}"#;
+        assert_eq!(Answer::decode(empty).unwrap().arrivals.len(), 0);
+    }
+
+    #[test]
+    fn an_answer_with_anything_but_events_among_its_events_is_malformed() {
+        for bad in ["{}", r#"{"type":"tick","at":"000000000000002a-6"}"#, r#"{"type":"later"}"#, "7"] {
+            let body = format!(r#"{{"events":[{bad}],"next":"000000000000002a-6"}}"#);
+            assert!(Answer::decode(body.as_bytes()).is_none(), "{bad}");
         }
+        assert!(Answer::decode(b"<html>").is_none());
     }
 }

@@ -9,7 +9,6 @@ use hyper::{Request, header};
 use longwire_core::log::{Key, Topic};
 use longwire_core::session::publisher::PublicationId;
 use longwire_core::session::{self, cbor, json};
-use std::time::Duration;
 
 /// Publishes one event by POST, and returns its position: every reader of this gateway can see it by then.
 ///
@@ -35,19 +34,12 @@ pub async fn publish(
     posted.at.ok_or_else(no_position)
 }
 
-/// The answer to a POST.
-pub(super) struct Posted {
-    /// Where it is; `None` when the gateway had it already, by its number, and does not know any more.
-    at: Option<Cursor>,
-    /// How long to wait with the next one.
-    pub(super) pressure: Option<Duration>,
-}
-
 fn no_position() -> Error {
     Error::Protocol("the answer to a publication has no position".to_owned())
 }
 
-/// One POST, over a connection that stands.
+/// One POST, over a connection that stands. The answer has a position, unless the gateway had the publication
+/// already, by its number, and does not know it any more.
 pub(super) async fn post(
     link: &mut Link,
     endpoint: &Endpoint,
@@ -55,7 +47,7 @@ pub(super) async fn post(
     key: Option<&str>,
     data: &Data,
     id: Option<PublicationId>,
-) -> Result<Posted, Error> {
+) -> Result<json::Published, Error> {
     let mut path = endpoint.path("/v1/topics/");
     encode(&mut path, topic);
     if let Some(key) = key {
@@ -81,11 +73,8 @@ pub(super) async fn post(
     }
     let repeated = response.headers().get("longwire-repeated").is_some_and(|value| value == "true");
     let body = link.body(response.into_body(), 4096).await?;
-    let answer: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let field = |name| answer.as_ref().and_then(|answer| answer.get(name));
-    let at = field("at").and_then(|at| Cursor::parse(at.as_str()?).ok());
-    let pressure = field("pressure").and_then(|wait| wait.as_u64()).map(Duration::from_millis);
-    if at.is_none() && !repeated { Err(no_position()) } else { Ok(Posted { at, pressure }) }
+    let answer = json::decode_published(&body).map_err(|_| no_position())?;
+    if answer.at.is_none() && !repeated { Err(no_position()) } else { Ok(answer) }
 }
 
 /// What can be known to be wrong before it is sent.

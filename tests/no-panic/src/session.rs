@@ -59,13 +59,13 @@ fn answer(body: &[u8]) {
     }
     match json::decode_poll(body) {
         Ok(answer) => {
-            black_box((answer.next, answer.more, answer.gap.is_some()));
+            black_box((answer.next, answer.more, answer.gap, answer.pressure));
             answer.events().for_each(server_message);
         }
         Err(error) => show(error),
     }
     match json::decode_published(body) {
-        Ok(pressure) => drop(black_box(pressure)),
+        Ok(published) => drop(black_box(published)),
         Err(error) => show(error),
     }
 }

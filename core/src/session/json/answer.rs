@@ -1,8 +1,9 @@
 //! The bodies of HTTP answers (`PROTOCOL.md` sections 8 and 9), as a client reads them.
 
-use super::{Scanner, Token, uint};
-use crate::log::{Cursor, MAX_CURSOR};
-use crate::session::{DecodeError, Field, Gap, GapReason, Malformed, Reason, Refusal, ServerMessage, Text};
+use super::{Scanner, Token};
+use crate::log::Cursor;
+use crate::session::envelope::{self, Fields, Input as _, decode_untyped, short};
+use crate::session::{DecodeError, Field, Gap, Kind, Malformed, Pressure, Reason, Refusal, ServerMessage};
 use core::time::Duration;
 
 /// Decodes the body of an HTTP response that refuses (section 9).
@@ -19,22 +20,7 @@ use core::time::Duration;
 /// assert!(json::decode_refusal(b"<html>").is_err());
 /// ```
 pub fn decode_refusal(body: &[u8]) -> Result<Refusal<'_>, Malformed> {
-    let (mut code, mut message, mut permanent, mut retry_after) = (None, None, None, None);
-    let mut scanner = Scanner::new(body);
-    self::body(&mut scanner, |scanner, name| {
-        match name {
-            Some("code") => code = Some(scanner.text()?),
-            Some("message") => message = Some(scanner.text()?),
-            Some("permanent") => permanent = Some(scanner.boolean()?),
-            Some("retry_after") => retry_after = Some(scanner.millis()?),
-            _ => scanner.skip()?,
-        }
-        Ok(())
-    })?;
-    match (code, message, permanent) {
-        (Some(code), Some(message), Some(permanent)) => Ok(Refusal { code, permanent, message, retry_after }),
-        _ => scanner.fail(Reason::Missing(Field::Code)),
-    }
+    decode_untyped(&mut Scanner::new(body), Some(Kind::Nack)).map(|fields| fields.refusal())
 }
 
 /// What a poll is answered with (section 8.1).
@@ -42,6 +28,8 @@ pub fn decode_refusal(body: &[u8]) -> Result<Refusal<'_>, Malformed> {
 pub struct PollAnswer<'b> {
     /// What is missing before the first event.
     pub gap: Option<Gap>,
+    /// How far behind `next` is, when that is worth telling (section 5.1).
+    pub pressure: Option<Pressure>,
     /// The cursor for the next poll.
     pub next: Cursor,
     /// More can be had at once.
@@ -50,15 +38,15 @@ pub struct PollAnswer<'b> {
 }
 
 impl<'b> PollAnswer<'b> {
-    /// The events, in order.
+    /// The events, in order. A gateway sends nothing but [`ServerMessage::Event`] here; whether it did is for the
+    /// caller to see.
     pub fn events(&self) -> impl Iterator<Item = Result<ServerMessage<'b>, DecodeError>> + use<'b> {
         let mut scanner = Scanner::answer(self.events);
-        let begun = matches!(scanner.next(), Ok(Some(Token::BeginArray)));
-        let event = move || {
-            let ended = matches!(scanner.clone().next(), Ok(Some(Token::EndArray)) | Err(_));
-            if ended { None } else { scanner.raw_value().ok() }
-        };
-        core::iter::from_fn(event).take_while(move |_| begun).map(super::decode_server)
+        // `decode_poll` has seen that this is an array, and that all of it is JSON.
+        let _ = scanner.next();
+        // Its end is passed over as if it were a value.
+        core::iter::from_fn(move || scanner.raw_value().ok().filter(|raw| *raw != b"]"))
+            .map(super::decode_server)
     }
 }
 
@@ -75,68 +63,51 @@ impl<'b> PollAnswer<'b> {
 /// assert_eq!((answer.events().count(), answer.next.seq, answer.more), (1, 6, false));
 /// ```
 pub fn decode_poll(body: &[u8]) -> Result<PollAnswer<'_>, Malformed> {
-    let (mut gap, mut next, mut more, mut events) = (None, None, false, None);
+    let (mut gap, mut pressure, mut next, mut more, mut events) = (None, None, None, false, None);
     let mut scanner = Scanner::answer(body);
-    self::body(&mut scanner, |scanner, name| {
-        match name {
-            Some("gap") => gap = Some(scanner.gap()?),
-            Some("next") => next = Some(scanner.cursor()?),
-            Some("more") => more = scanner.boolean()?,
-            Some("events") => events = Some(scanner.raw_value()?),
+    scanner.begin()?;
+    while let Some(Token::Name(name)) = scanner.next()? {
+        match short(name, &mut heapless::String::new()) {
+            Some("gap") => gap = Some(scanner.inner(Kind::Gap)?.gap()),
+            Some("pressure") => pressure = Some(scanner.inner(Kind::Pressure)?.pressure()),
+            Some("next") => next = Some(envelope::cursor(&mut scanner, Field::At)?),
+            Some("more") => more = scanner.boolean(Field::Permanent)?,
+            Some("events") => events = Some(scanner.array()?),
             _ => scanner.skip()?,
         }
-        Ok(())
-    })?;
+    }
+    // Nothing may follow.
+    scanner.next()?;
     match (next, events) {
-        (Some(next), Some(events)) => Ok(PollAnswer { gap, next, more, events }),
+        (Some(next), Some(events)) => Ok(PollAnswer { gap, pressure, next, more, events }),
         _ => scanner.fail(Reason::Missing(Field::At)),
     }
 }
 
-/// Decodes the answer to a publication (section 8.2): how long to wait before the next one, if it says so.
+/// What a publication is answered with (section 8.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Published {
+    /// Where the event is. A repetition may be without: a gateway does not remember the positions of all publishers.
+    pub at: Option<Cursor>,
+    /// How long to wait before the next publication (section 5.3).
+    pub pressure: Option<Duration>,
+}
+
+/// Decodes the answer to a publication.
 ///
 /// # Errors
 /// What is wrong.
-pub fn decode_published(body: &[u8]) -> Result<Option<Duration>, Malformed> {
-    let mut pressure = None;
-    self::body(&mut Scanner::new(body), |scanner, name| {
-        match name {
-            Some("pressure") => pressure = Some(scanner.millis()?),
-            _ => scanner.skip()?,
-        }
-        Ok(())
-    })?;
-    Ok(pressure)
-}
-
-/// Reads a body, which is an object and nothing else.
-fn body<'b>(
-    scanner: &mut Scanner<'b>,
-    member: impl FnMut(&mut Scanner<'b>, Option<&str>) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    members(scanner, member)?;
-    // Nothing may follow.
-    scanner.next().map(drop)
-}
-
-/// Reads an object: `member` is told each name, if it is a short one, and reads the value.
-fn members<'b>(
-    scanner: &mut Scanner<'b>,
-    mut member: impl FnMut(&mut Scanner<'b>, Option<&str>) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    match scanner.next()? {
-        Some(Token::BeginObject) => {}
-        _ => return scanner.fail(Reason::NotAMap),
-    }
-    loop {
-        match scanner.next()? {
-            Some(Token::Name(name)) => {
-                let mut scratch = heapless::String::<16>::new();
-                member(scanner, name.to_str(&mut scratch).ok())?;
-            }
-            _ => return Ok(()),
-        }
-    }
+///
+/// ```
+/// use core::time::Duration;
+/// use longwire_core::session::json;
+///
+/// let published = json::decode_published(br#"{"at":"000000000000002a-6","pressure":250}"#).unwrap();
+/// assert_eq!((published.at.unwrap().seq, published.pressure), (6, Some(Duration::from_millis(250))));
+/// ```
+pub fn decode_published(body: &[u8]) -> Result<Published, Malformed> {
+    decode_untyped(&mut Scanner::new(body), None).map(|fields| fields.published())
 }
 
 impl<'b> Scanner<'b> {
@@ -147,53 +118,22 @@ impl<'b> Scanner<'b> {
         scanner
     }
 
-    fn text(&mut self) -> Result<Text<'b>, Malformed> {
-        self.expect(Field::Code, |token| if let Token::String(text) = token { Some(text) } else { None })
+    /// Reads a map that has the fields of a message of this kind.
+    fn inner(&mut self, kind: Kind) -> Result<Fields<'b>, Malformed> {
+        decode_untyped(&mut Self::message(self.raw_value()?), Some(kind))
     }
 
-    fn boolean(&mut self) -> Result<bool, Malformed> {
-        self.expect(Field::Permanent, |token| if let Token::Boolean(is) = token { Some(is) } else { None })
-    }
-
-    fn millis(&mut self) -> Result<Duration, Malformed> {
-        self.expect(Field::RetryAfter, uint).map(Duration::from_millis)
-    }
-
-    fn skip(&mut self) -> Result<(), Malformed> {
-        self.raw_value().map(drop)
-    }
-
-    fn cursor(&mut self) -> Result<Cursor, Malformed> {
-        let text = self.text()?;
-        let mut scratch = heapless::String::<MAX_CURSOR>::new();
-        match text.to_str(&mut scratch).ok().and_then(|text| Cursor::parse(text).ok()) {
-            Some(cursor) => Ok(cursor),
-            None => self.fail(Reason::Invalid(Field::At)),
-        }
-    }
-
-    fn gap(&mut self) -> Result<Gap, Malformed> {
-        let (mut from, mut to, mut reason, mut skipped) = (None, None, None, None);
-        members(self, |scanner, name| {
-            match name {
-                Some("from") => from = Some(scanner.cursor()?),
-                Some("to") => to = Some(scanner.cursor()?),
-                Some("reason") => reason = Some(GapReason::from_text(scanner.text()?)),
-                Some("skipped") => skipped = Some(scanner.expect(Field::Skipped, uint)?),
-                _ => scanner.skip()?,
-            }
-            Ok(())
-        })?;
-        match (from, to, reason) {
-            (Some(from), Some(to), Some(reason)) => Ok(Gap { from, to, reason, skipped }),
-            _ => self.fail(Reason::Missing(Field::From)),
-        }
+    /// Passes over an array, and returns its text.
+    fn array(&mut self) -> Result<&'b [u8], Malformed> {
+        let raw = self.raw_value()?;
+        if raw.starts_with(b"[") { Ok(raw) } else { self.fail(Reason::Grammar) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::GapReason;
     use std::vec::Vec;
 
     #[test]
@@ -206,8 +146,9 @@ mod tests {
         let cursor = |seq| Cursor { epoch: 0x2a, seq };
         let gap = Gap { from: cursor(1), to: cursor(5), reason: GapReason::Evicted, skipped: None };
         assert_eq!((answer.gap, answer.next, answer.more), (Some(gap), cursor(6), true));
+        assert_eq!(answer.pressure, Some(Pressure { lag: 7, limit: 9, skipped: 2 }));
         let events: Vec<_> = answer.events().map(|event| event.unwrap().kind()).collect();
-        assert_eq!(events, [crate::session::Kind::Event, crate::session::Kind::Tick]);
+        assert_eq!(events, [Kind::Event, Kind::Tick]);
         let deep = std::format!(
             r#"{{"events":[{{"type":"event","topic":"a","at":"000000000000002a-6","data":{}{}}}],"next":"000000000000002a-6"}}"#,
             "[".repeat(32),
@@ -216,8 +157,10 @@ mod tests {
         assert!(decode_poll(deep.as_bytes()).unwrap().events().all(|event| event.is_ok()));
         let none = br#"{"events":[],"next":"000000000000002a-6"}"#;
         assert_eq!(decode_poll(none).unwrap().events().count(), 0);
-        let odd = br#"{"events":7,"next":"000000000000002a-6"}"#;
-        assert_eq!(decode_poll(odd).unwrap().events().count(), 0);
+        let cut = br#"{"events":[{}, "x",]"#;
+        assert!(decode_poll(cut).is_err());
+        let strange = br#"{"events":[{}, "x", []],"next":"000000000000002a-6"}"#;
+        assert!(decode_poll(strange).unwrap().events().map(|event| event.is_err()).eq([true; 3]));
         for bad in [
             "",
             "[]",
@@ -227,6 +170,11 @@ mod tests {
             r#"{"events":[],"next":"x"}"#,
             r#"{"gap":{},"events":[],"next":"000000000000002a-6"}"#,
             r#"{"gap":7,"events":[],"next":"000000000000002a-6"}"#,
+            r#"{"pressure":{"lag":7,"limit":9},"events":[],"next":"000000000000002a-6"}"#,
+            r#"{"pressure":250,"events":[],"next":"000000000000002a-6"}"#,
+            r#"{"events":7,"next":"000000000000002a-6"}"#,
+            r#"{"events":{},"next":"000000000000002a-6"}"#,
+            r#"{"events":[],"next":"000000000000002a-6","more":1}"#,
             r#"{"events":[],"next":"000000000000002a-6"} 1"#,
         ] {
             assert!(decode_poll(bad.as_bytes()).is_err(), "{bad}");
@@ -240,6 +188,8 @@ mod tests {
         let mut body = heapless::Vec::<u8, 128>::new();
         super::super::encode_refusal(&refusal, &mut body).unwrap();
         assert_eq!(decode_refusal(&body).unwrap(), refusal);
+        let more = br#"{"type":{"a":"b"},"code":"x","message":"","permanent":true,"later":[{}]}"#;
+        assert!(decode_refusal(more).unwrap().permanent);
         for bad in
             ["", "no", "{}", r#"{"code":7,"message":"","permanent":true}"#, r#"{"code":"x","message":""}"#]
         {
@@ -249,9 +199,21 @@ mod tests {
 
     #[test]
     fn section_8_2_a_publication_is_answered() {
-        let answer = br#"{"at":"000000000000002a-6","pressure":250}"#;
-        assert_eq!(decode_published(answer).unwrap(), Some(Duration::from_millis(250)));
-        assert_eq!(decode_published(b"{}").unwrap(), None);
-        assert!(decode_published(b"<html>").is_err());
+        let published = |body: &str| decode_published(body.as_bytes()).ok();
+        let at = Some(Cursor { epoch: 0x2a, seq: 6 });
+        let pressure = Some(Duration::from_millis(250));
+        assert_eq!(
+            published(r#"{"at":"000000000000002a-6","pressure":250}"#),
+            Some(Published { at, pressure })
+        );
+        assert_eq!(
+            published(r#"{"at":"000000000000002a-6","later":[{}]}"#),
+            Some(Published { at, pressure: None })
+        );
+        assert_eq!(published(r#"{"pressure":250}"#), Some(Published { at: None, pressure }));
+        assert_eq!(published("{}"), Some(Published { at: None, pressure: None }));
+        for bad in ["", "<html>", r#"{"at":7}"#, r#"{"at":"x"}"#, r#"{"pressure":-1}"#, "{}{}"] {
+            assert_eq!(published(bad), None, "{bad}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 mod answer;
 mod scanner;
 
-pub use answer::{PollAnswer, decode_poll, decode_published, decode_refusal};
+pub use answer::{PollAnswer, Published, decode_poll, decode_published, decode_refusal};
 pub(super) use scanner::{Scanner, Token};
 
 use super::{
