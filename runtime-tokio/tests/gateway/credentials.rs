@@ -1,10 +1,11 @@
 //! Section 8.4: where a credential may stand, tickets, renewal, revocation, and WebSockets that say later who they are.
 
 use crate::support::{Answer, Client, Served, UPGRADE, within};
+use crate::wire::frame;
 use http::Request;
 use longwire::gateway::{Credentials, GatewayConfig, Revoked, TokenFile};
 use longwire::hub::{Authorize, Authorizing, Denied, Grant, HubConfig, Open};
-use longwire_core::ws::{FrameHeader, OpCode, unmask};
+use longwire_core::ws::{FrameHeader, OpCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -86,16 +87,7 @@ impl Socket {
         let mut fields: Vec<_> = message.as_object().unwrap().iter().collect();
         fields.sort_by_key(|(name, _)| rank(name));
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-        let (mut payload, mask) = (format!("{{{}}}", fields.join(",")).into_bytes(), [1, 2, 3, 4]);
-        let header = FrameHeader {
-            fin: true,
-            rsv1: false,
-            opcode: OpCode::Text,
-            mask: Some(mask),
-            len: payload.len() as u64,
-        };
-        unmask(&mut payload, mask);
-        self.0.send(&[header.encode().as_ref(), &payload].concat()).await;
+        self.0.send(&frame(0x81, format!("{{{}}}", fields.join(",")).as_bytes())).await;
     }
 
     /// The next message, or the close code.

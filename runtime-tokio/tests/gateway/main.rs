@@ -27,3 +27,5 @@ mod streams;
 mod subscriber;
 mod support;
 mod tls;
+#[path = "../wire/mod.rs"]
+mod wire;

@@ -1,6 +1,7 @@
 //! Section 5.2: what is sent again is stored once, wherever the connection was cut.
 
 use crate::support::{Client, Served, within};
+use crate::wire::frame;
 use futures_util::future::join_all;
 use longwire::gateway::GatewayConfig;
 use longwire::hub::{HubConfig, Open};
@@ -111,7 +112,7 @@ impl Device {
     }
 }
 
-/// A `pub` in a frame whose masking key is zero.
+/// A `pub` in a frame.
 fn publication(form: Form, n: u64, topic: &str) -> Vec<u8> {
     let (mut payload, text) = (Vec::new(), n.to_string());
     let small = [u8::try_from(n).unwrap()];
@@ -125,11 +126,6 @@ fn publication(form: Form, n: u64, topic: &str) -> Vec<u8> {
         Form::Cbor => cbor::encode_client(&message(Data::Cbor(&small)), &mut sink).unwrap(),
     }
     frame(if form == Form::Json { 0x81 } else { 0x82 }, &payload)
-}
-
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(payload.len()).ok().filter(|len| *len < 126).expect("short");
-    [&[first, 0x80 | len, 0, 0, 0, 0][..], payload].concat()
 }
 
 fn decode(form: Form, message: &[u8]) -> ServerMessage<'_> {

@@ -1,6 +1,7 @@
 //! Sections 6 and 7: WebSocket and SSE, at the front door and behind other requests.
 
 use crate::support::{Client, Served, assert_retry, within};
+use crate::wire::frame;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -8,7 +9,6 @@ use longwire::gateway::GatewayConfig;
 use longwire::hub::{HubConfig, Open};
 use longwire::websocket::{Config, ConnectOptions, Message, Role, WebSocket, connect};
 use longwire_core::session::{ClientMessage, ServerMessage, cbor};
-use longwire_core::ws::FrameHeader;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -137,18 +137,10 @@ async fn the_first_known_subprotocol_is_chosen() {
     }
 }
 
-/// A masked frame of a client.
-fn frame(opcode: longwire_core::ws::OpCode, payload: &[u8]) -> Vec<u8> {
-    let key = [1, 2, 3, 4];
-    let header = FrameHeader { fin: true, rsv1: false, opcode, mask: Some(key), len: payload.len() as u64 };
-    let masked = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
-    [header.encode().as_ref(), &masked.collect::<Vec<_>>()].concat()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_come_with_the_handshake_are_not_lost() {
     let served = Served::open().await;
-    let publication = frame(longwire_core::ws::OpCode::Text, br#"{"type":"pub","n":7,"topic":"a","data":1}"#);
+    let publication = frame(0x81, br#"{"type":"pub","n":7,"topic":"a","data":1}"#);
     for behind in [false, true] {
         let mut client = served.connect().await;
         let mut request = served.handshake("/v1/stream", "");

@@ -1,5 +1,4 @@
 //! Against tungstenite, an implementation with other authors, in both directions.
-#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that is wrong may stop")]
 
 use futures_util::{SinkExt, StreamExt};
 use longwire::websocket::{

@@ -1,6 +1,6 @@
 //! permessage-deflate between two `WebSocket`s, and against bytes written by hand.
-#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that is wrong may stop")]
 
+use super::wire::frame;
 use flate2::{Compress, Compression, FlushCompress};
 use longwire::websocket::{
     CloseCode, Config, ConnectOptions, Deflate, Delivery, Error, Event, Message, Role, WebSocket, accept,
@@ -45,20 +45,6 @@ fn compressed(data: &[u8]) -> Vec<u8> {
     Compress::new(Compression::best(), false).compress_vec(data, &mut out, FlushCompress::Sync).unwrap();
     out.truncate(out.len() - 4);
     out
-}
-
-/// A client's frame, masked with zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0x80 | 127];
-    frame.extend((payload.len() as u64).to_be_bytes());
-    match payload.len() {
-        n @ 0..126 => frame = vec![first, 0x80 | n as u8],
-        n @ 126..0x1_0000 => frame = [&[first, 0x80 | 126][..], &(n as u16).to_be_bytes()].concat(),
-        _ => {}
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload);
-    frame
 }
 
 #[tokio::test]

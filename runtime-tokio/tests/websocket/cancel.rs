@@ -1,6 +1,5 @@
 //! Every method is cancel-safe: futures are dropped after any number of polls, over a stream that hands out and
 //! takes a few bytes at a time and is often not ready.
-#![expect(clippy::indexing_slicing, reason = "a test that is wrong may stop")]
 
 use longwire::websocket::{CloseCause, CloseCode, Config, Event, Message, Role, WebSocket};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
