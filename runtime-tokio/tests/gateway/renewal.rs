@@ -325,7 +325,8 @@ async fn a_publisher_is_refused_a_second_time_in_a_row_and_says_so() {
         let served = served(Duration::from_secs(3600)).await;
         let source = Source::new(|_| Ok("ended".to_owned()));
         let publisher = Publisher::new(source.endpoint(&served), config(transport));
-        publisher.try_publish("a", None, Data::json("1").unwrap()).unwrap();
+        // On a busy machine it is over by then.
+        let _ = publisher.try_publish("a", None, Data::json("1").unwrap());
         let error = within(publisher.flush()).await.unwrap_err().to_string();
         assert!(error.contains("unauthorized: it is not known, or has ended"), "{transport}: {error}");
         assert_eq!(source.asked(), 2, "{transport}");
