@@ -180,7 +180,7 @@ impl Session {
             Ok(_) => self.object(unknown(), None, reply),
             Err(error) if error.code == Code::BadData => {
                 count(&shard.shared.counters.refused, 1);
-                self.settle(error.n, reply);
+                self.acknowledge_before(error.n, reply);
                 reply.send(&error.answer());
             }
             Err(error) => {
@@ -236,32 +236,27 @@ impl Session {
         shard: &Shard,
         reply: &mut Reply<'_>,
     ) {
-        let refused = match self.try_publish(n, topic, key, data, shard) {
+        match self.try_publish(n, topic, key, data, shard) {
             Ok(pressure) => {
                 let settled = self.publishing.as_ref().and_then(|publishing| publishing.settled);
-                // One that does not count up is acknowledged as it is, and takes nothing back of what came before.
-                if settled.zip(n).is_some_and(|(before, n)| n < before) {
+                // A number that does not count up is acknowledged by itself: it takes nothing back of what came before.
+                if settled.zip(n).is_some_and(|(settled, n)| n <= settled) {
                     self.acknowledge(reply);
                 }
                 let publishing = self.publishing.get_or_insert_default();
                 publishing.pressure = publishing.pressure.max(pressure);
-                let settled = publishing.settled;
-                // A number that does not count up is acknowledged as it is, behind those before it.
-                if n.is_some_and(|n| settled.is_some_and(|settled| n <= settled)) {
-                    self.acknowledge(reply);
-                }
-                let publishing = self.publishing.get_or_insert_default();
-                return publishing.settled = n.or(publishing.settled);
+                publishing.settled = n.or(publishing.settled);
             }
-            Err(refusal) => refusal,
-        };
-        // What came before it is acknowledged first, so that numbers are settled in their order.
-        self.settle(n, reply);
-        reply.send(&ServerMessage::Nack { n, refusal: refused });
+            Err(refusal) => {
+                self.acknowledge_before(n, reply);
+                reply.send(&ServerMessage::Nack { n, refusal });
+            }
+        }
     }
 
-    fn settle(&mut self, n: Option<u64>, reply: &mut Reply<'_>) {
-        if n.is_some() {
+    /// What came before a publication that is refused is acknowledged first, so that numbers are settled in their order.
+    fn acknowledge_before(&mut self, refused: Option<u64>, reply: &mut Reply<'_>) {
+        if refused.is_some() {
             self.acknowledge(reply);
         }
     }
