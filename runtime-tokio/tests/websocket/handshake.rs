@@ -1,11 +1,10 @@
 //! The opening handshake, plain and over TLS.
 
-use super::read_to_end;
+use super::{read_to_end, tls};
 use longwire::websocket::{
     Acceptance, CloseCause, CloseCode, Config, ConnectOptions, Error, HandshakeError, Message, Rejection,
     Timeout, accept, accept_with, connect, connect_over,
 };
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, duplex};
 
@@ -120,15 +119,7 @@ async fn urls_and_headers_that_cannot_be_sent_are_refused_before_anything_is() {
 
 #[tokio::test]
 async fn wss_by_rustls_with_a_certificate_of_ones_own() {
-    use longwire::net::rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
-    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = signed.cert.der().clone();
-    let key = PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
-    let tls = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let (acceptor, options) = tls();
     let listener = tokio::net::TcpListener::bind(("localhost", 0)).await.unwrap();
     let url = format!("wss://localhost:{}/", listener.local_addr().unwrap().port());
     let serving = tokio::spawn(async move {
@@ -144,10 +135,6 @@ async fn wss_by_rustls_with_a_certificate_of_ones_own() {
     });
     let error = connect(&url, &ConnectOptions::default()).await.unwrap_err();
     assert!(error.to_string().contains("TLS with localhost"), "{error}");
-
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let options = ConnectOptions::default().tls(longwire::net::client_config(roots));
     let mut socket = connect(&url, &options).await.unwrap();
     let big = "x".repeat(300_000);
     socket.send_text(&big).await.unwrap();

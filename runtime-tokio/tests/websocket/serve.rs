@@ -1,7 +1,7 @@
 //! `serve`: a handler in synchronous turns, in a task.
 
 use super::wire::{frame, header};
-use super::{LONG, config, read, read_to_end};
+use super::{LONG, config, read, read_to_end, tls};
 use futures_util::FutureExt as _;
 use longwire::websocket::{
     CloseCause, CloseCode, Config, ConnectOptions, Delivery, Error, Event, Handler, Message, MessageRef,
@@ -599,15 +599,7 @@ async fn compressed_messages_come_back_compressed() {
 
 #[tokio::test]
 async fn over_tls_too() {
-    use longwire::net::rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
-    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = signed.cert.der().clone();
-    let key = PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
-    let tls = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let (acceptor, options) = tls();
     let listener = TcpListener::bind(("localhost", 0)).await.unwrap();
     let url = format!("wss://localhost:{}/", listener.local_addr().unwrap().port());
     let serving = tokio::spawn(async move {
@@ -615,9 +607,6 @@ async fn over_tls_too() {
         let socket = accept(acceptor.accept(stream).await.unwrap(), Config::default()).await.unwrap();
         serve(socket, |message, out| out.send(message)).await
     });
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let options = ConnectOptions::default().tls(longwire::net::client_config(roots));
     let mut client = connect(&url, &options).await.unwrap();
     for len in [1, 20_000, 300_000] {
         let big = "x".repeat(len);
@@ -645,6 +634,19 @@ pub(crate) async fn converse(url: &str, seed: usize) {
     client.close(CloseCode::NORMAL, "").await.unwrap();
 }
 
+/// Twenty that do so at once.
+pub(crate) async fn converse_at_once(url: &str) {
+    let clients: Vec<_> = (0..20)
+        .map(|seed| {
+            let url = url.to_owned();
+            tokio::spawn(async move { converse(&url, seed).await })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn in_tasks_of_a_runtime_with_several_threads() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -657,13 +659,5 @@ async fn in_tasks_of_a_runtime_with_several_threads() {
             });
         }
     });
-    let clients: Vec<_> = (0..20)
-        .map(|seed| {
-            let url = url.clone();
-            tokio::spawn(async move { converse(&url, seed).await })
-        })
-        .collect();
-    for client in clients {
-        client.await.unwrap();
-    }
+    converse_at_once(&url).await;
 }

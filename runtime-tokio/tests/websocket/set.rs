@@ -1,6 +1,6 @@
 //! `ServeSet`: the same in a set on a thread of its own.
 
-use super::serve::{converse, data, echo};
+use super::serve::{converse, converse_at_once, data, echo};
 use super::wire::frame;
 use super::{LONG, config};
 use longwire::websocket::{
@@ -48,15 +48,7 @@ fn set_of<H: Handler + Send + 'static>(
 #[tokio::test]
 async fn in_a_set() {
     let (url, thread, stop) = set_of(config(|c| c.deflate = None), || echo);
-    let clients: Vec<_> = (0..20)
-        .map(|seed| {
-            let url = url.clone();
-            tokio::spawn(async move { converse(&url, seed).await })
-        })
-        .collect();
-    for client in clients {
-        client.await.unwrap();
-    }
+    converse_at_once(&url).await;
     stop.send(()).unwrap();
     thread.join().unwrap();
 }
