@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Waker};
 use common::{Numbers, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_time::Duration;
-use gateway::{CONFIG, Network, Peer, Seen, exchange, last_wait, wait_for_status};
+use gateway::{CONFIG, Network, Peer, Seen, accepted, exchange, last_wait, opened, wait_for_status};
 use longwire_core::log::{Cursor, Since};
 use longwire_core::session::ladder::Rung;
 use longwire_core::session::{Code, Data, Event, Gap, GapReason, Position, Refusal, ServerMessage};
@@ -144,9 +144,7 @@ fn in_band_a_connection_is_open_when_its_credential_was_taken() {
     let (network, outbox) = (Network::default(), outbox_with(0..1));
     let (tokens, _) = Numbered::new(9, 1);
     with_tokens(network.clone(), &outbox, (tokens, Present::InBand), |seen, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
+        let mut peer = accepted(&network, turn);
         assert!(peer.query.ends_with("&auth=later"), "{}", peer.query);
         assert_eq!(peer.authorization, None);
         peer.hello_with(10, None, seconds(10));
@@ -174,9 +172,7 @@ fn a_credential_that_is_refused_is_replaced_once() {
         let (tokens, asked) = Numbered::new(9, 1);
         with_tokens(network.clone(), &outbox, (tokens, present), |seen, turn| {
             for refused in 0..2 {
-                assert_eq!(turn(), None);
-                let mut peer = Peer::new(network.newest());
-                exchange(turn, &mut peer);
+                let mut peer = accepted(&network, turn);
                 if present == Present::InBand {
                     peer.hello_with(10, None, seconds(10));
                     exchange(turn, &mut peer);
@@ -246,21 +242,12 @@ fn commands_of(inbox: &Inbox) -> Vec<u8> {
     std::iter::from_fn(next).collect()
 }
 
-fn opened(network: &Network, turn: &mut dyn FnMut() -> Option<Lost>) -> Peer {
-    assert_eq!(turn(), None);
-    let mut peer = Peer::new(network.newest());
-    exchange(turn, &mut peer);
-    peer.hello(10);
-    exchange(turn, &mut peer);
-    peer
-}
-
 #[test]
 fn commands_go_on_behind_the_last_one_and_what_is_missing_is_told() {
     let (_guard, clock) = clock();
     let (network, outbox, inbox) = (Network::default(), outbox_with(0..0), Inbox::new(Overflow::DropOldest));
     with_commands(network.clone(), (&outbox, &inbox), Since::Latest, |seen, turn| {
-        let mut peer = opened(&network, turn);
+        let mut peer = opened(&network, turn, 10);
         let patterns: Vec<String> = PATTERNS.iter().map(|pattern| (*pattern).into()).collect();
         assert_eq!(peer.subscribed, [(Some(Since::Latest), patterns)]);
         // The state first: it gives no position to go on from.
@@ -269,7 +256,7 @@ fn commands_go_on_behind_the_last_one_and_what_is_missing_is_told() {
         peer.wire.borrow_mut().ended = true;
         assert_eq!(turn(), None);
         clock.advance(last_wait(seen));
-        let mut peer = opened(&network, turn);
+        let mut peer = opened(&network, turn, 10);
         assert_eq!(peer.subscribed[0].0, Some(Since::Latest));
         event(&mut peer, Position::Past(at(3)), 1);
         peer.say(&ServerMessage::CaughtUp { at: at(5), id: Some(1) });
@@ -279,7 +266,7 @@ fn commands_go_on_behind_the_last_one_and_what_is_missing_is_told() {
         peer.wire.borrow_mut().ended = true;
         assert_eq!(turn(), None);
         clock.advance(last_wait(seen));
-        let mut peer = opened(&network, turn);
+        let mut peer = opened(&network, turn, 10);
         assert_eq!(peer.subscribed[0].0, Some(Since::Cursor(at(6))));
         // What was had before is not handed out again.
         event(&mut peer, Position::At(at(6)), 2);
@@ -293,7 +280,7 @@ fn commands_go_on_behind_the_last_one_and_what_is_missing_is_told() {
         peer.wire.borrow_mut().ended = true;
         assert_eq!(turn(), None);
         clock.advance(last_wait(seen));
-        assert_eq!(opened(&network, turn).subscribed[0].0, Some(Since::Cursor(at(20))));
+        assert_eq!(opened(&network, turn, 10).subscribed[0].0, Some(Since::Cursor(at(20))));
     });
 }
 
@@ -302,7 +289,7 @@ fn a_subscription_that_is_refused_ends_it() {
     let _clock = clock();
     let (network, outbox, inbox) = (Network::default(), outbox_with(0..0), Inbox::new(Overflow::DropOldest));
     with_commands(network.clone(), (&outbox, &inbox), Since::Now, |_, turn| {
-        let mut peer = opened(&network, turn);
+        let mut peer = opened(&network, turn, 10);
         // One that is about something else does not.
         peer.say(&ServerMessage::Error { refusal: Refusal::new(Code::BadMessage, ""), id: None });
         exchange(turn, &mut peer);
@@ -318,14 +305,14 @@ fn a_command_above_the_receive_buffer_is_passed_over() {
     let (_guard, clock) = clock();
     let (network, outbox, inbox) = (Network::default(), outbox_with(0..0), Inbox::new(Overflow::DropOldest));
     with_commands(network.clone(), (&outbox, &inbox), Since::Now, |seen, turn| {
-        let mut peer = opened(&network, turn);
+        let mut peer = opened(&network, turn, 10);
         event(&mut peer, Position::At(at(6)), 2);
         exchange(turn, &mut peer);
         peer.frame(|connection, tx| connection.send_binary(tx, &[0; 600]).unwrap());
         exchange(turn, &mut peer);
         assert_eq!(seen.borrow()[2], Status::Lost(Lost::Broken(Error::MessageTooBig)));
         clock.advance(last_wait(seen));
-        assert_eq!(opened(&network, turn).subscribed[0].0, Some(Since::Now));
+        assert_eq!(opened(&network, turn, 10).subscribed[0].0, Some(Since::Now));
         assert_eq!(commands_of(&inbox), [2]);
     });
 }

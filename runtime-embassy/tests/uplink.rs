@@ -13,7 +13,7 @@ use std::pin::pin;
 use common::{Numbers, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_time::Duration;
-use gateway::{CONFIG, Network, Peer, Seen, exchange, last_wait, wait_for_status};
+use gateway::{CONFIG, Network, Peer, Seen, accepted, exchange, last_wait, opened, wait_for_status};
 use longwire_core::buf::{TxBuf, TxCursor};
 use longwire_core::http::write::{self, WriteError};
 use longwire_core::session::backoff::Failure;
@@ -79,9 +79,7 @@ fn readings_are_published_after_hello_and_stay_until_acknowledged() {
     let _clock = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..3));
     with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
+        let mut peer = accepted(&network, turn);
         assert_eq!(peer.authorization.as_deref(), Some("Bearer secret"));
         assert_eq!(*seen.borrow(), [Status::Connecting(Rung::WebSocket)]);
         assert!(peer.published.is_empty(), "nothing is sent before hello");
@@ -108,9 +106,7 @@ fn a_gateway_may_compress_if_an_inflater_is_lent_on_each_connection_anew() {
         let (network, outbox) = (Network::default(), outbox_with(0..4));
         with_uplink_that_inflates(network.clone(), &outbox, &CONFIG, lent, |seen, turn| {
             for n in 0..3 {
-                assert_eq!(turn(), None);
-                let mut peer = Peer::new(network.newest());
-                exchange(turn, &mut peer);
+                let mut peer = accepted(&network, turn);
                 assert!(peer.connection.as_ref().unwrap().deflate().is_some());
                 peer.hello(10);
                 exchange(turn, &mut peer);
@@ -133,11 +129,7 @@ fn at_most_max_inflight_are_on_their_way() {
     let _clock = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..9));
     with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
-        peer.hello(2);
-        exchange(turn, &mut peer);
+        let mut peer = opened(&network, turn, 2);
         assert_eq!(values(&peer), [0, 1]);
         peer.ack(1);
         exchange(turn, &mut peer);
@@ -150,11 +142,7 @@ fn what_was_not_acknowledged_is_sent_again_on_the_next_connection() {
     let (_guard, clock) = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..4));
     with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
-        peer.hello(10);
-        exchange(turn, &mut peer);
+        let mut peer = opened(&network, turn, 10);
         peer.ack(2);
         peer.wire.borrow_mut().ended = true;
         assert_eq!(turn(), None);
@@ -184,11 +172,7 @@ fn a_refused_reading_is_counted_and_the_others_go_on() {
     outbox.reporter().try_report("device/7/log", None, "x".repeat(200).as_str()).unwrap();
     outbox.reporter().try_report("device/7/uptime", None, &3).unwrap();
     with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
-        peer.hello(10);
-        exchange(turn, &mut peer);
+        let mut peer = opened(&network, turn, 10);
         assert_eq!(
             peer.published.iter().map(|(n, _, value)| (*n, *value)).collect::<Vec<_>>(),
             [(1, 0), (2, 1), (4, 3)]
@@ -209,11 +193,7 @@ fn what_is_over_quota_waits_as_long_as_the_gateway_says_and_goes_first() {
     let (_guard, clock) = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..2));
     with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
-        peer.hello(10);
-        exchange(turn, &mut peer);
+        let mut peer = opened(&network, turn, 10);
         let refusal = Refusal::new(Code::OverQuota, "").retry_after(core::time::Duration::from_millis(500));
         peer.say(&ServerMessage::Nack { n: Some(1), refusal });
         peer.ack(2);
@@ -270,11 +250,7 @@ fn the_gateways_window_is_kept() {
     let (_guard, clock) = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..1));
     with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
-        peer.hello(10);
-        exchange(turn, &mut peer);
+        let mut peer = opened(&network, turn, 10);
         let after = core::time::Duration::from_secs(60);
         let refusal = Refusal::new(Code::Draining, "restarts").retry_after(after);
         peer.say(&ServerMessage::Bye { refusal, window: Some(after) });
@@ -299,9 +275,7 @@ fn a_gateway_that_dies_is_gone_back_to_within_the_window_that_hello_said() {
     let (_guard, clock) = clock();
     let (network, outbox) = (Network::default(), outbox_with(0..1));
     with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
+        let mut peer = accepted(&network, turn);
         peer.hello_with(10, Some(core::time::Duration::from_secs(60)), None);
         exchange(turn, &mut peer);
         clock.advance(Duration::from_secs(10));
@@ -333,9 +307,7 @@ fn a_refusal_for_good_ends_it() {
     for (end, lost) in ends {
         let (network, outbox) = (Network::default(), outbox_with(0..1));
         with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
-            assert_eq!(turn(), None);
-            let mut peer = Peer::new(network.newest());
-            exchange(turn, &mut peer);
+            let mut peer = accepted(&network, turn);
             peer.hello(10);
             end(&mut peer);
             exchange(turn, &mut peer);
@@ -392,9 +364,7 @@ fn silence_is_noticed_at_every_stage() {
         assert_eq!(seen.borrow()[4], Status::Lost(Lost::NoHello));
         clock.advance(last_wait(seen));
         // A hello, and then nothing, not even Pongs.
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
+        let mut peer = accepted(&network, turn);
         peer.hello(10);
         assert_eq!(turn(), None);
         assert_eq!(seen.borrow()[7], Status::Open(Rung::WebSocket));
@@ -432,9 +402,7 @@ fn frames_that_have_no_place_here() {
     for (send, lost, code) in cases {
         let (network, outbox) = (Network::default(), outbox_with(0..1));
         with_uplink(network.clone(), &outbox, &CONFIG, |seen, turn| {
-            assert_eq!(turn(), None);
-            let mut peer = Peer::new(network.newest());
-            exchange(turn, &mut peer);
+            let mut peer = accepted(&network, turn);
             peer.hello(10);
             send(&mut peer);
             exchange(turn, &mut peer);
@@ -447,9 +415,7 @@ fn frames_that_have_no_place_here() {
     // A type that a later version may have, and what only readers are told, are passed over.
     let (network, outbox) = (Network::default(), outbox_with(0..1));
     with_uplink(network.clone(), &outbox, &CONFIG, |_, turn| {
-        assert_eq!(turn(), None);
-        let mut peer = Peer::new(network.newest());
-        exchange(turn, &mut peer);
+        let mut peer = accepted(&network, turn);
         peer.hello(10);
         peer.frame(|connection, tx| connection.send_binary(tx, b"\xa1\x00\x18\x63").unwrap());
         peer.say(&ServerMessage::Renew { within: core::time::Duration::from_secs(9) });

@@ -226,6 +226,22 @@ pub(crate) fn exchange(turn: &mut dyn FnMut() -> Option<Lost>, peer: &mut Peer) 
     peer.serve();
 }
 
+/// The gateway's end of the link that the uplink has just opened. The request is answered.
+pub(crate) fn accepted(network: &Network, turn: &mut dyn FnMut() -> Option<Lost>) -> Peer {
+    assert_eq!(turn(), None);
+    let mut peer = Peer::new(network.newest());
+    exchange(turn, &mut peer);
+    peer
+}
+
+/// The same, and it has said `hello` as well.
+pub(crate) fn opened(network: &Network, turn: &mut dyn FnMut() -> Option<Lost>, max_inflight: u64) -> Peer {
+    let mut peer = accepted(network, turn);
+    peer.hello(max_inflight);
+    exchange(turn, &mut peer);
+    peer
+}
+
 pub(crate) fn last_wait(seen: &Seen) -> Duration {
     match seen.borrow().last() {
         Some(Status::Waiting(wait)) => Duration::from_millis(wait.as_millis().try_into().unwrap()),
