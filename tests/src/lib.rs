@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub mod cbor;
+pub mod command_line;
 pub mod device;
 pub mod gateway;
 pub mod http;

@@ -21,10 +21,15 @@ impl Rng {
 
     /// A number below `bound`, which is not 0 and small against 2^64.
     pub fn below(&mut self, bound: u64) -> u64 {
+        self.any() % bound
+    }
+
+    /// Any number.
+    pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
+        z ^ (z >> 31)
     }
 }

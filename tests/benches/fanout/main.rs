@@ -12,6 +12,7 @@ mod reader;
 use gateway::{Gateway, own_cpu};
 use longwire::net::NetStream;
 use longwire::websocket::{ConnectOptions, WebSocket};
+use longwire_tests::command_line::CommandLine;
 use probe::Quantiles;
 use reader::{MARK, Progress, Reader};
 use std::net::SocketAddr;
@@ -65,38 +66,24 @@ fn options() -> Options {
         apart: false,
         matrix: false,
     };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut number = || {
-            let number = arguments.next().and_then(|n| n.parse::<usize>().ok());
-            number.unwrap_or_else(|| quit(&format!("{argument} wants a number")))
-        };
-        match &*argument {
-            "--readers" => options.readers = number().max(1),
-            "--silent" => options.silent = number(),
-            "--payload" => options.payload = number().max(1),
-            "--burst" => options.bursts = vec![number().max(1)],
-            "--seconds" => options.seconds = number() as u64,
-            "--shards" => options.shards = number(),
-            "--pace" => options.pace = Duration::from_millis(number() as u64),
+    let mut line = CommandLine::new("fanout", HELP);
+    while let Some(option) = line.option() {
+        match &*option {
+            "--readers" => options.readers = line.number(&option).max(1),
+            "--silent" => options.silent = line.number(&option),
+            "--payload" => options.payload = line.number(&option).max(1),
+            "--burst" => options.bursts = vec![line.number(&option).max(1)],
+            "--seconds" => options.seconds = line.number(&option) as u64,
+            "--shards" => options.shards = line.number(&option),
+            "--pace" => options.pace = Duration::from_millis(line.number(&option) as u64),
             "--sse" => options.sse = true,
             "--tls" => options.tls = true,
             "--apart" => options.apart = true,
             "--matrix" => options.matrix = true,
-            "--bench" => {} // cargo says so
-            "--help" => {
-                print!("{HELP}");
-                std::process::exit(0);
-            }
-            _ => quit(&format!("{argument} is no option: see --help")),
+            _ => line.unknown(&option),
         }
     }
     options
-}
-
-fn quit(why: &str) -> ! {
-    eprintln!("fanout: {why}");
-    std::process::exit(2);
 }
 
 fn main() {

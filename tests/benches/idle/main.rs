@@ -6,6 +6,7 @@
 //! `cargo bench -p longwire-tests --bench idle -- --help`
 
 use longwire::websocket::{ConnectOptions, Event, WebSocket};
+use longwire_tests::command_line::CommandLine;
 use longwire_tests::gateway::Gateway;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -36,32 +37,18 @@ struct Options {
 
 fn options() -> Options {
     let mut options = Options { connections: 10_000, rounds: 1, topics: 1, sse: false, open: false };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut number = || {
-            let number = arguments.next().and_then(|n| n.parse::<usize>().ok());
-            number.unwrap_or_else(|| quit(&format!("{argument} wants a number")))
-        };
-        match &*argument {
-            "--connections" => options.connections = number(),
-            "--rounds" => options.rounds = number(),
-            "--topics" => options.topics = number().max(1),
+    let mut line = CommandLine::new("idle", HELP);
+    while let Some(option) = line.option() {
+        match &*option {
+            "--connections" => options.connections = line.number(&option),
+            "--rounds" => options.rounds = line.number(&option),
+            "--topics" => options.topics = line.number(&option).max(1),
             "--sse" => options.sse = true,
             "--open" => options.open = true,
-            "--bench" => {} // cargo says so
-            "--help" => {
-                print!("{HELP}");
-                std::process::exit(0);
-            }
-            _ => quit(&format!("{argument} is no option: see --help")),
+            _ => line.unknown(&option),
         }
     }
     options
-}
-
-fn quit(why: &str) -> ! {
-    eprintln!("idle: {why}");
-    std::process::exit(2);
 }
 
 /// A secret that ends long after the measurement: what it costs is that it does.

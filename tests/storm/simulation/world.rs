@@ -114,7 +114,7 @@ struct World {
 /// Tells the story.
 pub(crate) fn run(story: Story) -> Outcome {
     let mut world = World {
-        dice: Dice(story.seed),
+        dice: Dice::new(story.seed),
         clients: Vec::new(),
         server: Server::default(),
         events: BinaryHeap::new(),
