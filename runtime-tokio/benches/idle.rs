@@ -9,7 +9,7 @@
 #![allow(clippy::expect_used, reason = "a program that measures says why it cannot, and ends")]
 
 use longwire::hub::{Adoption, Data, Filter, Grant, Hub, HubConfig, Open, Protocol, Socket};
-use longwire_core::log::{Pattern, Policy, Since, Topic};
+use longwire_core::log::{Pattern, Since, Topic};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -114,17 +114,12 @@ async fn open(hub: &Hub, connections: u64) {
     let filter: Filter = Pattern::parse("bench/idle").into_iter().collect();
     for n in 1..=connections {
         hub.adopt(Adoption {
-            socket: Socket::Stream(Box::new(Peer::default())),
-            head: Vec::new(),
-            early: Vec::new(),
-            protocol: Protocol::WebSocketJson,
-            deflate: None,
             subscription: Some((filter.clone(), Since::Now)),
-            policy: Policy::default(),
-            grant: Grant { expires: Some(Instant::now() + Duration::from_secs(3600)), ..Grant::open() },
-            publisher: None,
-            parked: None,
-            permit: Box::new(()),
+            ..Adoption::new(
+                Socket::Stream(Box::new(Peer::default())),
+                Protocol::WebSocketJson,
+                Grant { expires: Some(Instant::now() + Duration::from_secs(3600)), ..Grant::open() },
+            )
         });
         while n % 64 == 0 && hub.counters().websockets.load(Ordering::Relaxed) < before + n {
             yield_now().await;

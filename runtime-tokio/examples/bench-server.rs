@@ -19,7 +19,7 @@ use longwire::hub::{Adoption, Data, Grant, Hub, HubConfig, Open, Protocol, Socke
 use longwire::websocket::{
     self, Acceptance, Adopter, Config, MessageRef, Output, Rejection, ServeSet, WebSocket, accept_with, serve,
 };
-use longwire_core::log::{Pattern, Policy, Since, Topic};
+use longwire_core::log::{Pattern, Since, Topic};
 use longwire_core::ws::deflate::Agreed;
 use std::error::Error;
 use std::sync::Arc;
@@ -144,17 +144,11 @@ impl Server {
         deflate: Option<Agreed>,
     ) -> Result<(), Failure> {
         self.hub.adopt(Adoption {
-            socket: Socket::Tcp(stream.into_std()?),
             head,
             early,
-            protocol,
             deflate,
             subscription: Some((Pattern::parse("**").into_iter().collect(), Since::Now)),
-            policy: Policy::default(),
-            grant: Grant::open(),
-            publisher: None,
-            parked: None,
-            permit: Box::new(()),
+            ..Adoption::new(Socket::Tcp(stream.into_std()?), protocol, Grant::open())
         });
         Ok(())
     }

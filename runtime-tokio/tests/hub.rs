@@ -8,7 +8,7 @@
 
 use longwire::hub::{Adoption, Data, Filter, Grant, Hub, HubConfig, LogConfig, Open, Protocol, Socket};
 use longwire_core::buf::{RxBuf, RxCursor};
-use longwire_core::log::{Key, Pattern, Policy, Since, Topic};
+use longwire_core::log::{Key, Pattern, Since, Topic};
 use longwire_core::session::{Event, Gap, GapReason, Position, ServerMessage, json};
 use longwire_core::sse::{Decoder, Step};
 use std::io::Read;
@@ -52,17 +52,8 @@ impl Reader {
         let (client, server) = pair();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         hub.adopt(Adoption {
-            socket: Socket::Tcp(server),
-            head: Vec::new(),
-            early: Vec::new(),
-            protocol: Protocol::Sse,
-            deflate: None,
             subscription: Some((filter(patterns), since)),
-            policy: Policy::default(),
-            grant: Grant::open(),
-            publisher: None,
-            parked: None,
-            permit: Box::new(()),
+            ..Adoption::new(Socket::Tcp(server), Protocol::Sse, Grant::open())
         });
         let decoder = Decoder::new(1 << 20);
         Self { socket: client, decoder, buffer: vec![0; (1 << 20) + 1024], cursor: RxCursor::default() }
@@ -331,17 +322,9 @@ fn a_grant_that_ends_ends_the_stream() {
     let (client, server) = pair();
     let expires = tokio::time::Instant::now() + Duration::from_millis(50);
     hub.adopt(Adoption {
-        socket: Socket::Tcp(server),
         head: b"HEAD".to_vec(),
-        early: Vec::new(),
-        protocol: Protocol::Sse,
-        deflate: None,
         subscription: Some((filter(&["a"]), Since::Now)),
-        policy: Policy::default(),
-        grant: Grant { expires: Some(expires), ..Grant::open() },
-        publisher: None,
-        parked: None,
-        permit: Box::new(()),
+        ..Adoption::new(Socket::Tcp(server), Protocol::Sse, Grant { expires: Some(expires), ..Grant::open() })
     });
     let mut text = String::new();
     (&client).read_to_string(&mut text).unwrap();

@@ -7,7 +7,7 @@
 )]
 
 use longwire::hub::{Adoption, Data, Grant, Hub, HubConfig, LocalShard, LogConfig, Open, Protocol, Socket};
-use longwire_core::log::{Pattern, Policy, Since, Topic};
+use longwire_core::log::{Pattern, Since, Topic};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,17 +39,9 @@ async fn connect(hub: &Hub, permit: impl Send + 'static) -> TcpStream {
 
 fn adopt(hub: &Hub, socket: Socket, permit: impl Send + 'static) {
     hub.adopt(Adoption {
-        socket,
-        head: Vec::new(),
-        early: Vec::new(),
-        protocol: Protocol::Sse,
-        deflate: None,
         subscription: Some((Pattern::parse("**").into_iter().collect(), Since::Now)),
-        policy: Policy::default(),
-        grant: Grant::open(),
-        publisher: None,
-        parked: None,
         permit: Box::new(permit),
+        ..Adoption::new(socket, Protocol::Sse, Grant::open())
     });
 }
 

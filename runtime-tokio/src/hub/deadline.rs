@@ -4,7 +4,7 @@ use super::handle::LogHandle;
 use super::shared::{Common, Shared};
 use super::{Adoption, Data, Filter, Grant, HubConfig, LocalShard, LogConfig, Open, Protocol, Socket};
 use crate::clock::Clock;
-use longwire_core::log::{Pattern, Policy, Since, Topic};
+use longwire_core::log::{Pattern, Since, Topic};
 use longwire_core::ws::FrameHeader;
 use proptest::prelude::*;
 use std::io;
@@ -153,17 +153,12 @@ async fn run(
     let all: Filter = Pattern::parse("**").into_iter().collect();
     let issued = Instant::now();
     log.adopt(Adoption {
-        socket: Socket::Stream(Box::new(Wire(Arc::clone(&taken)))),
-        head: Vec::new(),
-        early: Vec::new(),
-        protocol,
-        deflate: None,
-        policy: Policy::default(),
         subscription: Some((all, Since::Now)),
-        grant: Grant { expires: Some(deadline), issued, ..Grant::open() },
-        publisher: None,
-        parked: None,
-        permit: Box::new(()),
+        ..Adoption::new(
+            Socket::Stream(Box::new(Wire(Arc::clone(&taken)))),
+            protocol,
+            Grant { expires: Some(deadline), issued, ..Grant::open() },
+        )
     });
     let room = |bytes| {
         let mut taken = taken.lock().unwrap();
@@ -303,17 +298,12 @@ fn what_is_delivered_at_the_deadline_finds_a_check_there_and_does_not_wait_for_t
         let mut client = tokio::net::TcpStream::from_std(client).unwrap();
         let lease = Duration::from_secs(3600);
         LogHandle { shared: Arc::clone(&shared) }.adopt(Adoption {
-            socket: Socket::Tcp(listener.accept().unwrap().0),
-            head: Vec::new(),
-            early: Vec::new(),
-            protocol: Protocol::Sse,
-            deflate: None,
-            policy: Policy::default(),
             subscription: Some((Pattern::parse("**").into_iter().collect(), Since::Now)),
-            grant: Grant { expires: Some(Instant::now() + lease), ..Grant::open() },
-            publisher: None,
-            parked: None,
-            permit: Box::new(()),
+            ..Adoption::new(
+                Socket::Tcp(listener.accept().unwrap().0),
+                Protocol::Sse,
+                Grant { expires: Some(Instant::now() + lease), ..Grant::open() },
+            )
         });
         let publish = || shared.append(Topic::parse("a").unwrap(), None, Data::json(b"\"xxx\"").unwrap());
         let mut text = Vec::new();

@@ -160,7 +160,6 @@ impl ShardHandle {
 mod tests {
     use super::super::{Grant, Protocol, Socket};
     use super::*;
-    use longwire_core::log::Policy;
     use std::sync::atomic::AtomicUsize;
 
     struct Fragile(Arc<AtomicUsize>);
@@ -177,17 +176,8 @@ mod tests {
         let (dropped, handle) = (Arc::default(), ShardHandle::default());
         let adoption = || {
             Mail::Adopt(Box::new(Adoption {
-                socket: Socket::Stream(Box::new(tokio::io::empty())),
-                head: Vec::new(),
-                early: Vec::new(),
-                protocol: Protocol::Sse,
-                deflate: None,
-                policy: Policy::default(),
-                subscription: None,
-                grant: Grant::open(),
-                publisher: None,
-                parked: None,
                 permit: Box::new(Fragile(Arc::clone(&dropped))),
+                ..Adoption::new(Socket::Stream(Box::new(tokio::io::empty())), Protocol::Sse, Grant::open())
             }))
         };
         handle.post(adoption());

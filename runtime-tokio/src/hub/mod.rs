@@ -138,6 +138,36 @@ pub struct Adoption {
     pub permit: Box<dyn Any + Send>,
 }
 
+impl Adoption {
+    /// One of a socket from which nothing was read behind the request, and to which nothing is to be written first. It
+    /// does not compress, reads nothing from the start, has the default [policy](Policy), and is no publisher. What is
+    /// different is said with struct update syntax:
+    ///
+    /// ```
+    /// use longwire::hub::{Adoption, Grant, Protocol, Socket};
+    ///
+    /// fn answered(socket: Socket, grant: Grant) -> Adoption {
+    ///     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".to_vec();
+    ///     Adoption { head, ..Adoption::new(socket, Protocol::Sse, grant) }
+    /// }
+    /// ```
+    pub fn new(socket: Socket, protocol: Protocol, grant: Grant) -> Self {
+        Self {
+            socket,
+            head: Vec::new(),
+            early: Vec::new(),
+            protocol,
+            deflate: None,
+            subscription: None,
+            policy: Policy::default(),
+            grant,
+            publisher: None,
+            parked: None,
+            permit: Box::new(()),
+        }
+    }
+}
+
 impl std::fmt::Debug for Adoption {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Adoption").field("protocol", &self.protocol).finish_non_exhaustive()

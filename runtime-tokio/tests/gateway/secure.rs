@@ -4,7 +4,7 @@ use crate::authority::{Authority, Files};
 use crate::support::{Client, PATIENCE, Served, within};
 use crate::tls::run;
 use longwire::client::{
-    Endpoint, Item, Policy, Publisher, PublisherConfig, Subscriber, Subscription, Transport,
+    Endpoint, Item, Publisher, PublisherConfig, Subscriber, Subscription, Transport,
 };
 use longwire::gateway::{CertificateFiles, Gateway, GatewayConfig};
 use longwire::hub::{Adoption, Grant, Hub, HubConfig, LogConfig, Open, Protocol, Socket};
@@ -414,17 +414,8 @@ async fn a_stream_of_another_server_is_handed_over_with_what_it_has_read() {
         stream.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"hello");
         hub.adopt(Adoption {
-            socket: Socket::try_from(stream).unwrap(),
-            head: Vec::new(),
-            early: Vec::new(),
-            protocol: Protocol::WebSocketJson,
-            deflate: None,
             subscription: Some((Pattern::parse("**").into_iter().collect(), Since::Now)),
-            policy: Policy::default(),
-            grant: Grant::open(),
-            publisher: None,
-            parked: None,
-            permit: Box::new(()),
+            ..Adoption::new(Socket::try_from(stream).unwrap(), Protocol::WebSocketJson, Grant::open())
         });
     };
     let client = async {

@@ -3,7 +3,7 @@
 use longwire::hub::{
     Adoption, Data, Filter, Grant, Hub, HubConfig, LogConfig, LogHandle, Open, Protocol, Socket,
 };
-use longwire_core::log::{Cursor, Key, Pattern, Policy, Since, Topic};
+use longwire_core::log::{Cursor, Key, Pattern, Since, Topic};
 use longwire_core::session::{self, ClientMessage, GapReason, Position, ServerMessage, cbor, json};
 use longwire_core::ws::{FrameHeader, OpCode, unmask};
 use rand::rngs::StdRng;
@@ -160,23 +160,15 @@ pub(crate) fn pick<'t>(rng: &mut StdRng, from: &[&'t str]) -> &'t str {
 }
 
 pub(crate) fn adoption(socket: Socket, form: Form) -> Adoption {
-    Adoption {
+    Adoption::new(
         socket,
-        head: Vec::new(),
-        early: Vec::new(),
-        protocol: match form {
+        match form {
             Form::Json => Protocol::WebSocketJson,
             Form::Cbor => Protocol::WebSocketCbor,
             Form::Sse => Protocol::Sse,
         },
-        deflate: None,
-        subscription: None,
-        policy: Policy::default(),
-        grant: Grant::open(),
-        publisher: None,
-        parked: None,
-        permit: Box::new(()),
-    }
+        Grant::open(),
+    )
 }
 
 impl Client {
