@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def describe(options):
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["tests/benches/peers/run", *sys.argv[1:]]),
         "cpu": f"{os.cpu_count()} cores, {cpu[1] if cpu else platform.machine()}",
         "kernel": f"Linux {platform.release().split('-')[0]}",
         "rustc": said("rustc", "--version").split()[1],

@@ -217,7 +217,9 @@ def environment(results):
     if about["load"] > BUSY:
         quick += " **The machine was busy with other work.**"
     absent = f" Not measured, because tests/setup/peers has not run: {', '.join(about['absent'])}." if about["absent"] else ""
-    return [f"{about['date']}, longwire at {about['commit']}; {about['cpu']}, {about['kernel']}, load average "
+    # Runs from before it was noted are without.
+    command = f" by `{about['command']}`" if "command" in about else ""
+    return [f"{about['date']}{command}, longwire at {about['commit']}; {about['cpu']}, {about['kernel']}, load average "
             f"{about['load']} before; rustc {about['rustc']}, fat LTO, one codegen unit, the target's baseline.{quick}",
             f"Versions: {versions}.{absent}"]
 
