@@ -3,9 +3,7 @@
 use crate::authority::{Authority, Files};
 use crate::support::{Client, PATIENCE, Served, within};
 use crate::tls::run;
-use longwire::client::{
-    Endpoint, Item, Publisher, PublisherConfig, Subscriber, Subscription, Transport,
-};
+use longwire::client::{Endpoint, Item, Publisher, PublisherConfig, Subscriber, Subscription, Transport};
 use longwire::gateway::{CertificateFiles, Gateway, GatewayConfig};
 use longwire::hub::{Adoption, Grant, Hub, HubConfig, LogConfig, Open, Protocol, Socket};
 use longwire::net::rustls::pki_types::ServerName;

@@ -4,10 +4,13 @@
 //! what has happened so far is in the driver and in the receive buffer, never in a future. That is why dropping a
 //! future loses nothing.
 
+mod end;
 mod send;
+mod write;
 
+use self::end::State;
+use self::send::Outgoing;
 pub(super) use self::send::{BY_REFERENCE, CLOSE_ROOM};
-use self::send::{Outgoing, next_out};
 use super::buffers::{Rx, Tx};
 use super::config::{Config, Rules};
 use super::deflate::Codec;
@@ -20,12 +23,12 @@ use longwire_core::ws::deflate::Agreed;
 use longwire_core::ws::{CloseCause, CloseCode, Event, Found, FrameHeader, MIN_TX, ProtocolError, Step};
 use std::fmt;
 use std::future::Future as _;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 
 /// The bit of an opcode that says that it is a control frame's (RFC 6455 section 5.2).
@@ -33,15 +36,6 @@ const CONTROL: u8 = 0x08;
 
 /// Control frames that a turn looks at before it lets other tasks run.
 const CONTROL_BUDGET: usize = 64;
-
-/// Bytes that are gathered of what is sent while messages are there to be worked off.
-const GATHERED: usize = 32 << 10;
-
-/// How long what is sent is held back, and then until there is another call.
-const HELD: Duration = Duration::from_millis(1);
-
-/// Reads of a peer that was given up before a turn lets other tasks run.
-const READ_BUDGET: usize = 64;
 
 pub(super) struct Driver<S> {
     pub(super) stream: S,
@@ -79,20 +73,6 @@ pub(super) enum Timer {
     Own(Option<Pin<Box<Sleep>>>),
     /// Somebody who asks after each turn when the next one has to be, for many connections.
     Elsewhere(Option<Instant>),
-}
-
-#[derive(Debug)]
-enum State {
-    /// From the opening handshake until the core says that it is over.
-    Running,
-    /// Nothing more will come: what waits is written, and the stream shut down, until the deadline.
-    Ending {
-        cause: CloseCause,
-        error: Option<Box<Error>>,
-        deadline: Instant,
-        shut: bool,
-    },
-    Over(CloseCause),
 }
 
 /// Whether a whole frame stands at the front.
@@ -191,32 +171,6 @@ impl<S> Driver<S> {
 
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, State::Running)
-    }
-
-    /// How the connection ended, once it has.
-    pub(super) fn close_cause(&self) -> Option<CloseCause> {
-        match self.state {
-            State::Running => None,
-            State::Ending { cause, .. } | State::Over(cause) => Some(cause),
-        }
-    }
-
-    /// The connection is over in the core's eyes.
-    pub(super) fn end(&mut self, cause: CloseCause, error: Option<Error>) {
-        let now = self.clock.now();
-        let patience = match cause {
-            CloseCause::Clean | CloseCause::Failed(_) => self.config.protocol.close_timeout,
-            // There is nobody to wait for.
-            CloseCause::Timeout | CloseCause::EndOfStream => Duration::ZERO,
-        };
-        let error = match cause {
-            CloseCause::Clean => error,
-            _ => error.or_else(|| self.write_error.take().map(Error::Io)).or(Some(Error::Closed(cause))),
-        };
-        self.lost |= self.outgoing.is_some();
-        (self.outgoing, self.close_next) = (None, None);
-        let error = error.map(Box::new);
-        self.state = State::Ending { cause, error, deadline: now.after(patience), shut: false };
     }
 }
 
@@ -391,174 +345,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Writes what waits. An error is kept for later: what the peer said before it went away can still be read.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.write_error.is_some() {
-            self.drop_output();
-            return Poll::Ready(());
-        }
-        match self.try_write(cx) {
-            Poll::Ready(Ok(())) => {
-                self.stalled = None;
-                self.tx.clear();
-                Poll::Ready(())
-            }
-            Poll::Ready(Err(error)) => {
-                self.write_error = Some(error);
-                self.stalled = Some(self.clock.now());
-                self.drop_output();
-                Poll::Ready(())
-            }
-            Poll::Pending => {
-                self.stalled.get_or_insert(self.clock.now());
-                self.tx.park();
-                Poll::Pending
-            }
-        }
-    }
-
-    fn drop_output(&mut self) {
-        self.lost |= !self.tx.is_idle() || self.outgoing.is_some();
-        self.tx.clear();
-        (self.outgoing, self.close_next) = (None, None);
-        self.unflushed = false;
-    }
-
-    fn try_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            self.pump();
-            let out = next_out(&self.tx, self.outgoing.as_deref()).map(IoSlice::new);
-            let written = match &out {
-                [one, two, three] if two.is_empty() && three.is_empty() => {
-                    if one.is_empty() {
-                        break;
-                    }
-                    Pin::new(&mut self.stream).poll_write(cx, one)
-                }
-                many => Pin::new(&mut self.stream).poll_write_vectored(cx, many),
-            };
-            let n = ready!(written)?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.went_out(n);
-            self.unflushed = true;
-            self.stalled = None;
-        }
-        if self.unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ready when the next message can be taken.
-    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.check_open()?;
-        if self.outgoing.is_none() {
-            return Poll::Ready(Ok(()));
-        }
-        match self.poll_flush(cx) {
-            // Written as far as it goes, but the slot is free.
-            Poll::Pending if self.outgoing.is_none() => Poll::Ready(Ok(())),
-            flushed => flushed,
-        }
-    }
-
-    /// Whether what was taken may wait for more: its user has another message to come back for, and is quick about it.
-    pub(super) fn may_wait(&mut self) -> bool {
-        self.answered = true;
-        let fits = self.more && self.outgoing.is_none() && self.tx.lend().pending().len() < GATHERED;
-        fits && !self.was_held()
-    }
-
-    /// Whether it is long enough since something was read, or since this was so for the last time.
-    fn was_held(&mut self) -> bool {
-        let now = self.clock.now();
-        let long = now.since(self.now) > HELD;
-        if long {
-            self.now = now;
-        }
-        long
-    }
-
-    /// Ready when everything that was taken is written, or cannot be any more.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        loop {
-            if self.poll_write(cx).is_ready() {
-                return Poll::Ready(match self.write_error.take() {
-                    None if self.lost => Err(self.close_cause().map_or(Error::Closing, Error::Closed)),
-                    None => Ok(()),
-                    Some(error) => {
-                        self.write_error = Some(error.kind().into());
-                        Err(Error::Io(error))
-                    }
-                });
-            }
-            let Some(deadline) = self.stall_deadline() else { return Poll::Pending };
-            if self.clock.now() >= deadline {
-                self.end(CloseCause::Timeout, Some(Error::Timeout(Timeout::Write)));
-                return Poll::Ready(Err(Error::Timeout(Timeout::Write)));
-            }
-            ready!(self.poll_timer(cx, deadline));
-        }
-    }
-
-    /// The end of the stream, in order and bounded by a deadline: what waits is written, the stream is shut down, and
-    /// after an error of the peer's its bytes are read and dropped until it has read our Close (RFC 6455 section 7.1.1;
-    /// a socket that is closed with unread input resets the connection, and the Close is lost).
-    pub(super) fn poll_end(
-        &mut self,
-        cx: &mut Context<'_>,
-        rx: &mut Rx,
-    ) -> Poll<Option<Result<Found, Error>>> {
-        let State::Ending { cause, deadline, .. } = self.state else { return Poll::Ready(None) };
-        if self.clock.now() < deadline {
-            if self.poll_goodbye(cx).is_pending() && self.poll_timer(cx, deadline).is_pending() {
-                return Poll::Pending;
-            }
-        } else {
-            // One try, without waiting.
-            let _ = self.poll_goodbye(cx);
-        }
-        let over = std::mem::replace(&mut self.state, State::Over(cause));
-        self.drop_output();
-        rx.lend().skip(usize::MAX);
-        rx.lend().release(usize::MAX);
-        rx.release();
-        self.timer = Timer::Own(None);
-        self.codec = Codec::default();
-        match over {
-            State::Ending { error: Some(error), .. } => Poll::Ready(Some(Err(*error))),
-            _ => Poll::Ready(None),
-        }
-    }
-
-    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.poll_write(cx));
-        let State::Ending { cause, shut, .. } = &mut self.state else { return Poll::Ready(()) };
-        if !*shut {
-            let result = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
-            *shut = true;
-            if result.is_err() {
-                return Poll::Ready(());
-            }
-        }
-        if !matches!(cause, CloseCause::Failed(_)) || self.write_error.is_some() {
-            return Poll::Ready(());
-        }
-        let mut bytes = [0; 1024];
-        for _ in 0..READ_BUDGET {
-            let mut space = ReadBuf::new(&mut bytes);
-            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space)) {
-                Ok(()) if !space.filled().is_empty() => {}
-                _ => return Poll::Ready(()),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
     /// The next data message, owned; control frames are dealt with and passed over.
     pub(super) fn poll_message(
         &mut self,
@@ -578,24 +364,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             if matches!(event, Event::Chunk(_)) {
                 return Poll::Ready(Some(Err(Error::Chunks)));
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// The closing handshake, and the end of the stream. Messages that still come are dropped.
-    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, rx: &mut Rx) -> Poll<Result<(), Error>> {
-        for _ in 0..CONTROL_BUDGET {
-            match ready!(self.poll_found(cx, rx)) {
-                None => {
-                    return Poll::Ready(match self.close_cause() {
-                        Some(CloseCause::Clean) | None => Ok(()),
-                        Some(cause) => Err(Error::Closed(cause)),
-                    });
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(error)),
             }
         }
         cx.waker().wake_by_ref();
