@@ -25,6 +25,9 @@ pub(crate) struct Limits {
     /// Bytes of a request's head; half of it for the target
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(gateway().max_head), value_parser = a_head)]
     max_head: Bytes,
+    /// Fields of a request's head
+    #[arg(long, value_name = "N", default_value_t = gateway().max_headers, value_parser = some_headers)]
+    max_headers: usize,
     /// Time for a request's head, the first with the TLS handshake before it, and between two requests
     #[arg(long, value_name = "TIME", default_value_t = Time(gateway().handshake_timeout), value_parser = some_time)]
     handshake_timeout: Time,
@@ -52,6 +55,21 @@ pub(crate) struct Limits {
     /// Publications of one connection that are not acknowledged
     #[arg(long, value_name = "N", default_value_t = hub().max_inflight, value_parser = clap::value_parser!(u64).range(1..=WINDOW))]
     max_inflight: u64,
+    /// Silence before a `tick`, and before a client is asked whether it lives
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat), value_parser = some_time)]
+    heartbeat: Time,
+    /// Time for a client to answer
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat_timeout), value_parser = some_time)]
+    heartbeat_timeout: Time,
+    /// Time for a message to come to its end on a WebSocket
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().message_timeout), value_parser = some_time)]
+    message_timeout: Time,
+    /// Time over which clients come back when all are cut off together
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().reconnect_window))]
+    reconnect_window: Time,
+    /// Time before the end of a grant at which its renewal is asked for; at most a third of its time
+    #[arg(long, value_name = "TIME", default_value_t = Time(hub().renew_before))]
+    renew_before: Time,
     /// Publications of one connection in a second
     #[arg(long, value_name = "N", default_value_t = rate(hub().quota.messages), value_parser = at_least_one::<u64>)]
     max_rate: u64,
@@ -76,15 +94,6 @@ pub(crate) struct Limits {
     /// Time for which it remembers one
     #[arg(long, value_name = "TIME", default_value_t = Time(hub().idempotency_age), value_parser = some_time)]
     idempotency_age: Time,
-    /// Silence before a `tick`, and before a client is asked whether it lives
-    #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat), value_parser = some_time)]
-    heartbeat: Time,
-    /// Time for a client to answer
-    #[arg(long, value_name = "TIME", default_value_t = Time(hub().heartbeat_timeout), value_parser = some_time)]
-    heartbeat_timeout: Time,
-    /// Time for a message to come to its end on a WebSocket
-    #[arg(long, value_name = "TIME", default_value_t = Time(hub().message_timeout), value_parser = some_time)]
-    message_timeout: Time,
     /// Events of the log, matching or not, that a stream may be behind before its policy acts
     #[arg(long, value_name = "N", default_value_t = hub().max_lag_events, value_parser = at_least_one::<u64>)]
     max_lag_events: u64,
@@ -103,12 +112,6 @@ pub(crate) struct Limits {
     /// Bytes that the kernel holds for a stream, sent or not; 0 leaves it to the system
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(hub().send_buffer), value_parser = a_send_buffer)]
     send_buffer: Bytes,
-    /// Time over which clients come back when all are cut off together
-    #[arg(long, value_name = "TIME", default_value_t = Time(hub().reconnect_window))]
-    reconnect_window: Time,
-    /// Time before the end of a grant at which its renewal is asked for; at most a third of its time
-    #[arg(long, value_name = "TIME", default_value_t = Time(hub().renew_before))]
-    renew_before: Time,
     #[command(flatten)]
     log: LogLimits,
 }
@@ -197,6 +200,11 @@ fn a_head(text: &str) -> Result<Bytes, &'static str> {
     if bytes.0 < 512 { Err("at least 512 bytes, or no request is taken") } else { Ok(bytes) }
 }
 
+/// A WebSocket's request has about as many; and each that is allowed takes room in every request.
+fn some_headers(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| (8..=1024).contains(n)).ok_or("from 8, or no WebSocket is opened, to 1024")
+}
+
 /// A timeout of nothing would end everything at once, and a heartbeat of nothing never rests.
 fn some_time(text: &str) -> Result<Time, &'static str> {
     let time = Time::from_str(text)?;
@@ -230,6 +238,7 @@ impl Limits {
             max_connections: self.max_connections,
             max_handshakes: self.max_handshakes,
             max_head: self.max_head.0,
+            max_headers: self.max_headers,
             handshake_timeout: self.handshake_timeout.0,
             request_timeout: self.request_timeout.0,
             auth_timeout: self.auth_timeout.0,
@@ -382,6 +391,7 @@ mod tests {
             assert_ne!(changed, untouched, "{}", row.flag);
         }
     }
+
     #[test]
     fn a_log_has_limits_of_its_own_and_otherwise_those_of_the_default_log() {
         let limits = parse(&["--tail-events", "5", "--history-age", "1m"]);

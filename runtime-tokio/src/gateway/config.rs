@@ -16,6 +16,8 @@ pub struct GatewayConfig {
     pub max_handshakes: u32,
     /// Bytes of a request's head. Default 8 KiB, of which the target may take half. Beyond it: 431, or 414.
     pub max_head: usize,
+    /// Fields of a request's head. Default 64. Beyond it: 431. Behind a proxy count those that it adds.
+    pub max_headers: usize,
     /// How long a request's head may take from the moment the connection is open, or since the last answer on it; the
     /// first with the TLS handshake before it.
     /// Default 10 s. Then 408, and the connection is closed.
@@ -53,6 +55,7 @@ impl Default for GatewayConfig {
             max_connections: 10_000,
             max_handshakes: 1000,
             max_head: 8 << 10,
+            max_headers: head::Limits::DEFAULT.max_headers,
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             auth_timeout: Duration::from_secs(10),
@@ -70,6 +73,7 @@ impl GatewayConfig {
     pub(super) fn head_limits(&self) -> head::Limits {
         head::Limits {
             max_head: self.max_head,
+            max_headers: self.max_headers,
             max_value: self.max_head,
             max_target: self.max_head / 2,
             ..head::Limits::DEFAULT

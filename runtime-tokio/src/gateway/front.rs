@@ -242,7 +242,7 @@ async fn http(gateway: &Gateway, routes: Router, stream: NetStream, head: Head, 
         .timer(TokioTimer::new())
         // Also how long a connection may be idle.
         .header_read_timeout(config.handshake_timeout)
-        .max_headers(config.head_limits().max_headers)
+        .max_headers(config.max_headers)
         // The smallest that hyper takes.
         .max_buf_size(config.max_head.max(8192));
     let mut served = pin!(server.serve_connection(TokioIo::new(wire), service).with_upgrades());

@@ -32,7 +32,8 @@ pub fn all() -> Vec<Limit> {
 /// All limits, with what they are in these configurations in the place of their defaults; those of a log are the default
 /// log's.
 pub fn of(gateway: &GatewayConfig, hub: &HubConfig) -> Vec<Limit> {
-    gateway_limits(gateway).into_iter().chain(hub_limits(hub)).chain(of_log(&hub.log)).collect()
+    let of_hub = [session_limits(hub), publishing_limits(hub), reading_limits(hub)].concat();
+    [gateway_limits(gateway), of_hub, of_log(&hub.log)].concat()
 }
 
 fn limit<const N: usize>(
@@ -63,6 +64,13 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
             Bytes(config.max_head).to_string(),
             "bytes of a request's head; half of it for the target",
             "431 `head_too_large`, 414 `uri_too_long`",
+            "connections_refused",
+        ),
+        (
+            "max-headers",
+            config.max_headers.to_string(),
+            "fields of a request's head",
+            "431 `head_too_large`",
             "connections_refused",
         ),
         (
@@ -103,8 +111,7 @@ fn gateway_limits(config: &GatewayConfig) -> Vec<Limit> {
     ])
 }
 
-fn hub_limits(config: &HubConfig) -> Vec<Limit> {
-    const OVER: &str = "429 or `nack` `over_quota`; from half of the burst on `pressure`";
+fn session_limits(config: &HubConfig) -> Vec<Limit> {
     // What the default is depends on the machine.
     let shards = if config.shards == HubConfig::default().shards { 0 } else { config.shards };
     limit([
@@ -136,6 +143,47 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "the connection is not read until they are",
             "",
         ),
+        (
+            "heartbeat",
+            Time(config.heartbeat).to_string(),
+            "silence before a `tick`, and before a client is asked whether it lives",
+            "`tick`, Ping",
+            "rtt_seconds",
+        ),
+        (
+            "heartbeat-timeout",
+            Time(config.heartbeat_timeout).to_string(),
+            "time for a client to answer",
+            "connection closed",
+            "timeouts, vanished",
+        ),
+        (
+            "message-timeout",
+            Time(config.message_timeout).to_string(),
+            "time for a message to come to its end on a WebSocket",
+            "`bye` `request_timeout`, closed with 1013",
+            "timeouts",
+        ),
+        (
+            "reconnect-window",
+            Time(config.reconnect_window).to_string(),
+            "time over which clients come back when all are cut off together",
+            "told in `hello` and `bye`; refused clients come after it",
+            "connections_accepted, connections_refused",
+        ),
+        (
+            "renew-before",
+            Time(config.renew_before).to_string(),
+            "time before the end of a grant, or a third of its time if that is less",
+            "`renew`; at the end `bye` `unauthorized`, closed with 3000",
+            "renewals, grants_expired",
+        ),
+    ])
+}
+
+fn publishing_limits(config: &HubConfig) -> Vec<Limit> {
+    const OVER: &str = "429 or `nack` `over_quota`; from half of the burst on `pressure`";
+    limit([
         (
             "max-rate",
             per_second(config.quota.messages).to_string(),
@@ -192,27 +240,11 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "as above",
             "idempotency_keys",
         ),
-        (
-            "heartbeat",
-            Time(config.heartbeat).to_string(),
-            "silence before a `tick`, and before a client is asked whether it lives",
-            "`tick`, Ping",
-            "rtt_seconds",
-        ),
-        (
-            "heartbeat-timeout",
-            Time(config.heartbeat_timeout).to_string(),
-            "time for a client to answer",
-            "connection closed",
-            "timeouts, vanished",
-        ),
-        (
-            "message-timeout",
-            Time(config.message_timeout).to_string(),
-            "time for a message to come to its end on a WebSocket",
-            "`bye` `request_timeout`, closed with 1013",
-            "timeouts",
-        ),
+    ])
+}
+
+fn reading_limits(config: &HubConfig) -> Vec<Limit> {
+    limit([
         (
             "max-lag-events",
             config.max_lag_events.to_string(),
@@ -248,20 +280,6 @@ fn hub_limits(config: &HubConfig) -> Vec<Limit> {
             "bytes that the kernel holds for a stream, sent or not (`SO_SNDBUF`); 0 leaves it to the system",
             "as above",
             "blocked, lagging",
-        ),
-        (
-            "reconnect-window",
-            Time(config.reconnect_window).to_string(),
-            "time over which clients come back when all are cut off together",
-            "told in `hello` and `bye`; refused clients come after it",
-            "connections_accepted, connections_refused",
-        ),
-        (
-            "renew-before",
-            Time(config.renew_before).to_string(),
-            "time before the end of a grant, or a third of its time if that is less",
-            "`renew`; at the end `bye` `unauthorized`, closed with 3000",
-            "renewals, grants_expired",
         ),
     ])
 }

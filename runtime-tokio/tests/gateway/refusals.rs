@@ -8,7 +8,8 @@ use longwire::hub::{HubConfig, LogConfig, Open};
 async fn small() -> Served {
     let log = LogConfig { max_topics: 2, ..LogConfig::default() };
     let hub = HubConfig { max_message: 64, max_topics: 2, log, ..HubConfig::default() };
-    let served = Served::with(GatewayConfig::default(), hub, Open).await;
+    let gateway = GatewayConfig { max_headers: 20, ..GatewayConfig::default() };
+    let served = Served::with(gateway, hub, Open).await;
     served.publish("full/1", None, "1").await;
     served.publish("full/2", None, "2").await;
     served
@@ -235,6 +236,16 @@ async fn limits_hold_at_their_value_and_refuse_one_above_it() {
     assert_eq!(padded(8192).len(), 8192);
     assert_eq!(served.ask(&padded(8192)).await.status, 200);
     expect(&served, &padded(8193), 431, "head_too_large", None).await;
+    // max_headers: 20, of which `Host` is one.
+    let headers = |n: usize| served.request("GET", "/healthz", &"X: y\r\n".repeat(n - 1), b"");
+    assert_eq!(served.ask(&headers(20)).await.status, 200);
+    expect(&served, &headers(21), 431, "head_too_large", None).await;
+    let mut client = served.connect().await;
+    for (n, status) in [(20, 200), (20, 200), (21, 431)] {
+        client.send(&headers(n)).await;
+        assert_eq!(client.answer().await.status, status);
+    }
+
     let target = |len: usize| format!("/healthz?{}", "x".repeat(len - 9));
     assert_eq!(served.get(&target(4096), "").await.status, 200);
     expect(&served, &served.request("GET", &target(4097), "", b""), 414, "uri_too_long", None).await;
