@@ -24,8 +24,9 @@ fn at(seq: u64) -> Cursor {
 }
 
 fn subscribe(gateway: &Gateway, since: Since, transport: Transport) -> Subscriber {
-    let mut subscription = Subscription::new(["**"]).since(since).transport(transport);
-    // Attempts follow each other quickly here.
+    // Attempts and polls follow each other quickly here.
+    let subscription = Subscription::new(["**"]).since(since).transport(transport);
+    let mut subscription = subscription.poll_interval(Duration::from_millis(100));
     subscription.backoff.base = Duration::from_millis(1);
     subscription.backoff.cap = Duration::from_millis(5);
     Subscriber::new(Endpoint::new(&gateway.url).unwrap(), subscription).unwrap()
@@ -113,6 +114,26 @@ async fn every_transport_begins_now_or_at_a_cursor_and_tells_gaps() {
         assert_eq!(next_event(&mut from_other).await.0, Position::Past(at(7)));
         assert_eq!(next(&mut from_other).await, Item::CaughtUp(at(7)));
     }
+}
+
+#[tokio::test]
+async fn plain_polls_are_as_far_apart_as_was_asked_for_and_nobody_is_taken_for_silent_meanwhile() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let gateway = Gateway::start().await;
+    let subscription = Subscription::new(["**"]).since(Since::Now).transport(Transport::Poll);
+    let endpoint = Endpoint::new(&gateway.url).unwrap();
+    let mut subscriber = Subscriber::new(endpoint, subscription.poll_interval(HOUR)).unwrap();
+    assert_eq!(next(&mut subscriber).await, Item::CaughtUp(at(0)));
+    gateway.publish("a", None, "1");
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    // A loss of the connection would be told.
+    let Item::Event(event) = subscriber.next().await.unwrap().unwrap() else { panic!() };
+    assert_eq!(event.position, Position::At(at(1)));
+    // Virtual time, but for what passed since the first poll.
+    let minute = Duration::from_secs(60);
+    assert!((HOUR - minute..HOUR + minute).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(gateway.requests().len(), 2);
 }
 
 #[tokio::test]

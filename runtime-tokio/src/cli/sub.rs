@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use longwire::client::{
     Data, Event, Gap, Item, Policy, Position, Pressure, Since, State, Subscriber, Subscription, Transport,
 };
+use longwire::gateway::limits::Time;
 use longwire_core::session::json;
 use std::io;
 
@@ -26,6 +27,10 @@ pub(crate) struct Args {
     /// ws, sse, longpoll, poll, or auto: the best that works
     #[arg(long, default_value_t)]
     transport: Transport,
+
+    /// Time between two polls, with --transport poll or where nothing better works; at least 100ms
+    #[arg(long, value_name = "TIME", default_value_t = Time(Subscription::new(None::<String>).poll_interval))]
+    poll_interval: Time,
 
     /// Where to begin: now, latest (the latest event of each topic and key, then what follows), or a cursor
     #[arg(long, default_value = "latest", value_name = "CURSOR", value_parser = since)]
@@ -69,6 +74,7 @@ fn since(text: &str) -> Result<Since, String> {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut subscription = Subscription::new(args.patterns).since(args.since).transport(args.transport);
     subscription.policy = args.policy;
+    subscription.poll_interval = args.poll_interval.0;
     let mut subscriber = Subscriber::new(args.gateway.endpoint()?, subscription)?;
     let mut printer = Printer { out: Output::new(), json: args.json, width: 0 };
     let mut left = args.count;

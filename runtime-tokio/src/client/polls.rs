@@ -10,8 +10,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two plain polls.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// The least between two plain polls.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Between two signs of life while nobody is asked: less than the least silence after which a connection is given up.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// A connection that was idle may be gone when it is used again; one that breaks later than this was not idle.
 const STALE: Duration = Duration::from_secs(1);
@@ -66,7 +69,12 @@ impl Polls {
             if let Some(arrival) = self.answered.pop_front() {
                 return Ok(arrival);
             }
-            tokio::time::sleep_until(self.due).await;
+            let soon = Instant::now() + SIGN_OF_LIFE;
+            tokio::time::sleep_until(self.due.min(soon)).await;
+            if self.due > soon {
+                // It is not the gateway that is silent.
+                return Ok(Arrival::Other);
+            }
             self.poll(self.wait.filter(|_| self.caught_up)).await?;
         }
     }
@@ -95,7 +103,7 @@ impl Polls {
         self.caught_up |= complete;
         self.due = Instant::now();
         if complete && self.wait.is_none() {
-            self.due += INTERVAL;
+            self.due += self.asked.poll_interval.max(MIN_INTERVAL);
         }
         Ok(())
     }

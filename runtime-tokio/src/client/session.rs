@@ -29,6 +29,7 @@ pub(super) struct Asked {
     pub(super) since: Since,
     pub(super) policy: Option<Policy>,
     pub(super) form: Form,
+    pub(super) poll_interval: Duration,
 }
 
 impl Asked {
@@ -174,7 +175,13 @@ mod tests {
     fn the_url_of_a_subscription() {
         let endpoint = Endpoint::new("http://a/base").unwrap();
         let topics = vec!["fleet/**".to_owned(), "a&b".to_owned()];
-        let mut asked = Asked { topics, since: Since::Latest, policy: None, form: Form::Json };
+        let mut asked = Asked {
+            topics,
+            since: Since::Latest,
+            policy: None,
+            form: Form::Json,
+            poll_interval: Duration::ZERO,
+        };
         let path = asked.path(&endpoint, "&wait=25");
         assert_eq!(path, "/base/v1/stream?since=latest&topic=fleet/**&topic=a%26b&wait=25");
         (asked.since, asked.policy) = (Since::Now, Some(Policy::Conflate));

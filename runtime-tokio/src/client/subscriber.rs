@@ -94,6 +94,7 @@ impl Subscriber {
                 since: subscription.since,
                 policy: subscription.policy,
                 form: subscription.form,
+                poll_interval: subscription.poll_interval,
             },
             endpoint,
             out,

@@ -3,6 +3,7 @@
 use super::{Error, Form, Memory, Policy, Since, Transport};
 use longwire_core::log::Pattern;
 use longwire_core::session::backoff::BackoffConfig;
+use std::time::Duration;
 
 /// What to read, from where on, and how.
 #[derive(Clone, Debug)]
@@ -20,6 +21,10 @@ pub struct Subscription {
     pub policy: Option<Policy>,
     /// What an earlier subscriber has [learned](super::Subscriber::memory) about the way to the gateway.
     pub memory: Option<Memory>,
+    /// Time between two plain polls ([`Transport::Poll`], and where [`Transport::Auto`] finds nothing better). Default
+    /// 2 s; less than 100 ms counts as 100 ms. What is published meanwhile comes late, and is not lost while the
+    /// gateway's log holds it.
+    pub poll_interval: Duration,
     /// When to try again.
     pub backoff: BackoffConfig,
 }
@@ -34,6 +39,7 @@ impl Subscription {
             form: Form::Json,
             policy: None,
             memory: None,
+            poll_interval: Duration::from_secs(2),
             backoff: BackoffConfig::default(),
         }
     }
@@ -66,6 +72,12 @@ impl Subscription {
     #[must_use]
     pub fn memory(self, memory: Memory) -> Self {
         Self { memory: Some(memory), ..self }
+    }
+
+    /// Sets the time between two plain polls.
+    #[must_use]
+    pub fn poll_interval(self, poll_interval: Duration) -> Self {
+        Self { poll_interval, ..self }
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
