@@ -11,11 +11,12 @@ mod client_mock;
 
 use client_mock::{EPOCH, Faults, Gateway};
 use longwire::client::{
-    Cursor, Data, Endpoint, Error, Gap, GapReason, Item, Position, Publisher, PublisherConfig, Since, State,
-    Subscriber, Subscription, Transport, publish,
+    Cursor, Data, Endpoint, Error, EventStream, EventStreamOptions, Gap, GapReason, Item, Position,
+    Publisher, PublisherConfig, Since, State, Subscriber, Subscription, Transport, publish,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const FIXED: [Transport; 4] = [Transport::WebSocket, Transport::Sse, Transport::LongPoll, Transport::Poll];
 
@@ -458,4 +459,32 @@ fn a_subscriber_may_move_between_threads() {
     fn is_send<T: Send>() {}
     is_send::<Subscriber>();
     is_send::<Publisher>();
+}
+
+#[tokio::test]
+async fn an_event_stream_of_any_server_has_the_bounds_that_it_was_opened_with() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/events", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+        }
+        let events = format!("{ANSWER}data: small\n\ndata: {}\n\n", "x".repeat(1001));
+        stream.write_all(events.as_bytes()).await.unwrap();
+        // The second one never hears an answer.
+        (listener.accept().await.unwrap(), String::from_utf8(request).unwrap())
+    });
+    let options = EventStreamOptions::default().header("Last-Event-ID", "7").max_event(1000);
+    let mut events = EventStream::connect(&url, &options).await.unwrap();
+    assert_eq!(events.next().await.unwrap().unwrap().data, b"small");
+    assert!(matches!(events.next().await, Err(Error::Protocol(_))));
+
+    let short = Duration::from_millis(50);
+    let error = EventStream::connect(&url, &options.open_timeout(short)).await.unwrap_err();
+    assert!(matches!(error, Error::Silence(limit) if limit == short), "{error}");
+    let (_held, request) = serving.await.unwrap();
+    assert!(request.to_ascii_lowercase().contains("\r\nlast-event-id: 7\r\n"), "{request}");
 }

@@ -2,7 +2,7 @@
 
 use super::output::{Output, Style, printable};
 use super::{Failure, Trust};
-use longwire::client::EventStream;
+use longwire::client::{EventStream, EventStreamOptions};
 use longwire::websocket::{self, CloseCause, CloseCode, ConnectOptions, Event, Message, WebSocket};
 use std::fmt::Write as _;
 use std::io;
@@ -77,7 +77,10 @@ async fn events(args: &Args, log: &mut Log) -> Result<(), Failure> {
             "`--subprotocol` is for WebSockets: an http URL is read as an event stream",
         ));
     }
-    let mut stream = EventStream::connect(&args.url, &args.header, args.trust.config()?).await?;
+    let mut options = EventStreamOptions::default();
+    options.headers.clone_from(&args.header);
+    options.tls = args.trust.config()?;
+    let mut stream = EventStream::connect(&args.url, &options).await?;
     log.about(&format!("connected to {}", args.url))?;
     loop {
         let event = tokio::select! {

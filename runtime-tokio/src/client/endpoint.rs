@@ -25,6 +25,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+    pub(super) const MAX_MESSAGE: usize = 4 << 20;
+
     /// The gateway at `url`, of which scheme, host, port and the beginning of the path count:
     /// `https://example.org/telemetry` means `https://example.org/telemetry/v1/stream`. A path that ends in
     /// `/v1/logs/NAME` names a log of the gateway, other than its default log. `ws` is the same as `http`, and `wss` as
@@ -46,8 +49,8 @@ impl Endpoint {
             target,
             tokens: Tokens::None,
             tls: None,
-            open_timeout: Duration::from_secs(10),
-            max_message: 4 << 20,
+            open_timeout: Self::OPEN_TIMEOUT,
+            max_message: Self::MAX_MESSAGE,
         }
     }
 

@@ -46,7 +46,7 @@ pub use longwire_core::session::{Gap, GapReason, Position, Pressure};
 pub use longwire_core::sse::SseEvent;
 pub use publish::publish;
 pub use publisher::{Dropped, Outcome, PublishError, Publisher, PublisherConfig, PublisherCounts, Receipt};
-pub use sse::EventStream;
+pub use sse::{EventStream, EventStreamOptions};
 pub use subscriber::Subscriber;
 pub use subscription::Subscription;
 pub use transport::Transport;

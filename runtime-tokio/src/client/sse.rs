@@ -11,11 +11,68 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How an event stream is asked for, and what it may cost.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EventStreamOptions {
+    /// Further header fields, names and values: `("Last-Event-ID", "7")`.
+    pub headers: Vec<(String, String)>,
+    /// TLS for `https://`. `None` trusts the certificate authorities that Mozilla trusts.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Most bytes of one event, as the [decoder](Decoder::new) counts them. Default 4 MiB. One that is larger ends the
+    /// stream.
+    pub max_event: usize,
+    /// How long connecting may take, up to the head of the answer. Default 10 s.
+    pub open_timeout: Duration,
+}
+
+impl Default for EventStreamOptions {
+    fn default() -> Self {
+        Self {
+            headers: Vec::new(),
+            tls: None,
+            max_event: Endpoint::MAX_MESSAGE,
+            open_timeout: Endpoint::OPEN_TIMEOUT,
+        }
+    }
+}
+
+impl EventStreamOptions {
+    /// Adds a header field.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the TLS configuration.
+    #[must_use]
+    pub fn tls(mut self, config: impl Into<Arc<ClientConfig>>) -> Self {
+        self.tls = Some(config.into());
+        self
+    }
+
+    /// Sets how large an event may be.
+    #[must_use]
+    pub fn max_event(self, max_event: usize) -> Self {
+        Self { max_event, ..self }
+    }
+
+    /// Sets how long connecting may take.
+    #[must_use]
+    pub fn open_timeout(self, open_timeout: Duration) -> Self {
+        Self { open_timeout, ..self }
+    }
+}
+
 /// Server-Sent Events of any server (WHATWG HTML section 9.2): one connection, without reconnecting.
 ///
 /// ```no_run
+/// use longwire::client::{EventStream, EventStreamOptions};
+///
 /// # async fn run() -> Result<(), longwire::client::Error> {
-/// let mut events = longwire::client::EventStream::connect("https://example.org/events", &[], None).await?;
+/// let options = EventStreamOptions::default().header("Last-Event-ID", "7");
+/// let mut events = EventStream::connect("https://example.org/events", &options).await?;
 /// while let Some(event) = events.next().await? {
 ///     println!("{}", String::from_utf8_lossy(event.data));
 /// }
@@ -29,21 +86,21 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// Asks for the stream at an `http://` or `https://` URL, with further header fields (`Last-Event-ID`, ...).
-    /// Redirects are not followed. Connecting may take 10 s; an event may have 4 MiB.
+    /// Asks for the stream at an `http://` or `https://` URL. Redirects are not followed.
+    ///
+    /// A dropped future gives up: no connection remains.
     ///
     /// # Errors
-    /// [`Error::Url`], [`Error::Io`], [`Error::Http`], [`Error::Refused`] at any status but 200, [`Error::NoEventStream`], [`Error::Silence`].
-    pub async fn connect(
-        url: &str,
-        headers: &[(String, String)],
-        tls: Option<Arc<ClientConfig>>,
-    ) -> Result<Self, Error> {
+    /// [`Error::Url`], [`Error::Header`], [`Error::Io`], [`Error::Http`], [`Error::Refused`] at any status but 200,
+    /// [`Error::NoEventStream`], [`Error::Silence`] after [`open_timeout`](EventStreamOptions::open_timeout).
+    pub async fn connect(url: &str, options: &EventStreamOptions) -> Result<Self, Error> {
         let schemes = (&[("http", false), ("https", true)][..], "http:// and https://");
         let mut endpoint = Endpoint::of(Target::parse(url, schemes)?);
-        endpoint.tls = tls;
-        let (path, limit) = (endpoint.target.path.clone(), endpoint.open_timeout);
-        let opening = async { Self::open(Link::open(&endpoint).await?, &endpoint, &path, headers).await };
+        endpoint.tls.clone_from(&options.tls);
+        endpoint.max_message = options.max_event;
+        let (path, limit) = (endpoint.target.path.clone(), options.open_timeout);
+        let opening =
+            async { Self::open(Link::open(&endpoint).await?, &endpoint, &path, &options.headers).await };
         tokio::time::timeout(limit, opening).await.map_err(|_| Error::Silence(limit))?
     }
 
