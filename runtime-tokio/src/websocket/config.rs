@@ -27,6 +27,12 @@ pub struct Config {
     /// buffer.
     pub max_read: usize,
 
+    /// Most messages for which [`serve`](super::serve()) calls a handler in a turn, and most that it takes from a
+    /// [`Pusher`](super::Pusher), before other connections and tasks of the thread have their turn. Default 1,024; 0
+    /// counts as 1. A turn also ends after 1 MiB of messages or 16 reads. Fewer make it fairer where a call takes long, and
+    /// cost more turns.
+    pub turn_messages: usize,
+
     /// How long the peer may leave the socket full, without taking a byte, until the connection is given up with
     /// [`Timeout::Write`](super::Timeout::Write). Default 30 s; `None` waits for ever.
     pub write_timeout: Option<Duration>,
@@ -47,6 +53,7 @@ impl Default for Config {
             protocol: ws::Config::new(),
             max_send_buffer: (1 << 20) + (64 << 10),
             max_read: 64 << 10,
+            turn_messages: 1024,
             write_timeout: Some(Duration::from_secs(30)),
             handshake_timeout: Duration::from_secs(10),
             deflate: Some(Deflate::default()),

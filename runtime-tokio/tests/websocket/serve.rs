@@ -551,6 +551,24 @@ async fn a_turn_is_bounded_by_what_comes_out_of_compressed_messages() {
 }
 
 #[tokio::test]
+async fn a_turn_has_as_many_messages_as_the_configuration_says() {
+    for (turn_messages, expected) in [(0, 1), (3, 3), (1024, 10)] {
+        let (a, mut peer) = duplex(1 << 16);
+        peer.write_all(&frame(0x81, b"x").repeat(10)).await.unwrap();
+        let config = config(|c| c.turn_messages = turn_messages);
+        let mut calls = 0;
+        let socket = WebSocket::from_parts(a, Role::Server, &[], config);
+        let mut serving = Box::pin(serve(socket, |_, _| {
+            calls += 1;
+            Ok(())
+        }));
+        assert!(tokio::task::unconstrained(&mut serving).now_or_never().is_none());
+        drop(serving);
+        assert_eq!(calls, expected);
+    }
+}
+
+#[tokio::test]
 async fn what_an_answer_that_was_put_off_pushes_goes_out_before_it() {
     let (a, mut peer) = duplex(1 << 16);
     let (send, sent) = oneshot::channel::<longwire::websocket::Pusher>();

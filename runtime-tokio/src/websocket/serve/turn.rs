@@ -9,17 +9,14 @@
 use super::output::{Outlet, Output, Socket};
 use super::{Handler, Serve};
 use crate::websocket::driver::Driver;
-use crate::websocket::{CloseCause, CloseCode, Error, Event, MessageRef, pool};
+use crate::websocket::{CloseCause, CloseCode, Config, Error, Event, MessageRef, pool};
 use longwire_core::buf::{Io, TxBuf, TxCursor};
 use longwire_core::ws::{ProtocolError, Step};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Messages that are handed out in a turn, and messages that are taken out of the queue.
-const MESSAGES: usize = 1024;
-
-/// Bytes of these messages, and then the rest of the message that exceeds them: what was read may inflate to a thousand
-/// times as much.
+/// Bytes of the messages that are handed out in a turn, or taken out of the queue, and then the rest of the message that
+/// exceeds them: what was read may inflate to a thousand times as much.
 const BYTES: usize = 1 << 20;
 
 /// Reads in a turn: 1 MiB at most, but for what is still missing of a large message.
@@ -57,8 +54,8 @@ struct Budget {
 }
 
 impl Budget {
-    fn new() -> Self {
-        Self { messages: MESSAGES, bytes: BYTES, reads: READS }
+    fn new(config: &Config) -> Self {
+        Self { messages: config.turn_messages.max(1), bytes: BYTES, reads: READS }
     }
 
     /// A message of that length is handed out, or sent.
@@ -81,7 +78,7 @@ struct Out {
 impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     pub(super) fn take_turn(&mut self, cx: &mut Context<'_>) -> Turn {
         // Of its own: whoever pushes without end does not keep the peer from being heard.
-        let mut pushes = Budget::new();
+        let mut pushes = Budget::new(&self.driver.config);
         match self.work(cx, &mut pushes) {
             // What the socket does not take it wakes for.
             Turn::Waiting if pushes.is_spent() && self.driver.is_flushed() => Turn::More,
@@ -90,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Serve<S, H> {
     }
 
     fn work(&mut self, cx: &mut Context<'_>, pushes: &mut Budget) -> Turn {
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(&self.driver.config);
         if !self.opened {
             self.opened = true;
             self.call(cx, |handler, out| handler.opened(out));
