@@ -387,6 +387,18 @@ impl Work {
         self.hold = self.hold.max(until);
     }
 
+    /// Waits for something to post, or until this time is over.
+    async fn rest(&mut self, hold: Option<Instant>) -> Result<(), Option<Action>> {
+        let shared = self.shared.clone();
+        self.drive(async {
+            tokio::select! {
+                () = shared.work.notified() => {}
+                () = sleep_until(hold.unwrap_or_else(Instant::now)), if hold.is_some() => {}
+            }
+        })
+        .await
+    }
+
     /// One POST after another.
     async fn serve_post(&mut self, posting: &mut Posting) -> Option<Action> {
         let Posting { link, on_trial } = posting;
@@ -401,14 +413,7 @@ impl Work {
                 None => lock(&self.shared.outbox).next(1).map(|(n, entry)| (n, entry.parts())),
             };
             let Some((n, (topic, key, data))) = next else {
-                let shared = self.shared.clone();
-                let waiting = async {
-                    tokio::select! {
-                        () = shared.work.notified() => {}
-                        () = sleep_until(hold.unwrap_or_else(Instant::now)), if hold.is_some() => {}
-                    }
-                };
-                match self.drive(waiting).await {
+                match self.rest(hold).await {
                     Ok(()) => continue,
                     Err(action) => return action,
                 }
