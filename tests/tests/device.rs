@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use longwire_tests::PATIENCE;
-use longwire_tests::device::{Board, Conversation, Device, numbered};
+use longwire_tests::device::{Board, Conversation, Device, Flash, Kept, numbered};
 use longwire_tests::gateway::{Gateway, Guarded, in_seconds};
 use longwire_tests::proxy::{Kind, Proxy, Way};
 use longwire_tests::relay::Relay;
@@ -210,6 +210,81 @@ fn what_no_gateway_acknowledged_survives_two_that_are_killed() {
     let lost: Vec<_> =
         readings.iter().filter(|(reading, n)| **n > kept_by_them && !stored.contains(reading)).collect();
     assert!(lost.is_empty(), "neither acknowledged nor there: {lost:?}");
+}
+
+/// Lives of a device with a flash, each of which ends in a power cut.
+const LIVES: u64 = 8;
+/// More numbers than a life has time for.
+const LIFE: u64 = 1000;
+
+#[test]
+fn what_a_flash_keeps_survives_power_cuts() {
+    let mut rng = Rng::from_env();
+    let seeds = Board::ALL.map(|board| (board, rng.below(1 << 40)));
+    let gateway = lasting_gateway();
+    let start_at = beginning(&gateway);
+    std::thread::scope(|scope| {
+        for (board, seed) in seeds {
+            let (gateway, start_at) = (&gateway, &start_at);
+            scope.spawn(move || survive_power_cuts(board, gateway, start_at, &mut Rng::new(seed)));
+        }
+    });
+}
+
+/// In half of its lives the gateway is away at first; the last one lasts until everything is settled. What is promised
+/// (`longwire_embassy::Storage`): whatever was reported before a write that came to its end is at the gateway in the end,
+/// once and in order, and whenever it is sent it has the same incarnation and number.
+fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut Rng) {
+    let flash = Flash::new(board.name());
+    let relay = Relay::start(gateway.address);
+    let begin = |first: u64, last: u64| {
+        let keep = "interval=10 waiting=40 loss=5 cap=300 heartbeat=1000 keep=50";
+        start(board, &relay, &format!("{keep} {} from={first} readings={last}", flash.setting()))
+    };
+    let (mut promised, mut restored, mut torn) = (Vec::new(), 0, 0);
+    for life in 0..LIVES {
+        let first = life * LIFE + 1;
+        if life % 2 == 0 {
+            relay.cut();
+        }
+        let before = flash.content();
+        let device = begin(first, first + LIFE - 1);
+        // How long the device has power, and for a part of that a gateway. Every fourth life ends soon, as early as at boot.
+        std::thread::sleep(Duration::from_millis(rng.below(if life % 4 == 3 { 200 } else { 1500 })));
+        relay.mend();
+        std::thread::sleep(Duration::from_millis(rng.below(400)));
+        // In the middle of a write, as far as that can be seen from here.
+        let begun = flash.content();
+        let deadline = Instant::now() + Duration::from_millis(500);
+        while flash.content() == begun && Instant::now() < deadline {}
+        let ended = device.cut_power();
+        torn += u64::from(flash.content() != begun && before != begun);
+        let lines = [ended.stdout, ended.stderr].concat();
+        let kept = Kept::last(&lines);
+        restored += kept.restored;
+        promised.extend(first..first + kept.kept.saturating_sub(kept.restored));
+    }
+    let first = LIVES * LIFE + 1;
+    let device = begin(first, first + 99);
+    promised.extend(first..first + 100);
+    let ended = device.finish_within(LONG);
+    assert!(ended.status.success(), "{board:?}: {ended:#?}");
+
+    let conversations = conversations(&relay);
+    let numbered = numbered(&conversations);
+    let repeated = conversations.iter().map(|c| c.publications.len()).sum::<usize>() - numbered.len();
+    let numbers = stored(gateway, start_at, &format!("device/{}/number", board.name()));
+    let numbers: Vec<u64> = numbers.iter().map(|number| number.as_u64().expect("a number")).collect();
+    println!(
+        "{board:?}: {} readings promised, {} arrived, {restored} of them from the flash, {repeated} were sent again; \
+         {torn} of {LIVES} power cuts during a write",
+        promised.len(),
+        numbers.len()
+    );
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{board:?}: once, and in order: {numbers:?}");
+    let lost: Vec<_> = promised.iter().filter(|number| numbers.binary_search(number).is_err()).collect();
+    assert!(lost.is_empty(), "{board:?}: kept and not there: {lost:?}");
+    assert!(restored > 20, "{board:?}: the flash was not needed: {restored}");
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub const MAX_NAME: usize = 64;
 /// | `readings=N` | for ever | report the numbers up to N instead, and end with success once all are settled |
 /// | `waiting=N` | no limit | of the numbers, report none while as many readings wait |
 /// | `idle=MS` | | say nothing for so long instead, then report what that took on `device/ID/idle`, and end |
+/// | `from=N` | 1 | begin with this number |
+/// | `keep=MS` | the library's | after so long a reading that is not acknowledged is written to the flash |
+/// | `flash=PATH` | none | the file that is the flash of an emulated board; without one it keeps nothing over a reset |
 /// | `loss=PERCENT` | 0 | frames that get lost, on an emulated board |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
@@ -42,8 +45,14 @@ pub struct Settings<'a> {
     pub heartbeat: Option<Duration>,
     /// Longest wait between two attempts.
     pub cap: Option<Duration>,
-    /// How many numbers to report before the firmware ends; `None` for a device, which never does.
+    /// Up to which number to report before the firmware ends; `None` for a device, which never does.
     pub readings: Option<u32>,
+    /// The first of those numbers.
+    pub from: u32,
+    /// After so long a reading that was not acknowledged is written to the flash.
+    pub keep: Option<Duration>,
+    /// The file that is an emulated board's flash; empty for none.
+    pub flash: &'a str,
     /// Whether other transports than WebSocket may be used.
     pub ladder: bool,
     /// Over how many topics the numbers are spread, up to 3.
@@ -75,6 +84,9 @@ impl<'a> Settings<'a> {
             heartbeat: None,
             cap: None,
             readings: None,
+            from: 1,
+            keep: None,
+            flash: "",
             ladder: true,
             topics: 1,
             tokens: "",
@@ -107,6 +119,9 @@ impl<'a> Settings<'a> {
             "heartbeat" => self.heartbeat = Some(milliseconds(value)?),
             "cap" => self.cap = Some(milliseconds(value)?),
             "readings" => self.readings = Some(value.parse().ok()?),
+            "from" => self.from = value.parse().ok()?,
+            "keep" => self.keep = Some(milliseconds(value)?),
+            "flash" => self.flash = value,
             "rungs" if value == "websocket" => self.ladder = false,
             "topics" => self.topics = value.parse().ok().filter(|n| (1..=3).contains(n))?,
             "tokens" => self.tokens = value,

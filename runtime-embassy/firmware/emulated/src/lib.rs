@@ -4,6 +4,7 @@
 //! | | |
 //! |---|---|
 //! | [`host`] | arguments, randomness, lines of text and the exit status, through semihosting |
+//! | [`flash`] | a flash that is a file of the host's |
 //! | [`ethernet`] | the network over a controller |
 //! | [`lossy`] | a controller that loses frames, when it is told to |
 //! | [`clock`] | time over a timer |
@@ -16,6 +17,7 @@ pub mod clock;
 #[cfg(target_arch = "arm")]
 pub mod cortex;
 pub mod ethernet;
+pub mod flash;
 pub mod host;
 pub mod lossy;
 mod panic;
@@ -26,6 +28,7 @@ use chacha20::rand_core::{Rng, SeedableRng};
 use embassy_executor::{SpawnError, SpawnToken, Spawner};
 use embassy_net::{Ipv4Address, Ipv4Cidr, StackResources, StaticConfigV4};
 use ethernet::{Controller, Ethernet};
+use flash::Flash;
 use longwire_firmware::traffic::{Counted, Traffic};
 use longwire_firmware::{Board, Outcome, Settings, stack};
 use lossy::Lossy;
@@ -65,7 +68,8 @@ pub async fn run<C: Controller, S>(
     let chip = Counted::new(Ethernet::new(Lossy::new(controller, settings.loss, rng.next_u32())), &TRAFFIC);
     let (net, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), rng.next_u64());
     sleep::spawn(spawner, network(runner));
-    let outcome = longwire_firmware::run(net, &settings, rng, Emulated { stack }, host::print).await;
+    let flash = (!settings.flash.is_empty()).then(|| Flash::open(settings.flash));
+    let outcome = longwire_firmware::run(net, &settings, rng, Emulated { stack }, flash, host::print).await;
     host::print(format_args!("{} frames were lost", lossy::lost()));
     match outcome {
         Outcome::Done => host::exit(0),
