@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub mod cbor;
 pub mod device;
+pub mod dns;
 pub mod gateway;
 pub mod http;
 pub mod network;

@@ -39,8 +39,8 @@ use longwire_embassy::core::log::Since;
 use longwire_embassy::core::rand_core::CryptoRng;
 use longwire_embassy::core::session::ladder::{Rung, Rungs};
 use longwire_embassy::{
-    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens,
-    Uplink, UplinkConfig,
+    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Remote, Status, Tcp,
+    Tokens, Uplink, UplinkConfig,
 };
 pub use settings::{MAX_NAME, Settings};
 use static_cell::ConstStaticCell;
@@ -116,7 +116,7 @@ pub async fn run<F: NorFlash>(
     let _ = write!(host, "{}:{}", settings.name, settings.port);
     let (mut socket_rx, mut socket_tx) = ([0; 1024], [0; 1024]);
     let (mut rx, mut tx) = ([0; 1024], [0; 512]);
-    let gateway = (settings.host, settings.port);
+    let gateway = Remote::Name(settings.host, settings.port);
     let tcp = Tcp::new(net, gateway, &mut socket_rx, &mut socket_tx);
     // For readings by POST, where a proxy lets no WebSocket through.
     let (mut post_socket_rx, mut post_socket_tx) = ([0; 512], [0; 512]);

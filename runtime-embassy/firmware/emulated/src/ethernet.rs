@@ -28,7 +28,7 @@ pub trait Controller {
     fn has_room(&mut self) -> bool;
 
     /// Sends a frame, for which there was room.
-    fn send(&mut self, frame: &[u8]);
+    fn send(&mut self, frame: &mut [u8]);
 }
 
 static RECEIVED: AtomicWaker = AtomicWaker::new();

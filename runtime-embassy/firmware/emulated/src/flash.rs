@@ -27,7 +27,7 @@ impl Flash {
     /// The flash that this file is; a new one is erased. And where the readings are: everywhere.
     pub fn open(path: &str) -> (Self, Range<u32>) {
         let Some(mut file) = File::open(path) else { fail(format_args!("no file {path}")) };
-        for page in (file.len() / PAGE)..PAGES {
+        for page in (file.size() / PAGE)..PAGES {
             if !file.write(page * PAGE, &[0xff; PAGE]) {
                 fail(format_args!("{path} cannot be written"));
             }

@@ -108,8 +108,8 @@ impl File {
         open(name, UPDATE_BINARY).or_else(|| open(name, CREATE_BINARY)).map(Self)
     }
 
-    /// Its length; 0 when the host does not say.
-    pub fn len(&self) -> usize {
+    /// Its size in bytes; 0 when the host does not say.
+    pub fn size(&self) -> usize {
         // SAFETY: the handle.
         let len = unsafe { syscall(operation::FLEN, &mut [self.0]) };
         if len == usize::MAX { 0 } else { len }

@@ -7,6 +7,7 @@
 //! | [`flash`] | a flash that is a file of the host's |
 //! | [`ethernet`] | the network over a controller |
 //! | [`lossy`] | a controller that loses frames, when it is told to |
+//! | [`resolver`] | a controller over which names are asked for at another port |
 //! | [`clock`] | time over a timer |
 //! | [`sleep`] | the executor's loop, which counts how often the processor wakes |
 //! | `cortex` | interrupts and faults of a Cortex-M |
@@ -21,6 +22,7 @@ pub mod flash;
 pub mod host;
 pub mod lossy;
 mod panic;
+pub mod resolver;
 pub mod sleep;
 
 use chacha20::ChaCha12Rng;
@@ -32,21 +34,24 @@ use flash::Flash;
 use longwire_firmware::traffic::{Counted, Traffic};
 use longwire_firmware::{Board, Outcome, Settings, stack};
 use lossy::Lossy;
+use resolver::Redirected;
 use static_cell::StaticCell;
 
 /// Longest command line.
 const MAX_LINE: usize = 384;
 
-/// The emulator's network: this address is ours, and that of the gateway is the host's loopback.
+/// The emulator's network: this address is ours, and that of the router is the host's loopback.
 const ADDRESS: Ipv4Cidr = Ipv4Cidr::new(Ipv4Address::new(10, 0, 2, 15), 24);
-const GATEWAY: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
+const ROUTER: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
+/// Where the gateway is unless the settings say otherwise, and its name.
+const GATEWAY: &str = "10.0.2.2";
 const GATEWAY_NAME: &str = "localhost";
 
 /// Frames and bytes of the one network.
 static TRAFFIC: Traffic = Traffic::new();
 
 /// The network's work, for a task of its own: in one with the application each would wake the other, for ever.
-pub type Runner<C> = embassy_net::Runner<'static, Counted<Ethernet<Lossy<C>>>>;
+pub type Runner<C> = embassy_net::Runner<'static, Counted<Ethernet<Lossy<Redirected<C>>>>>;
 
 /// Runs the application over the controller that `start` gives, with `network` as the task of the network, to its end, which
 /// is the emulator's: as the host says. To be called once.
@@ -61,11 +66,13 @@ pub async fn run<C: Controller, S>(
     let mut rng = rng();
     let config = embassy_net::Config::ipv4_static(StaticConfigV4 {
         address: ADDRESS,
-        gateway: Some(GATEWAY),
-        dns_servers: Default::default(),
+        gateway: Some(ROUTER),
+        dns_servers: settings.dns.map(|_| ROUTER).into_iter().collect(),
     });
     let Some(controller) = start() else { fail(format_args!("the board has no network")) };
-    let chip = Counted::new(Ethernet::new(Lossy::new(controller, settings.loss, rng.next_u32())), &TRAFFIC);
+    let redirected = Redirected::new(controller, settings.dns);
+    let lossy = Lossy::new(redirected, settings.loss, rng.next_u32());
+    let chip = Counted::new(Ethernet::new(lossy), &TRAFFIC);
     let (net, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), rng.next_u64());
     sleep::spawn(spawner, network(runner));
     let flash = (!settings.flash.is_empty()).then(|| Flash::open(settings.flash));

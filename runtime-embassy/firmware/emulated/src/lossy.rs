@@ -60,7 +60,7 @@ impl<C: Controller> Controller for Lossy<C> {
         self.controller.has_room()
     }
 
-    fn send(&mut self, frame: &[u8]) {
+    fn send(&mut self, frame: &mut [u8]) {
         if !self.lose() {
             self.controller.send(frame);
         }

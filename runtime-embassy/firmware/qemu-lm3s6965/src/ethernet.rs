@@ -121,7 +121,7 @@ impl Controller for Ethernet {
         read(TxRequest) & 1 == 0
     }
 
-    fn send(&mut self, frame: &[u8]) {
+    fn send(&mut self, frame: &mut [u8]) {
         let [low, high] = (frame.len().saturating_sub(HEADER) as u16).to_le_bytes();
         let (&[first, second], rest) = frame.split_first_chunk().unwrap_or((&[0; 2], &[]));
         write(Data, u32::from_le_bytes([low, high, first, second]));

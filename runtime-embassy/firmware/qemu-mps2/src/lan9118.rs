@@ -153,7 +153,7 @@ impl Controller for Lan9118 {
         (read(TxFifo) & 0xffff) >= MAX_FRAME as u32 + TX_OVERHEAD
     }
 
-    fn send(&mut self, frame: &[u8]) {
+    fn send(&mut self, frame: &mut [u8]) {
         let len = frame.len() as u32;
         const FIRST_SEGMENT: u32 = 1 << 13;
         const LAST_SEGMENT: u32 = 1 << 12;

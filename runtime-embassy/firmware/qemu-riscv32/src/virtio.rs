@@ -100,7 +100,7 @@ impl Controller for Network {
         true
     }
 
-    fn send(&mut self, frame: &[u8]) {
+    fn send(&mut self, frame: &mut [u8]) {
         // It waits until the device has taken the frame. One that it does not take is lost, as any may be.
         let _ = self.device.send(frame);
     }
