@@ -77,8 +77,9 @@ fn what_waits_for_the_delay_is_written_at_once_and_together() {
     let outbox = Readings::new(Policy::DropOldest);
     let mut storage = open(&flash, &outbox);
     let opened = flash.0.borrow().1;
+    let mut observed = Vec::new();
     {
-        let mut run = pin!(storage.run());
+        let mut run = pin!(storage.run(|counts| observed.push((counts.writes, counts.kept))));
         let mut turn =
             || assert!(poll_times(run.as_mut() as Pin<&mut dyn Future<Output = ()>>, 10).is_none());
         turn();
@@ -99,7 +100,7 @@ fn what_waits_for_the_delay_is_written_at_once_and_together() {
         turn();
         assert_eq!(flash.0.borrow().1, written);
     }
-    assert_eq!(storage.counts().writes, 2);
+    assert_eq!(observed, [(2, 10)], "as many writes, as many readings kept");
     let after = Readings::new(Policy::DropOldest);
     assert_eq!(open(&flash, &after).counts().restored, 10);
     assert_eq!(after.counts().waiting, 10);

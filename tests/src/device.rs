@@ -47,15 +47,19 @@ impl Board {
     }
 
     fn folder(self) -> PathBuf {
-        workspace().join("runtime-embassy/firmware").join(self.name())
+        firmware().join(self.name())
     }
 
     /// The emulator, which runs this ELF file.
     pub fn emulator(self, elf: PathBuf) -> Command {
-        let mut command = Command::new(self.folder().join("qemu"));
-        command.arg(elf);
+        let mut command = Command::new(firmware().join("emulated/qemu"));
+        command.arg(self.name()).arg(elf);
         command
     }
+}
+
+fn firmware() -> PathBuf {
+    workspace().join("runtime-embassy/firmware")
 }
 
 /// A device that runs in the emulator. It ends when this is dropped.
@@ -112,6 +116,12 @@ impl Device {
         self.program.finish_within(patience)
     }
 
+    /// Cuts its power, which it learns nothing of; says what it had said.
+    pub fn cut_power(self) -> Ended {
+        self.program.kill();
+        self.program.finish()
+    }
+
     /// Waits until what it said has a line for which `found` gives something.
     pub fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&str) -> Option<T>) -> T {
         // The emulator chooses one of both.
@@ -129,6 +139,62 @@ impl Device {
     /// The lines so far.
     pub fn said(&self) -> Vec<String> {
         [self.program.lines(), self.program.errors()].concat()
+    }
+}
+
+/// The file that is a device's flash. It is removed with this.
+pub struct Flash(PathBuf);
+
+impl Flash {
+    /// Erased; `name` is the test's own.
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("longwire-{}-{name}.flash", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+
+    /// As the settings have it.
+    pub fn setting(&self) -> String {
+        format!("flash={}", self.0.display())
+    }
+
+    /// What it holds now; nothing before a device has begun.
+    pub fn content(&self) -> Vec<u8> {
+        std::fs::read(&self.0).unwrap_or_default()
+    }
+}
+
+impl Drop for Flash {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What a device with a flash says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Readings that were in the flash at boot.
+    pub restored: u64,
+    /// So many of all that were reported, those among them, came before the last write.
+    pub kept: u64,
+}
+
+impl Kept {
+    /// The last that was said. A device that never got so far has kept nothing new.
+    pub fn last(lines: &[String]) -> Self {
+        let counts = lines.iter().rev().find_map(|line| line.strip_prefix("flash: "));
+        let Some(counts) = counts else { return Self::default() };
+        let count = |name: &str| -> u64 {
+            let (_, rest) =
+                counts.split_once(&format!(" {name}: ")).unwrap_or_else(|| panic!("{name} in {counts}"));
+            rest.split([',', ' ']).next().and_then(|n| n.parse().ok()).expect("a number")
+        };
+        assert_eq!(
+            count("homeless") + count("damaged") + count("too_large") + count("errors"),
+            0,
+            "{counts}"
+        );
+        Self { restored: count("restored"), kept: count("kept") }
     }
 }
 
@@ -185,12 +251,12 @@ impl Conversation {
     }
 }
 
-/// What was sent under which number, over all conversations. Panics when a number stands for two things, or when there are
-/// two incarnations.
+/// What was sent under which number, over all conversations of a device that kept its numbers. Panics when a number stands for
+/// two things, or when there are two incarnations.
 pub fn numbered(conversations: &[Conversation]) -> BTreeMap<u64, Publication> {
     let mut all = BTreeMap::<u64, Publication>::new();
     for conversation in conversations {
-        assert_eq!(conversation.incarnation, conversations[0].incarnation, "one incarnation for one boot");
+        assert_eq!(conversation.incarnation, conversations[0].incarnation, "one incarnation");
         for publication in &conversation.publications {
             let first = all.entry(publication.n).or_insert_with(|| publication.clone());
             assert_eq!(first, publication, "a number stands for one publication, however often it is sent");

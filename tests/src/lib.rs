@@ -12,6 +12,7 @@ use std::time::Duration;
 pub mod cbor;
 pub mod command_line;
 pub mod device;
+pub mod dns;
 pub mod gateway;
 pub mod http;
 pub mod network;

@@ -117,6 +117,11 @@ impl Program {
         kill_process(self.group(), Signal::TERM).expect("it runs");
     }
 
+    /// Ends it in the middle of whatever it does.
+    pub fn kill(&self) {
+        kill_process_group(self.group(), Signal::KILL).expect("it runs");
+    }
+
     /// Waits for its end, at most [`PATIENCE`].
     pub fn finish(self) -> Ended {
         self.finish_within(PATIENCE)

@@ -1,7 +1,7 @@
 //! A relay of TCP between a device and a gateway: it cuts, refuses, and remembers every byte.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -35,9 +35,14 @@ pub struct Tap {
 }
 
 impl Relay {
-    /// A relay to this address.
+    /// A relay to this address, on a free port of loopback.
     pub fn start(to: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::listening((Ipv4Addr::LOCALHOST, 0).into(), to)
+    }
+
+    /// A relay to this address, which listens there.
+    pub fn listening(address: SocketAddr, to: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("nobody else listens there");
         let address = listener.local_addr().expect("bound");
         let state = State { to, cut: false, open: Vec::new(), taps: Vec::new() };
         let state = Arc::new(Mutex::new(state));

@@ -2,10 +2,12 @@
 //! a device promised to keep arrives, once and in order.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use longwire_tests::PATIENCE;
-use longwire_tests::device::{Board, Conversation, Device, numbered};
+use longwire_tests::device::{Board, Conversation, Device, Flash, Kept, numbered};
+use longwire_tests::dns::{self, Resolver};
 use longwire_tests::gateway::{Gateway, Guarded, in_seconds};
 use longwire_tests::proxy::{Kind, Proxy, Way};
 use longwire_tests::relay::Relay;
@@ -21,8 +23,8 @@ const READINGS: u64 = 1000;
 /// fiftieth more fails. What lives as long as a task is not on the stack.
 fn written_stack(board: Board) -> u64 {
     match board {
-        Board::Mps2 | Board::Lm3s6965 => 13_600,
-        Board::Riscv32 => 16_200,
+        Board::Mps2 | Board::Lm3s6965 => 5_900,
+        Board::Riscv32 => 6_700,
     }
 }
 
@@ -164,8 +166,16 @@ fn a_thousand_readings_arrive_once_and_in_order_over_a_bad_link_that_is_cut_ten_
 
 #[test]
 fn what_no_gateway_acknowledged_survives_two_that_are_killed() {
-    let board = Board::Lm3s6965;
     let mut rng = Rng::from_env();
+    let seeds = Board::ALL.map(|board| (board, rng.below(1 << 40)));
+    std::thread::scope(|scope| {
+        for (board, seed) in seeds {
+            scope.spawn(move || survive_gateways(board, &mut Rng::new(seed)));
+        }
+    });
+}
+
+fn survive_gateways(board: Board, rng: &mut Rng) {
     let mut gateway = Some(lasting_gateway());
     let address = |gateway: &Option<Gateway>| gateway.as_ref().expect("it runs").address;
     let mut generations = vec![address(&gateway)];
@@ -175,7 +185,7 @@ fn what_no_gateway_acknowledged_survives_two_that_are_killed() {
     let mut start_at = String::new();
     for generation in 0..2 {
         let begin = 20 + generation * 320;
-        cut_at_random(&device, &relay, &mut rng, 3, begin..begin + 250);
+        cut_at_random(&device, &relay, rng, 3, begin..begin + 250);
         wait_until_acknowledged(&device, &relay, begin + 250 + rng.below(60));
         // Killed: it says nothing to anybody, and its log is gone.
         drop(gateway.take());
@@ -185,9 +195,9 @@ fn what_no_gateway_acknowledged_survives_two_that_are_killed() {
         generations.push(address(&gateway));
         relay.set_target(address(&gateway));
     }
-    cut_at_random(&device, &relay, &mut rng, 4, 680..READINGS - 50);
+    cut_at_random(&device, &relay, rng, 4, 680..READINGS - 50);
     let ended = device.finish_within(LONG);
-    assert!(ended.status.success(), "{ended:#?}");
+    assert!(ended.status.success(), "{board:?}: {ended:#?}");
 
     let taps = relay.taps();
     let numbered = numbered(&conversations(&relay));
@@ -197,19 +207,94 @@ fn what_no_gateway_acknowledged_survives_two_that_are_killed() {
         .map(|(n, publication)| (publication.data.as_u64().expect("a number"), *n))
         .collect();
     let all: Vec<u64> = (1..=READINGS).collect();
-    assert_eq!(readings.keys().copied().collect::<Vec<_>>(), all, "each reading was sent");
+    assert_eq!(readings.keys().copied().collect::<Vec<_>>(), all, "{board:?}: each reading was sent");
     // What the gateways that died had acknowledged was theirs to keep.
     let earlier = &generations[..2];
     let of_earlier = taps.iter().filter(|tap| earlier.contains(&tap.to)).filter_map(Conversation::of);
     let kept_by_them = of_earlier.map(|conversation| conversation.acknowledged()).max().expect("they talked");
-    assert!(kept_by_them > 300, "{kept_by_them}");
+    assert!(kept_by_them > 300, "{board:?}: {kept_by_them}");
     let last = gateway.as_ref().expect("it runs");
     let stored = stored(last, &start_at, &format!("device/{}/number", board.name()));
     let stored: Vec<u64> = stored.iter().map(|number| number.as_u64().expect("a number")).collect();
-    assert!(stored.is_sorted_by(|a, b| a < b), "once, and in order: {stored:?}");
+    assert!(stored.is_sorted_by(|a, b| a < b), "{board:?}: once, and in order: {stored:?}");
     let lost: Vec<_> =
         readings.iter().filter(|(reading, n)| **n > kept_by_them && !stored.contains(reading)).collect();
-    assert!(lost.is_empty(), "neither acknowledged nor there: {lost:?}");
+    assert!(lost.is_empty(), "{board:?}: neither acknowledged nor there: {lost:?}");
+}
+
+/// Lives of a device with a flash, each of which ends in a power cut.
+const LIVES: u64 = 8;
+/// More numbers than a life has time for.
+const LIFE: u64 = 1000;
+
+#[test]
+fn what_a_flash_keeps_survives_power_cuts() {
+    let mut rng = Rng::from_env();
+    let seeds = Board::ALL.map(|board| (board, rng.below(1 << 40)));
+    let gateway = lasting_gateway();
+    let start_at = beginning(&gateway);
+    std::thread::scope(|scope| {
+        for (board, seed) in seeds {
+            let (gateway, start_at) = (&gateway, &start_at);
+            scope.spawn(move || survive_power_cuts(board, gateway, start_at, &mut Rng::new(seed)));
+        }
+    });
+}
+
+/// In half of its lives the gateway is away at first; the last one lasts until everything is settled. What is promised
+/// (`longwire_embassy::Storage`): whatever was reported before a write that came to its end is at the gateway in the end,
+/// once and in order, and whenever it is sent it has the same incarnation and number.
+fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut Rng) {
+    let flash = Flash::new(board.name());
+    let relay = Relay::start(gateway.address);
+    let begin = |first: u64, last: u64| {
+        let keep = "interval=10 waiting=40 loss=5 cap=300 heartbeat=1000 keep=50";
+        start(board, &relay, &format!("{keep} {} from={first} readings={last}", flash.setting()))
+    };
+    let (mut promised, mut restored, mut torn) = (Vec::new(), 0, 0);
+    for life in 0..LIVES {
+        let first = life * LIFE + 1;
+        if life % 2 == 0 {
+            relay.cut();
+        }
+        let before = flash.content();
+        let device = begin(first, first + LIFE - 1);
+        // How long the device has power, and for a part of that a gateway. Every fourth life ends soon, as early as at boot.
+        std::thread::sleep(Duration::from_millis(rng.below(if life % 4 == 3 { 200 } else { 1500 })));
+        relay.mend();
+        std::thread::sleep(Duration::from_millis(rng.below(400)));
+        // In the middle of a write, as far as that can be seen from here.
+        let begun = flash.content();
+        let deadline = Instant::now() + Duration::from_millis(500);
+        while flash.content() == begun && Instant::now() < deadline {}
+        let ended = device.cut_power();
+        torn += u64::from(flash.content() != begun && before != begun);
+        let lines = [ended.stdout, ended.stderr].concat();
+        let kept = Kept::last(&lines);
+        restored += kept.restored;
+        promised.extend(first..first + kept.kept.saturating_sub(kept.restored));
+    }
+    let first = LIVES * LIFE + 1;
+    let device = begin(first, first + 99);
+    promised.extend(first..first + 100);
+    let ended = device.finish_within(LONG);
+    assert!(ended.status.success(), "{board:?}: {ended:#?}");
+
+    let conversations = conversations(&relay);
+    let numbered = numbered(&conversations);
+    let repeated = conversations.iter().map(|c| c.publications.len()).sum::<usize>() - numbered.len();
+    let numbers = stored(gateway, start_at, &format!("device/{}/number", board.name()));
+    let numbers: Vec<u64> = numbers.iter().map(|number| number.as_u64().expect("a number")).collect();
+    println!(
+        "{board:?}: {} readings promised, {} arrived, {restored} of them from the flash, {repeated} were sent again; \
+         {torn} of {LIVES} power cuts during a write",
+        promised.len(),
+        numbers.len()
+    );
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{board:?}: once, and in order: {numbers:?}");
+    let lost: Vec<_> = promised.iter().filter(|number| numbers.binary_search(number).is_err()).collect();
+    assert!(lost.is_empty(), "{board:?}: kept and not there: {lost:?}");
+    assert!(restored > 20, "{board:?}: the flash was not needed: {restored}");
 }
 
 #[test]
@@ -339,6 +424,39 @@ fn an_expired_token_ends_in_a_new_connection_with_another() {
     let (connections, said) = report_with_tokens(Board::Mps2, "expired", "first,second,third");
     assert!(said.iter().any(|line| line.contains("unauthorized")), "{said:#?}");
     assert_eq!(connections, 2, "{said:#?}");
+}
+
+#[test]
+fn a_name_is_looked_up_for_each_connection_and_its_addresses_take_turns() {
+    let gateway = lasting_gateway();
+    let (first, second) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3));
+    let relay = Relay::listening((first, 0).into(), gateway.address);
+    let port = relay.address.port();
+    let other = Relay::listening((second, port).into(), gateway.address);
+    let resolver = Resolver::start();
+    let settings = format!("host={} dns={} interval=50 cap=500", dns::NAME, resolver.port);
+    let device = start(Board::Lm3s6965, &relay, &settings);
+    // Nobody knows the name at first.
+    device.wait_for("failure", |line| line.starts_with("no link").then_some(()));
+    assert_eq!(relay.taps().len() + other.taps().len(), 0);
+    resolver.set(&[first, second]);
+    // Whichever address works is found, and goes on working until it is cut.
+    let (mut here, mut there) = (&relay, &other);
+    other.cut();
+    for _ in 0..3 {
+        let before = acknowledged(here);
+        wait_until_acknowledged(&device, here, before + 5);
+        let asked = resolver.asked();
+        there.mend();
+        here.cut();
+        let before = acknowledged(there);
+        wait_until_acknowledged(&device, there, before + 5);
+        assert!(resolver.asked() > asked, "it did not ask again");
+        (here, there) = (there, here);
+    }
+    let taps = [relay.taps().len(), other.taps().len()];
+    println!("{} queries, {taps:?} connections, {:?}", resolver.asked(), device.said());
+    assert!(resolver.asked() > taps.iter().sum(), "once for each connection, and before");
 }
 
 #[test]

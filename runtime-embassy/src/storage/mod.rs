@@ -68,6 +68,9 @@ pub struct StorageCounts {
     pub too_large: u32,
     /// Writes that failed. Readings are sent all the same; what is in the outbox is written again with the next.
     pub errors: u32,
+    /// What the outbox had counted as [`reported`](crate::Counts::reported) when the last write that succeeded began. Whatever
+    /// was reported before that, and is neither settled nor dropped, nor too large, is in the flash.
+    pub kept: u32,
 }
 
 /// Why a storage cannot be opened. A device runs without one as well.
@@ -134,7 +137,7 @@ impl<E: fmt::Debug> core::error::Error for OpenError<E> {}
 ///     let opened = Storage::<_, _, 2048, 512>::open(flash, 0..0x8000, &OUTBOX, rng, StorageConfig::new()).await;
 ///     begin();
 ///     if let Ok(mut storage) = opened {
-///         storage.run().await;
+///         storage.run(|counts| assert_eq!(counts.errors, 0, "the flash takes no writes")).await;
 ///     }
 /// }
 /// ```
@@ -250,8 +253,9 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
         self.counts
     }
 
-    /// Writes what has to be written, for ever. Dropped in the middle of a write, it is as if the power had failed.
-    pub async fn run(&mut self) {
+    /// Writes what has to be written, for ever, and tells `observe` after each write what it has done so far. Dropped in the
+    /// middle of a write, it is as if the power had failed.
+    pub async fn run(&mut self, mut observe: impl FnMut(StorageCounts)) {
         loop {
             self.outbox.changed().await;
             if !self.is_due() {
@@ -266,6 +270,7 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             select(Timer::at(after(self.config.delay)), wanted).await;
             if self.is_due() {
                 self.write().await;
+                observe(self.counts);
             }
         }
     }
@@ -316,6 +321,7 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
     }
 
     async fn try_write(&mut self) -> Result<(), FlashError<F>> {
+        let reported = self.outbox.counts().reported;
         let end = self.outbox.newest();
         let mut gone = self.outbox.take_gone();
         self.anew |= gone.more || self.used >= self.limit;
@@ -360,7 +366,7 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             self.seq = self.seq.wrapping_add(1);
             (self.settled, self.newest) = (settled, newest);
             if done {
-                (self.from, self.last) = (from, last);
+                (self.from, self.last, self.counts.kept) = (from, last, reported);
                 if anew {
                     self.used = written;
                 }

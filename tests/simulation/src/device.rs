@@ -151,7 +151,7 @@ pub(crate) async fn run<const BYTES: usize>(
     };
     let keep = async {
         match &mut storage {
-            Some(storage) => storage.run().await,
+            Some(storage) => storage.run(|_| {}).await,
             None => pending().await,
         }
     };

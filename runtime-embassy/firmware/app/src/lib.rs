@@ -15,28 +15,32 @@
 #![no_std]
 
 mod command;
+mod keep;
 mod report;
 mod settings;
 pub mod stack;
 mod tokens;
 pub mod traffic;
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::convert::Infallible;
 use core::fmt::{self, Write as _};
+use core::ops::Range;
 
-use embassy_futures::select::{Either3, select3};
+use embassy_futures::select::{Either4, select4};
 use embassy_net::Stack;
 use embassy_sync::blocking_mutex::raw::{CriticalSectionRawMutex, NoopRawMutex};
 use embassy_sync::signal::Signal;
 use embassy_time::Instant;
+use embedded_storage_async::nor_flash::NorFlash;
 use heapless::String;
+pub use keep::NoFlash;
 use longwire_embassy::core::log::Since;
 use longwire_embassy::core::rand_core::CryptoRng;
 use longwire_embassy::core::session::ladder::{Rung, Rungs};
 use longwire_embassy::{
-    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Status, Tcp, Tokens,
-    Uplink, UplinkConfig,
+    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Remote, Status, Tcp,
+    Tokens, Uplink, UplinkConfig,
 };
 pub use settings::{MAX_NAME, Settings};
 use static_cell::ConstStaticCell;
@@ -95,20 +99,23 @@ pub enum Outcome {
 
 /// Reports to the gateway until it is done, which a device never is.
 ///
-/// `log` is told what goes on.
-pub async fn run(
+/// What was not acknowledged is kept in `flash`, in this range of it, if there is one. `log` is told what goes on.
+pub async fn run<F: NorFlash>(
     net: Stack<'_>,
     settings: &Settings<'_>,
-    rng: impl CryptoRng,
+    mut rng: impl CryptoRng,
     board: impl Board,
+    flash: Option<(F, Range<u32>)>,
     mut log: impl FnMut(fmt::Arguments<'_>),
 ) -> Outcome {
+    let mut kept = keep::open(flash, &OUTBOX, settings, &mut rng, &mut log).await;
+    let log = RefCell::new(log);
     let mut host: String<{ MAX_NAME + 6 }> = String::new();
     // There is room for the longest name, the colon, and five digits.
     let _ = write!(host, "{}:{}", settings.name, settings.port);
     let (mut socket_rx, mut socket_tx) = ([0; 1024], [0; 1024]);
     let (mut rx, mut tx) = ([0; 1024], [0; 512]);
-    let gateway = (settings.host, settings.port);
+    let gateway = Remote::Name(settings.host, settings.port);
     let tcp = Tcp::new(net, gateway, &mut socket_rx, &mut socket_tx);
     // For readings by POST, where a proxy lets no WebSocket through.
     let (mut post_socket_rx, mut post_socket_tx) = ([0; 512], [0; 512]);
@@ -129,15 +136,16 @@ pub async fn run(
     let work = report::run(settings, &shared, &OUTBOX, &board);
     let obey = command::obey(&COMMANDS, &shared, &board);
     let mut token = [0; MAX_TOKEN];
-    let observe = |status| log(format_args!("{status} at {} ms", Instant::now().as_millis()));
+    let keep = keep::keep(&mut kept, &log);
+    let observe = |status| log.borrow_mut()(format_args!("{status} at {} ms", Instant::now().as_millis()));
     let why = match settings.tokens {
-        "" => connect(uplink, work, obey, observe).await,
+        "" => connect(uplink, work, obey, keep, observe).await,
         tokens => {
             let uplink = uplink.with_tokens(tokens::List::new(tokens), &mut token, Present::Head);
-            connect(uplink, work, obey, observe).await
+            connect(uplink, work, obey, keep, observe).await
         }
     };
-    log(format_args!("{:?}", OUTBOX.counts()));
+    log.into_inner()(format_args!("{:?}", OUTBOX.counts()));
     why.map_or(Outcome::Done, Outcome::Refused)
 }
 
@@ -146,12 +154,13 @@ async fn connect<C: Connect, R: CryptoRng, T: Tokens>(
     mut uplink: Uplink<'_, C, R, T>,
     work: impl Future<Output = ()>,
     obey: impl Future<Output = Infallible>,
+    keep: impl Future<Output = Infallible>,
     observe: impl FnMut(Status),
 ) -> Option<Lost> {
-    match select3(uplink.run(&OUTBOX, observe), work, obey).await {
-        Either3::First(why) => Some(why),
-        Either3::Second(()) => None,
-        Either3::Third(never) => match never {},
+    match select4(uplink.run(&OUTBOX, observe), work, obey, keep).await {
+        Either4::First(why) => Some(why),
+        Either4::Second(()) => None,
+        Either4::Third(never) | Either4::Fourth(never) => match never {},
     }
 }
 

@@ -47,12 +47,14 @@ impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
         }
     }
 
-    /// The numbers from 1 to `last`, and what became of them: for tests. They take turns on as many topics as the settings
+    /// The numbers up to `last`, and what became of them: for tests. They take turns on as many topics as the settings
     /// say, each with another policy.
     async fn count_to(&self, last: u32) {
         const TOPICS: [&str; 3] = ["number", "first", "latest"];
         let mut due = Instant::now();
-        for (number, topic) in (1..=last).zip(TOPICS.iter().take(self.settings.topics.into()).cycle()) {
+        for (number, topic) in
+            (self.settings.from..=last).zip(TOPICS.iter().take(self.settings.topics.into()).cycle())
+        {
             self.waiting_below(self.settings.waiting).await;
             self.report(topic, &number);
             due = self.wait_from(due).await;

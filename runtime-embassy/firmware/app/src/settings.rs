@@ -3,8 +3,6 @@
 use core::fmt;
 use core::time::Duration;
 
-use embassy_net::Ipv4Address;
-
 /// Longest name of a gateway, in bytes.
 pub const MAX_NAME: usize = 64;
 
@@ -12,8 +10,8 @@ pub const MAX_NAME: usize = 64;
 ///
 /// | word | default | |
 /// |---|---|---|
-/// | `host=IPV4` | the board's own | address of the gateway |
-/// | `name=HOST` | the board's own | the gateway's name, as the request says whom it is for |
+/// | `host=HOST` | the board's own | the gateway's name, or its IPv4 address |
+/// | `name=HOST` | the same; the board's own | the gateway's name, as the request says whom it is for |
 /// | `port=PORT` | 8080 | port of the gateway |
 /// | `id=NAME` | `device` | the device's name, the second level of its topics: letters, digits, `-`, `_` |
 /// | `interval=MS` | 1000 | milliseconds between two reports |
@@ -25,12 +23,16 @@ pub const MAX_NAME: usize = 64;
 /// | `readings=N` | for ever | report the numbers up to N instead, and end with success once all are settled |
 /// | `waiting=N` | no limit | of the numbers, report none while as many readings wait |
 /// | `idle=MS` | | say nothing for so long instead, then report what that took on `device/ID/idle`, and end |
+/// | `from=N` | 1 | begin with this number |
+/// | `keep=MS` | the library's | after so long a reading that is not acknowledged is written to the flash |
+/// | `flash=PATH` | none | the file that is the flash of an emulated board; without one it keeps nothing over a reset |
+/// | `dns=PORT` | none | the host's port of a resolver, on an emulated board |
 /// | `loss=PERCENT` | 0 | frames that get lost, on an emulated board |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
-    /// Address of the gateway.
-    pub host: Ipv4Address,
-    /// The gateway's name, at most [`MAX_NAME`] bytes: a gateway may listen to its own names only.
+    /// Where the gateway is: its name, which is looked up for each connection, or its IPv4 address. At most [`MAX_NAME`] bytes.
+    pub host: &'a str,
+    /// The gateway's name to itself, at most [`MAX_NAME`] bytes: it may listen to its own names only.
     pub name: &'a str,
     /// Port of the gateway.
     pub port: u16,
@@ -42,8 +44,14 @@ pub struct Settings<'a> {
     pub heartbeat: Option<Duration>,
     /// Longest wait between two attempts.
     pub cap: Option<Duration>,
-    /// How many numbers to report before the firmware ends; `None` for a device, which never does.
+    /// Up to which number to report before the firmware ends; `None` for a device, which never does.
     pub readings: Option<u32>,
+    /// The first of those numbers.
+    pub from: u32,
+    /// After so long a reading that was not acknowledged is written to the flash.
+    pub keep: Option<Duration>,
+    /// The file that is an emulated board's flash; empty for none.
+    pub flash: &'a str,
     /// Whether other transports than WebSocket may be used.
     pub ladder: bool,
     /// Over how many topics the numbers are spread, up to 3.
@@ -54,6 +62,8 @@ pub struct Settings<'a> {
     pub waiting: u32,
     /// How long to say nothing, to measure what that takes.
     pub idle: Option<Duration>,
+    /// The host's port of a resolver, on an emulated board.
+    pub dns: Option<u16>,
     /// Frames that get lost, in a hundred.
     pub loss: u8,
 }
@@ -63,7 +73,7 @@ impl<'a> Settings<'a> {
     /// ends it: a device that was told half of what was meant would report to the wrong place.
     pub fn parse(
         words: impl Iterator<Item = &'a str>,
-        host: Ipv4Address,
+        host: &'a str,
         name: &'a str,
     ) -> Result<Self, BadSetting<'a>> {
         let mut settings = Self {
@@ -75,11 +85,15 @@ impl<'a> Settings<'a> {
             heartbeat: None,
             cap: None,
             readings: None,
+            from: 1,
+            keep: None,
+            flash: "",
             ladder: true,
             topics: 1,
             tokens: "",
             waiting: u32::MAX,
             idle: None,
+            dns: None,
             loss: 0,
         };
         for word in words {
@@ -88,18 +102,18 @@ impl<'a> Settings<'a> {
         Ok(settings)
     }
 
-    /// The settings that a real board was built with, as one line. It has to say `host`; `name` is that address, unless it
+    /// The settings that a real board was built with, as one line. It has to say `host`; `name` the same, unless it
     /// is set.
     pub fn from_line(line: &'a str) -> Result<Self, BadSetting<'a>> {
         let mut words = line.split_ascii_whitespace();
         let host = words.clone().find_map(|word| word.strip_prefix("host=")).ok_or(BadSetting("host="))?;
-        Self::parse(&mut words, Ipv4Address::UNSPECIFIED, host)
+        Self::parse(&mut words, host, host)
     }
 
     fn set(&mut self, word: &'a str) -> Option<()> {
         let (name, value) = word.split_once('=')?;
         match name {
-            "host" => self.host = value.parse().ok()?,
+            "host" if (1..=MAX_NAME).contains(&value.len()) => self.host = value,
             "name" if (1..=MAX_NAME).contains(&value.len()) => self.name = value,
             "port" => self.port = value.parse().ok()?,
             "id" if is_id(value) => self.id = value,
@@ -107,11 +121,15 @@ impl<'a> Settings<'a> {
             "heartbeat" => self.heartbeat = Some(milliseconds(value)?),
             "cap" => self.cap = Some(milliseconds(value)?),
             "readings" => self.readings = Some(value.parse().ok()?),
+            "from" => self.from = value.parse().ok()?,
+            "keep" => self.keep = Some(milliseconds(value)?),
+            "flash" => self.flash = value,
             "rungs" if value == "websocket" => self.ladder = false,
             "topics" => self.topics = value.parse().ok().filter(|n| (1..=3).contains(n))?,
             "tokens" => self.tokens = value,
             "waiting" => self.waiting = value.parse().ok().filter(|n| *n > 0)?,
             "idle" => self.idle = Some(milliseconds(value)?),
+            "dns" => self.dns = Some(value.parse().ok()?),
             "loss" => self.loss = value.parse().ok().filter(|percent| *percent < 100)?,
             _ => return None,
         }

@@ -11,6 +11,8 @@ mod operation {
     pub(super) const CLOSE: usize = 0x02;
     pub(super) const WRITE: usize = 0x05;
     pub(super) const READ: usize = 0x06;
+    pub(super) const SEEK: usize = 0x0a;
+    pub(super) const FLEN: usize = 0x0c;
     pub(super) const GET_CMDLINE: usize = 0x15;
     pub(super) const EXIT_EXTENDED: usize = 0x20;
 }
@@ -18,9 +20,11 @@ mod operation {
 /// "The application ended": the reason that gives the emulator the exit status which follows it.
 const APPLICATION_EXIT: usize = 0x20026;
 
-/// Modes of `fopen`: "rb" and "w".
+/// Modes of `fopen`: "rb", "r+b", "w", and "w+b".
 const READ_BINARY: usize = 1;
+const UPDATE_BINARY: usize = 3;
 const WRITE: usize = 4;
+const CREATE_BINARY: usize = 7;
 
 /// Traps to the host with an operation and its block of arguments, and returns the answer.
 ///
@@ -86,6 +90,51 @@ pub fn random(bytes: &mut [u8]) -> bool {
         let missing = syscall(operation::READ, &mut [file, bytes.as_mut_ptr() as usize, bytes.len()]);
         syscall(operation::CLOSE, &mut [file]);
         missing == 0
+    }
+}
+
+/// A file of the host's, which is never closed. What was written to it is there whenever the emulator ends.
+pub struct File(usize);
+
+/// Longest path of a file.
+const MAX_PATH: usize = 160;
+
+impl File {
+    /// Opens a file, or makes an empty one.
+    pub fn open(path: &str) -> Option<Self> {
+        let mut name = [0; MAX_PATH + 1];
+        name.get_mut(..path.len())?.copy_from_slice(path.as_bytes());
+        let name = CStr::from_bytes_until_nul(&name).ok()?;
+        open(name, UPDATE_BINARY).or_else(|| open(name, CREATE_BINARY)).map(Self)
+    }
+
+    /// Its size in bytes; 0 when the host does not say.
+    pub fn size(&self) -> usize {
+        // SAFETY: the handle.
+        let len = unsafe { syscall(operation::FLEN, &mut [self.0]) };
+        if len == usize::MAX { 0 } else { len }
+    }
+
+    /// Fills `bytes` from this offset on; false when that fails.
+    #[must_use]
+    pub fn read(&mut self, offset: usize, bytes: &mut [u8]) -> bool {
+        // SAFETY: handle, address and length of bytes that the host writes. The answer is the number of those that are missing.
+        self.seek(offset)
+            && unsafe { syscall(operation::READ, &mut [self.0, bytes.as_mut_ptr() as usize, bytes.len()]) }
+                == 0
+    }
+
+    /// Writes `bytes` from this offset on; false when that fails.
+    #[must_use]
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> bool {
+        // SAFETY: handle, address and length of bytes that the host reads. The answer is the number of those that are missing.
+        self.seek(offset)
+            && unsafe { syscall(operation::WRITE, &mut [self.0, bytes.as_ptr() as usize, bytes.len()]) } == 0
+    }
+
+    fn seek(&mut self, offset: usize) -> bool {
+        // SAFETY: handle and offset.
+        unsafe { syscall(operation::SEEK, &mut [self.0, offset]) == 0 }
     }
 }
 

@@ -3,6 +3,7 @@
 #![no_main]
 
 use core::cell::RefCell;
+use core::ops::Range;
 
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng};
@@ -11,9 +12,9 @@ use embassy_net::StackResources;
 use embassy_net_wiznet::chip::W5500;
 use embassy_net_wiznet::{Device, Runner, State};
 use embassy_rp::clocks::RoscRng;
-use embassy_rp::flash::{Blocking, Flash};
+use embassy_rp::flash::Flash;
 use embassy_rp::gpio::{Input, Level, Output, Pull};
-use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, SPI0};
+use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, DMA_CH2, SPI0};
 use embassy_rp::spi::{self, Spi};
 use embassy_rp::{bind_interrupts, dma};
 use embassy_time::Delay;
@@ -25,12 +26,14 @@ use rtt_target::{rprintln, rtt_init_print};
 use static_cell::StaticCell;
 
 bind_interrupts!(struct Interrupts {
-    DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>;
+    DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>, dma::InterruptHandler<DMA_CH2>;
 });
 
 type Bus = ExclusiveDevice<Spi<'static, SPI0, spi::Async>, Output<'static>, Delay>;
 
 const FLASH: usize = 2 << 20;
+/// The end of the flash, which memory.x leaves alone, keeps readings over a reset.
+const READINGS: Range<u32> = (FLASH - (64 << 10)) as u32..FLASH as u32;
 
 static TRAFFIC: Traffic = Traffic::new();
 
@@ -74,7 +77,7 @@ async fn main(spawner: Spawner) -> ! {
     RoscRng.fill_bytes(&mut seed);
     let mut rng = ChaCha12Rng::from_seed(seed);
     let mut id = [0; 8];
-    let mut flash = Flash::<_, Blocking, FLASH>::new_blocking(p.FLASH);
+    let mut flash = Flash::<_, _, FLASH>::new(p.FLASH, p.DMA_CH2, Interrupts);
     if flash.blocking_unique_id(&mut id).is_err() {
         panic!("the flash does not say its number");
     }
@@ -106,7 +109,8 @@ async fn main(spawner: Spawner) -> ! {
     let words = option_env!("LONGWIRE").unwrap_or_default();
     let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
     let board = Pico { stack, light: RefCell::new(Output::new(p.PIN_25, Level::Low)) };
-    let outcome = longwire_firmware::run(net, &settings, rng, board, |line| rprintln!("{}", line)).await;
+    let log = |line: core::fmt::Arguments<'_>| rprintln!("{}", line);
+    let outcome = longwire_firmware::run(net, &settings, rng, board, Some((flash, READINGS)), log).await;
     match outcome {
         longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
         longwire_firmware::Outcome::Done => rprintln!("done"),

@@ -13,7 +13,7 @@ use embassy_stm32::gpio::{Level, Output, Speed};
 use embassy_stm32::peripherals::{ETH, ETH_SMA, RNG};
 use embassy_stm32::{Config, bind_interrupts, rng, uid};
 use longwire_firmware::traffic::{Counted, Traffic};
-use longwire_firmware::{Board, Settings, stack};
+use longwire_firmware::{Board, NoFlash, Settings, stack};
 use rtt_target::{rprintln, rtt_init_print};
 use static_cell::StaticCell;
 
@@ -93,7 +93,8 @@ async fn main(spawner: Spawner) -> ! {
     let words = option_env!("LONGWIRE").unwrap_or_default();
     let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
     let board = Nucleo { stack, green: RefCell::new(Output::new(p.PB0, Level::Low, Speed::Low)) };
-    let outcome = longwire_firmware::run(net, &settings, rng, board, |line| rprintln!("{}", line)).await;
+    let log = |line: core::fmt::Arguments<'_>| rprintln!("{}", line);
+    let outcome = longwire_firmware::run(net, &settings, rng, board, NoFlash::NONE, log).await;
     match outcome {
         longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
         longwire_firmware::Outcome::Done => rprintln!("done"),
