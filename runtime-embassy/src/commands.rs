@@ -133,8 +133,9 @@ impl<const BYTES: usize> fmt::Write for Utf8<'_, BYTES> {
 pub enum Arrival<const BYTES: usize> {
     /// A command.
     Command(Command<BYTES>),
-    /// Commands between these positions may be missing: the gateway no longer had them. Of several gaps in a row the first
-    /// says where it begins, and the last where it ends and why. With [`Reset`](longwire_core::session::GapReason::Reset)
+    /// Commands between these positions may be missing: the gateway no longer had them, or there was no room for one of them in the
+    /// receive buffer ([`TooLarge`](longwire_core::session::GapReason::TooLarge)). Of several gaps in a row the first says where it
+    /// begins, and the last where it ends and why. With [`Reset`](longwire_core::session::GapReason::Reset)
     /// what was known is void, and the state follows.
     Gap(Gap),
 }
@@ -308,6 +309,9 @@ pub(crate) trait Inbox {
     fn put(&self, event: &Event<'_>);
     /// A gap was told.
     fn put_gap(&self, gap: Gap);
+    /// How many events it holds.
+    #[cfg(feature = "ladder")]
+    fn places(&self) -> usize;
 }
 
 impl<M: RawMutex, const N: usize, const BYTES: usize> Inbox for Commands<M, N, BYTES> {
@@ -321,6 +325,11 @@ impl<M: RawMutex, const N: usize, const BYTES: usize> Inbox for Commands<M, N, B
     fn put_gap(&self, gap: Gap) {
         self.with(|queue| queue.put_gap(gap));
         self.arrived.signal(());
+    }
+
+    #[cfg(feature = "ladder")]
+    fn places(&self) -> usize {
+        N
     }
 }
 

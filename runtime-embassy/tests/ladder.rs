@@ -9,6 +9,8 @@
 mod common;
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/tokens.rs"]
+mod tokens;
 #[path = "common/zlib.rs"]
 mod zlib;
 
@@ -24,13 +26,14 @@ use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_time::{Duration, MockDriver};
 use gateway::{Network, Seen};
 use longwire_core::log::Since;
-use longwire_core::session::Code;
 use longwire_core::session::backoff::Failure;
 use longwire_core::session::ladder::{Ending, Rung};
+use longwire_core::session::{Code, GapReason};
 use longwire_embassy::{
-    Arrival, Commands, Counts, Gateway, HandshakeError, Lost, Outbox, Overflow, Policy, Status, Uplink,
-    UplinkConfig,
+    Arrival, Commands, Counts, Error, Gateway, HandshakeError, Lost, NoTokens, Outbox, Overflow, Policy,
+    Present, Status, Tokens, Uplink, UplinkConfig, Why,
 };
+use tokens::Numbered;
 
 static CONFIG: UplinkConfig = UplinkConfig::new();
 
@@ -106,21 +109,56 @@ fn published() -> String {
     json("200 OK", r#"{"at":"0000000000000007-9"}"#)
 }
 
+fn hello(lease: &str) -> String {
+    format!(
+        "event: hello\ndata: {{\"type\":\"hello\",\"session\":\"s-1\",\"heartbeat\":15000,\"lease\":{lease},\
+         \"limits\":{{\"max_message\":200,\"max_topics\":9,\"max_inflight\":9}}}}\n\n"
+    )
+}
+
 /// The head of an event stream and its first event, in chunks as a proxy cuts them.
 fn stream(events: &str) -> String {
-    let hello = "event: hello\ndata: {\"type\":\"hello\",\"session\":\"s\",\"heartbeat\":15000,\"lease\":null,\
-                 \"limits\":{\"max_message\":200,\"max_topics\":9,\"max_inflight\":9}}\n\n";
+    chunked(&(hello("null") + events))
+}
+
+/// The head of an event stream, and these events.
+fn chunked(events: &str) -> String {
     let mut out = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
         .to_owned();
-    for piece in format!("retry: 2000\n\n{hello}{events}").as_bytes().chunks(23) {
-        out += &format!("{:x}\r\n{}\r\n", piece.len(), str::from_utf8(piece).unwrap());
+    for piece in format!("retry: 2000\n\n{events}").as_bytes().chunks(23) {
+        out += &chunk(str::from_utf8(piece).unwrap());
     }
     out
 }
 
+fn chunk(piece: &str) -> String {
+    format!("{:x}\r\n{piece}\r\n", piece.len())
+}
+
 fn event(seq: u64) -> String {
-    let at = format!("0000000000000007-{seq}");
-    format!("id: {at}\ndata: {{\"type\":\"event\",\"topic\":\"do/it\",\"at\":\"{at}\",\"data\":{seq}}}\n\n")
+    format!("id: 0000000000000007-{seq}\ndata: {}\n\n", envelope(seq, 0))
+}
+
+/// An event with so much that is of no interest.
+fn envelope(seq: u64, more: usize) -> String {
+    let later = "x".repeat(more);
+    format!(
+        r#"{{"type":"event","topic":"do/it","at":"0000000000000007-{seq}","later":"{later}","data":{seq}}}"#
+    )
+}
+
+/// What a log with these events, in the order of their numbers from 1 on, answers to a poll.
+fn polled(request: &Request, sizes: &[usize]) -> String {
+    let from = since(request);
+    let limit = request.line.split("&limit=").nth(1).unwrap().split(['&', ' ']).next().unwrap();
+    let events = (1..).zip(sizes).filter(|(seq, _)| *seq > from).take(limit.parse().unwrap());
+    let events: Vec<_> = events.map(|(seq, more)| envelope(seq, *more)).collect();
+    let next = from + events.len() as u64;
+    if request.line.contains("since=now") || events.is_empty() {
+        let next = if request.line.contains("since=now") { sizes.len() as u64 } else { next };
+        return format!("HTTP/1.1 204 No Content\r\nLongwire-Next: 0000000000000007-{next}\r\n\r\n");
+    }
+    json("200 OK", &format!(r#"{{"events":[{}],"next":"0000000000000007-{next}"}}"#, events.join(",")))
 }
 
 /// Where a stream is asked to begin.
@@ -160,6 +198,18 @@ impl Device {
         std::iter::from_fn(next).collect()
     }
 
+    /// The same with gaps, which are about what was too large.
+    fn taken_with_gaps(&self) -> Vec<String> {
+        let next = || match self.commands.try_next()? {
+            Arrival::Command(command) => Some(command.decode::<u64>().unwrap().to_string()),
+            Arrival::Gap(gap) => {
+                assert_eq!(gap.reason, GapReason::TooLarge);
+                Some(format!("{}..={}", gap.from.seq + 1, gap.to.seq))
+            }
+        };
+        std::iter::from_fn(next).collect()
+    }
+
     /// Lets it go on, answered, for this time. Gives what it returned.
     fn run(
         &self,
@@ -168,10 +218,23 @@ impl Device {
         seconds: u64,
         answer: &mut dyn FnMut(&Request) -> String,
     ) -> Option<Lost> {
+        self.run_with(listens, NoTokens, clock, seconds, &mut |_| serve(&self.network, answer))
+    }
+
+    /// The same with these tokens. `turn` is told the quarter of a second, and plays the network.
+    fn run_with<T: Tokens>(
+        &self,
+        listens: bool,
+        tokens: T,
+        clock: &MockDriver,
+        seconds: u64,
+        turn: &mut dyn FnMut(u64),
+    ) -> Option<Lost> {
         let (mut rx, mut tx) = (vec![0; self.sizes.0], vec![0; self.sizes.1]);
-        let (mut post_rx, mut post_tx) = ([0; 512], [0; 512]);
+        let (mut post_rx, mut post_tx, mut space) = ([0; 512], [0; 512], [0; 64]);
         let gateway = Gateway { authorization: Some("Bearer secret"), ..Gateway::new("gateway:80") };
-        let uplink = Uplink::new(self.network.clone(), gateway, &CONFIG, Numbers(1), &mut rx, &mut tx);
+        let uplink = Uplink::new(self.network.clone(), gateway, &CONFIG, Numbers(1), &mut rx, &mut tx)
+            .with_tokens(tokens, &mut space, Present::Head);
         let mut uplink = match listens {
             true => uplink.with_posts(self.network.clone(), &mut post_rx, &mut post_tx).with_commands(
                 &self.commands,
@@ -181,12 +244,12 @@ impl Device {
             false => uplink,
         };
         let mut run = pin!(uplink.run(&self.readings, |status| self.seen.borrow_mut().push(status)));
-        for _ in 0..seconds * 4 {
+        for quarter in 0..seconds * 4 {
             let running = run.as_mut() as Pin<&mut dyn Future<Output = Lost>>;
             if let Some(end) = poll_times(running, 400) {
                 return Some(end);
             }
-            serve(&self.network, answer);
+            turn(quarter);
             clock.advance(Duration::from_millis(250));
         }
         None
@@ -272,10 +335,7 @@ fn where_streams_are_refused_too_it_polls() {
                 1 => "HTTP/1.1 204 No Content\r\nLongwire-Next: 0000000000000007-4\r\n\r\n".to_owned(),
                 2 => json(
                     "200 OK",
-                    &format!(
-                        "{{\"events\":[{}],\"next\":\"0000000000000007-{next}\"}}",
-                        event(next).lines().nth(1).unwrap().strip_prefix("data: ").unwrap()
-                    ),
+                    &format!("{{\"events\":[{}],\"next\":\"0000000000000007-{next}\"}}", envelope(next, 0)),
                 ),
                 _ => String::new(),
             }
@@ -288,10 +348,206 @@ fn where_streams_are_refused_too_it_polls() {
         [
             "GET /v1/stream?topic=do/%2A&since=now&limit=1 HTTP/1.1",
             "GET /v1/stream?topic=do/%2A&since=0000000000000007-4&limit=1&wait=25 HTTP/1.1",
-            "GET /v1/stream?topic=do/%2A&since=0000000000000007-5&limit=1&wait=25 HTTP/1.1",
+            "GET /v1/stream?topic=do/%2A&since=0000000000000007-5&limit=2&wait=25 HTTP/1.1",
         ]
     );
     assert_eq!(device.readings.counts().acknowledged, 2);
+}
+
+#[test]
+fn polls_ask_for_as_many_events_as_fit_and_what_does_not_fit_comes_one_by_one() {
+    let (_guard, clock) = clock();
+    // Small ones, then some that are as large as can be, then small ones again.
+    let sizes: Vec<_> = (0..60).map(|n| if (40..45).contains(&n) { 350 } else { 0 }).collect();
+    for rx in [512, 2048] {
+        let device = Device { sizes: (rx, 512), ..Device::new(0..0) };
+        let (mut asked, mut taken) = (Vec::new(), Vec::new());
+        device.run(true, clock, 30, &mut |request| {
+            if request.is_upgrade() || request.is_stream() {
+                return page();
+            }
+            taken.extend(device.taken());
+            asked.push(request.line.clone());
+            // The first answer says where the log is.
+            if request.line.contains("since=now") { polled(request, &[]) } else { polled(request, &sizes) }
+        });
+        assert_eq!(taken, (1..=60).collect::<Vec<_>>(), "{rx}: {asked:?}");
+        // One by one they would be 60, and more.
+        let most = if rx == 512 { 50 } else { 25 };
+        let until = asked.iter().position(|line| line.contains("-60&")).unwrap();
+        assert!(until < most, "{rx}: {until} {asked:?}");
+        assert!(!device.seen.borrow().contains(&Status::Lost(Lost::Broken(Error::MessageTooBig))));
+    }
+}
+
+#[test]
+fn a_command_above_the_receive_buffer_is_passed_over_and_a_gap_says_so() {
+    let (_guard, clock) = clock();
+    let sizes = [0, 0, 600, 0];
+    for (streams, expected) in [(true, ["1", "2", "3..=4", "5"]), (false, ["1", "2", "3..=4", "5"])] {
+        let device = Device::new(0..0);
+        let (mut asked, mut taken) = (0, Vec::new());
+        device.run(true, clock, 60, &mut |request| {
+            taken.extend(device.taken_with_gaps());
+            if request.is_upgrade() || (request.is_stream() && !streams) {
+                return page();
+            }
+            asked += 1;
+            match (streams, asked) {
+                (true, 1) => stream(
+                    &(1..)
+                        .zip(sizes)
+                        .map(|(seq, more)| format!("data: {}\n\n", envelope(seq, more)))
+                        .collect::<String>(),
+                ),
+                (true, 2) => {
+                    assert!(request.line.contains("since=now"), "{}", request.line);
+                    let caught_up =
+                        "event: caught_up\ndata: {\"type\":\"caught_up\",\"at\":\"0000000000000007-4\"}\n\n";
+                    stream(&format!("{caught_up}{}", event(5)))
+                }
+                (true, _) => stream(""),
+                (false, 1) => polled(request, &[]),
+                (false, _) if taken.is_empty() || request.line.contains("since=now") => {
+                    polled(request, &sizes)
+                }
+                (false, _) => polled(request, &[0, 0, 600, 0, 0]),
+            }
+        });
+        taken.extend(device.taken_with_gaps());
+        assert_eq!(taken, expected, "{streams} {:?}", device.seen);
+    }
+}
+
+#[test]
+fn a_grant_is_renewed_by_a_post_beside_the_stream() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..1);
+    let (tokens, asked) = Numbered::new(4, 3);
+    let (mut log, mut stream) = (Vec::new(), None);
+    let network = device.network.clone();
+    let end = device.run_with(true, tokens, clock, 100, &mut |quarter| {
+        if quarter % 20 == 10 {
+            device.readings.reporter().try_report("device/7/n", None, &7u32).unwrap();
+        }
+        let mut renewed = false;
+        for (index, wire) in network.wires.borrow().iter().enumerate() {
+            let Some(request) = take_request(&mut wire.borrow_mut()) else { continue };
+            let token = request.header("Authorization").unwrap();
+            log.push(format!("{} {token}", request.line.split('?').next().unwrap().replace(" HTTP/1.1", "")));
+            let answer = if request.is_upgrade() {
+                page()
+            } else if request.is_stream() {
+                stream = Some(index);
+                chunked(&hello("30000"))
+            } else if request.line.starts_with("POST /v1/session/s-1/auth ") {
+                assert_eq!((request.header("Content-Length"), request.body.len()), (Some("0"), 0));
+                renewed = true;
+                "HTTP/1.1 204 No Content\r\n\r\n".to_owned()
+            } else {
+                published()
+            };
+            wire.borrow_mut().to_client.extend(answer.as_bytes());
+        }
+        if renewed {
+            let wires = network.wires.borrow();
+            wires[stream.unwrap()].borrow_mut().to_client.extend(chunk(&hello("40000")).as_bytes());
+        } else if quarter % 40 == 0
+            && let Some(stream) = stream
+        {
+            // A sign of life.
+            network.wires.borrow()[stream].borrow_mut().to_client.extend(chunk(":\n").as_bytes());
+        }
+    });
+    assert_eq!((end, device.rungs()), (None, vec![Rung::Sse]));
+    // By its own clock, two thirds into each grant.
+    assert_eq!(asked.take(), [Why::Connect, Why::Connect, Why::Renew, Why::Renew, Why::Renew]);
+    log.dedup();
+    assert_eq!(
+        log,
+        [
+            "GET /v1/stream Bearer token-1",
+            "GET /v1/stream Bearer token-2",
+            "POST /v1/topics/device/7/n Bearer token-2",
+            "POST /v1/session/s-1/auth Bearer token-3",
+            "POST /v1/topics/device/7/n Bearer token-3",
+            "POST /v1/session/s-1/auth Bearer token-4",
+            "POST /v1/topics/device/7/n Bearer token-4",
+        ],
+    );
+    // The fifth was not to be had: until the grant ends, what is left of it is for what comes down.
+    assert!(device.readings.counts().waiting > 0);
+    let renewed = device.seen.borrow().iter().filter(|status| **status == Status::Renewed).count();
+    assert_eq!(renewed, 2, "{:?}", device.seen);
+}
+
+#[test]
+fn rfc_9112_section_9_3_1_a_link_that_the_gateway_closed_costs_a_post_no_time() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..9);
+    let (mut posted, mut cut) = (Vec::new(), 0);
+    device.run(false, clock, 10, &mut |request| {
+        if request.is_upgrade() {
+            return page();
+        }
+        posted.push(request.n());
+        // Each third request meets a gateway that has just closed.
+        if posted.len() % 3 == 0 {
+            cut += 1;
+            return String::new();
+        }
+        published()
+    });
+    assert_eq!(posted, [1, 2, 3, 3, 4, 5, 5, 6, 7, 7, 8, 9, 9], "{:?}", device.seen);
+    assert_eq!((cut, device.readings.counts().acknowledged), (4, 9));
+    assert!(!device.seen.borrow().iter().any(|status| matches!(status, Status::Waiting(_))));
+    // Where none was ever answered it is another matter.
+    let device = Device::new(0..1);
+    device.run(false, clock, 2, &mut |request| if request.is_upgrade() { page() } else { String::new() });
+    assert!(device.seen.borrow().iter().any(|status| matches!(status, Status::Waiting(_))));
+}
+
+#[test]
+fn the_only_reading_is_posted_again_beside_a_stream_after_a_cut() {
+    let (_guard, clock) = clock();
+    let (device, mut posts) = (Device::new(0..1), 0);
+    device.run(true, clock, 10, &mut |request| {
+        if request.is_upgrade() {
+            return page();
+        } else if request.is_stream() {
+            return stream("");
+        }
+        posts += 1;
+        if posts < 3 { String::new() } else { published() }
+    });
+    assert_eq!((posts, device.readings.counts().acknowledged), (3, 1), "{:?}", device.seen);
+}
+
+#[test]
+fn an_answer_has_all_of_its_time_however_long_nothing_was_asked_before() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..1);
+    let mut posts = 0;
+    let mut answer = |request: &Request| {
+        posts += usize::from(!request.is_upgrade());
+        if request.is_upgrade() { page() } else { published() }
+    };
+    device.run_with(false, NoTokens, clock, 80, &mut |quarter| {
+        // An answer may take 35 s.
+        if quarter == 136 {
+            device.readings.reporter().try_report("device/7/n", None, &7u32).unwrap();
+        }
+        // And the network is away for a while.
+        if !(136..168).contains(&quarter) {
+            serve(&device.network, &mut answer);
+        }
+    });
+    assert_eq!((posts, device.readings.counts().acknowledged), (2, 2));
+    assert!(
+        !device.seen.borrow().iter().any(|status| matches!(status, Status::Waiting(_))),
+        "{:?}",
+        device.seen
+    );
 }
 
 #[test]

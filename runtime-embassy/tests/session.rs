@@ -10,15 +10,16 @@
 mod common;
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/tokens.rs"]
+mod tokens;
 #[path = "common/zlib.rs"]
 mod zlib;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use common::{Numbers, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
@@ -28,8 +29,10 @@ use longwire_core::log::{Cursor, Since};
 use longwire_core::session::ladder::Rung;
 use longwire_core::session::{Code, Data, Event, Gap, GapReason, Position, Refusal, ServerMessage};
 use longwire_embassy::{
-    Arrival, Commands, Error, Gateway, Lost, Outbox, Overflow, Policy, Present, Status, Tokens, Uplink, Why,
+    Arrival, Commands, Error, Gateway, Lost, Outbox, Overflow, Policy, Present, Status, Uplink, Why,
 };
+
+use tokens::Numbered;
 
 type Readings = Outbox<NoopRawMutex, 4096>;
 type Inbox = Commands<NoopRawMutex, 8, 64>;
@@ -39,38 +42,6 @@ const EPOCH: u64 = 7;
 
 fn at(seq: u64) -> Cursor {
     Cursor { epoch: EPOCH, seq }
-}
-
-/// Gives tokens that count up, each after as many polls as it is told.
-struct Numbered {
-    next: u32,
-    asked: Rc<RefCell<Vec<Why>>>,
-    /// None any more, from this one on.
-    last: u32,
-    polls: u32,
-}
-
-impl Numbered {
-    fn new(last: u32, polls: u32) -> (Self, Rc<RefCell<Vec<Why>>>) {
-        let asked = Rc::default();
-        (Self { next: 0, asked: Rc::clone(&asked), last, polls }, asked)
-    }
-}
-
-impl Tokens for Numbered {
-    async fn token(&mut self, why: Why, space: &mut [u8]) -> Option<usize> {
-        self.asked.borrow_mut().push(why);
-        let mut polls = self.polls;
-        poll_fn(|_| {
-            polls = polls.saturating_sub(1);
-            if polls == 0 { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        self.next += 1;
-        let token = format!("token-{}", self.next);
-        (self.next <= self.last).then(|| space[..token.len()].copy_from_slice(token.as_bytes()))?;
-        Some(token.len())
-    }
 }
 
 /// Runs `test` beside an uplink with these tokens. `turn` lets the uplink go on until it waits for something.
@@ -301,7 +272,7 @@ fn a_subscription_that_is_refused_ends_it() {
 }
 
 #[test]
-fn a_command_above_the_receive_buffer_is_passed_over() {
+fn a_command_above_the_receive_buffer_is_passed_over_and_a_gap_says_so() {
     let (_guard, clock) = clock();
     let (network, outbox, inbox) = (Network::default(), outbox_with(0..0), Inbox::new(Overflow::DropOldest));
     with_commands(network.clone(), (&outbox, &inbox), Since::Now, |seen, turn| {
@@ -312,8 +283,27 @@ fn a_command_above_the_receive_buffer_is_passed_over() {
         exchange(turn, &mut peer);
         assert_eq!(seen.borrow()[2], Status::Lost(Lost::Broken(Error::MessageTooBig)));
         clock.advance(last_wait(seen));
-        assert_eq!(opened(&network, turn, 10).subscribed[0].0, Some(Since::Now));
+        let mut peer = opened(&network, turn, 10);
+        assert_eq!(peer.subscribed[0].0, Some(Since::Now));
         assert_eq!(commands_of(&inbox), [2]);
+        // How far it goes is known when the gateway names a position.
+        peer.say(&ServerMessage::CaughtUp { at: at(9), id: Some(1) });
+        event(&mut peer, Position::At(at(10)), 3);
+        exchange(turn, &mut peer);
+        let gap = Gap { from: at(6), to: at(9), reason: GapReason::TooLarge, skipped: None };
+        assert_eq!(inbox.try_next(), Some(Arrival::Gap(gap)));
+        assert_eq!(commands_of(&inbox), [3]);
+        // Another one, and this time the log has another epoch: it may lack anything.
+        peer.frame(|connection, tx| connection.send_binary(tx, &[0; 600]).unwrap());
+        exchange(turn, &mut peer);
+        clock.advance(last_wait(seen));
+        let mut peer = opened(&network, turn, 10);
+        let other = |seq| Cursor { epoch: 8, seq };
+        event(&mut peer, Position::At(other(5)), 4);
+        exchange(turn, &mut peer);
+        let gap = Gap { from: other(0), to: other(4), ..gap };
+        assert_eq!(inbox.try_next(), Some(Arrival::Gap(gap)));
+        assert_eq!(commands_of(&inbox), [4]);
     });
 }
 

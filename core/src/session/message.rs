@@ -223,6 +223,8 @@ words! {
         Reset = "reset",
         /// The reader was too far behind, and gets only the latest event of each topic and key in between.
         Conflated = "conflated",
+        /// The reader itself passed over what it has no room for. No server says so.
+        TooLarge = "too_large",
     }
 }
 

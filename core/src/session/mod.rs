@@ -28,6 +28,8 @@ mod bytes;
 pub mod cbor;
 mod code;
 pub mod connector;
+#[cfg(all(feature = "transcode", any(target_os = "none", test)))]
+mod decimal;
 #[cfg(any(feature = "json", feature = "cbor"))]
 mod envelope;
 mod error;

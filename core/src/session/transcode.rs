@@ -7,6 +7,9 @@ use super::{
     json,
 };
 
+#[cfg(target_os = "none")]
+use super::decimal;
+
 /// Writes one CBOR data item as JSON, in one line.
 ///
 /// Integers are exact over the whole 64-bit range. A float has the shortest text that gives the same double back,
@@ -152,8 +155,7 @@ pub fn json_to_cbor<S: Sink + ?Sized>(json: &[u8], sink: &mut S) -> Result<(), W
             json::Token::Name(text) | json::Token::String(text) => cbor::write_text(text, sink)?,
             json::Token::Number(text, integer) => match integer.then(|| integer_head(text)).flatten() {
                 Some((major, argument)) => cbor::write_head(major, argument, sink)?,
-                // The scanner has checked the grammar, of which Rust's is a superset.
-                None => write_double(text.parse().unwrap_or(f64::NAN), sink)?,
+                None => write_double(nearest_double(text), sink)?,
             },
             json::Token::Boolean(value) => sink.put(cbor::boolean(value))?,
             json::Token::Null => sink.put(byte::NULL)?,
@@ -172,7 +174,16 @@ fn integer_head(text: &str) -> Option<(u8, u64)> {
     }
 }
 
-fn write_double<S: Sink + ?Sized>(value: f64, sink: &mut S) -> Result<(), Full> {
-    let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
+/// The bits of the double nearest to a number, of which the scanner has checked the grammar.
+fn nearest_double(number: &str) -> u64 {
+    // Which parser is a matter of what there is little of, time or flash: both are exact.
+    #[cfg(target_os = "none")]
+    return decimal::parse(number);
+    #[cfg(not(target_os = "none"))]
+    number.parse().map_or(0, f64::to_bits)
+}
+
+fn write_double<S: Sink + ?Sized>(bits: u64, sink: &mut S) -> Result<(), Full> {
+    let [a, b, c, d, e, f, g, h] = bits.to_be_bytes();
     sink.put(&[0xfb, a, b, c, d, e, f, g, h])
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use longwire_core::log::Cursor;
 use longwire_core::session::ladder::Ending;
 use longwire_core::session::subscriber::Mark;
-use longwire_core::session::{Code, DecodeError, Limits, ServerMessage};
+use longwire_core::session::{Code, DecodeError, Limits, Position, ServerMessage};
 
 use super::{Desk, Lost};
 use crate::outbox::Source;
@@ -52,6 +52,10 @@ impl<O: Source> Desk<'_, '_, O> {
             }
             Ok(ServerMessage::Event(event)) => {
                 let mark = Mark::Event(event.position);
+                if let Position::At(at) = event.position {
+                    // It is not missing itself.
+                    self.tell_skipped(Cursor { seq: at.seq.saturating_sub(1), ..at });
+                }
                 if self.pilot.reader.is_new(mark)
                     && let Some(subscription) = &self.subscription
                 {
@@ -61,6 +65,7 @@ impl<O: Source> Desk<'_, '_, O> {
             }
             Ok(ServerMessage::CaughtUp { at, .. } | ServerMessage::Tick { at }) => self.passed(at),
             Ok(ServerMessage::Gap(gap)) => {
+                self.tell_skipped(gap.to);
                 if self.pilot.reader.is_new(Mark::Gap(gap))
                     && let Some(subscription) = &self.subscription
                 {
@@ -82,9 +87,19 @@ impl<O: Source> Desk<'_, '_, O> {
     }
 
     /// Everything up to here was heard. Whoever subscribes to nothing has no use for it.
-    fn passed(&mut self, at: Cursor) {
+    pub(super) fn passed(&mut self, at: Cursor) {
         if self.subscription.is_some() {
+            self.tell_skipped(at);
             self.pilot.reader.passed(Mark::At(at));
+        }
+    }
+
+    /// Commands that could not be had are missing up to here.
+    fn tell_skipped(&mut self, to: Cursor) {
+        if let Some(subscription) = &self.subscription
+            && let Some(gap) = self.pilot.skipped_up_to(to)
+        {
+            subscription.inbox.put_gap(gap);
         }
     }
 }

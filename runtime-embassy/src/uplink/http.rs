@@ -95,17 +95,40 @@ pub(super) async fn answer<L: Link>(stream: &mut Buffered<'_, L>, method: &str) 
     Ok(what)
 }
 
-/// Reads a body whole: then it is what the receive buffer [keeps](longwire_core::buf::RxBuf::kept), until that is released.
-pub(super) async fn body<L: Link>(stream: &mut Buffered<'_, L>, framing: Framing) -> Result<(), Lost> {
+/// What to do about a body that does not fit the receive buffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooLarge {
+    /// Fail at once: the connection cannot be used any more.
+    Fail,
+    /// Read on to its end.
+    #[cfg(feature = "ladder")]
+    PassOver,
+}
+
+/// Reads a body whole: then it is what the receive buffer [keeps](longwire_core::buf::RxBuf::kept), until that is released. False
+/// when it was passed over.
+pub(super) async fn body<L: Link>(
+    stream: &mut Buffered<'_, L>,
+    framing: Framing,
+    too_large: TooLarge,
+) -> Result<bool, Lost> {
     let broken = Lost::Handshake(HandshakeError::Ended);
     let mut reader = BodyReader::new(framing, u64::MAX).map_err(|_| broken)?;
+    let mut fits = true;
     loop {
         match reader.poll(&mut stream.rx()).map_err(|_| broken)? {
-            BodyStep::Data => reader.keep(&mut stream.rx()),
-            BodyStep::End => return Ok(()),
-            BodyStep::NeedSpace => return Err(Lost::Broken(Error::MessageTooBig)),
+            BodyStep::Data if fits => reader.keep(&mut stream.rx()),
+            BodyStep::Data => {}
+            BodyStep::End => return Ok(fits),
+            BodyStep::NeedSpace if too_large == TooLarge::Fail => {
+                return Err(Lost::Broken(Error::MessageTooBig));
+            }
+            BodyStep::NeedSpace => {
+                fits = false;
+                release(stream);
+            }
             BodyStep::NeedInput => match stream.read(None).await {
-                Ok(Input::End) => return reader.handle_eof().map_err(|_| broken),
+                Ok(Input::End) => return reader.handle_eof().map(|()| fits).map_err(|_| broken),
                 Ok(Input::Bytes | Input::Deadline) => {}
                 Err(error) => return Err(Lost::Broken(error.without_link())),
             },
@@ -136,14 +159,18 @@ pub(crate) async fn said<L: Link>(
     retry_after: Option<u64>,
 ) -> Option<Ending> {
     // What is too long to be read is no gateway's.
-    body(stream, framing).await.ok()?;
+    body(stream, framing, TooLarge::Fail).await.ok()?;
     let rx = stream.rx();
     json::decode_refusal(rx.kept()).ok().map(|refusal| ending(refusal, retry_after))
 }
 
 fn ending(refusal: Refusal<'_>, retry_after: Option<u64>) -> Ending {
-    let retry_after = refusal.retry_after.or(retry_after.map(Duration::from_secs));
-    Ending::from_refusal(&Refusal { retry_after, ..refusal }, None)
+    Ending::from_refusal(&with_retry_after(refusal, retry_after), None)
+}
+
+/// The time is said in the head, too.
+pub(super) fn with_retry_after(refusal: Refusal<'_>, seconds: Option<u64>) -> Refusal<'_> {
+    Refusal { retry_after: refusal.retry_after.or(seconds.map(Duration::from_secs)), ..refusal }
 }
 
 /// A gateway's refusal.

@@ -9,6 +9,8 @@ mod pilot;
 mod polls;
 #[cfg(feature = "sse")]
 mod posts;
+#[cfg(feature = "sse")]
+mod renewal;
 mod session;
 mod status;
 #[cfg(feature = "sse")]
@@ -200,8 +202,9 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
     }
 
     /// The same uplink with credentials that change: it asks for one before each connection, and when the gateway says that
-    /// a grant is about to end. Then it is renewed in band, and the connection goes on; over a transport that has no band
-    /// (SSE, polls) the next connection has the new one.
+    /// a grant is about to end. Then it is renewed, and the connection goes on: in band on a WebSocket, by a POST beside an event
+    /// stream. While the next token is waited for nothing is posted beside a stream. Each poll shows its token by itself, and when that
+    /// is refused the next connection has another one.
     ///
     /// `space` is for one token and seven bytes; what is too long for the send buffer ends the uplink ([`Lost::TooLong`], or a
     /// failed handshake).
@@ -256,8 +259,9 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
     /// `since`, and go on behind the last one had, over all connections of this uplink: the cursor is in its memory.
     ///
     /// A command larger than the receive buffer cannot be had: the connection that it comes over ends
-    /// ([`Error::MessageTooBig`]), and commands go on with what is published after the next one is opened; that nothing
-    /// else was lost in between is not known then.
+    /// ([`Error::MessageTooBig`]), and commands go on with what is published after the next one is opened. What was published up to
+    /// then may be missing, and that is told by an [`Arrival::Gap`](crate::Arrival::Gap) with
+    /// [`TooLarge`](longwire_core::session::GapReason::TooLarge).
     #[must_use]
     pub fn with_commands<M: RawMutex, const N: usize, const BYTES: usize>(
         self,
@@ -303,10 +307,12 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
             ConnectorConfig { ladder: self.ladder(), backoff: self.config.backoff, renewable: T::SOME };
         let (since, memory) =
             (self.pilot.as_ref().map_or(self.since, |pilot| pilot.reader.since()), self.memory());
+        let skipped = self.pilot.as_ref().and_then(|pilot| pilot.skipped);
         let Self { gateway, config, rng, line, decompressor, purse, subscription, counts, pilot, .. } = self;
         #[cfg(feature = "sse")]
         let side = &mut self.side;
         let pilot = pilot.insert(Pilot::new(connector, since, memory, rng));
+        pilot.skipped = skipped;
         let observe = &mut observe;
         let mut desk = Desk { gateway, config, outbox, subscription: *subscription, counts, pilot, observe };
         let mut lost = Lost::NoLink;

@@ -3,11 +3,12 @@
 use core::convert::Infallible;
 
 use embassy_time::{Instant, Timer, with_deadline};
-use longwire_core::log::Since;
+use longwire_core::log::{Cursor, Since};
 use longwire_core::rand_core::{Rng, TryRng};
 use longwire_core::session::connector::{Action, ConnectorConfig, Event};
 use longwire_core::session::ladder::Memory;
 use longwire_core::session::subscriber::Subscriber;
+use longwire_core::session::{Gap, GapReason};
 
 use super::{End, Lost};
 use crate::buffered::now;
@@ -16,7 +17,12 @@ use crate::buffered::now;
 pub(super) struct Pilot {
     pub(super) reader: Subscriber,
     jitter: Jitter,
+    pub(super) skipped: Option<Skipped>,
 }
+
+/// Commands are skipped from here on, up to the next position that is heard of.
+#[derive(Clone, Copy)]
+pub(super) struct Skipped(Option<Cursor>);
 
 impl Pilot {
     pub(super) fn new(
@@ -25,7 +31,8 @@ impl Pilot {
         memory: Option<Memory>,
         rng: &mut impl Rng,
     ) -> Self {
-        Self { reader: Subscriber::new(config, since, memory), jitter: Jitter(rng.next_u64()) }
+        let jitter = Jitter(rng.next_u64());
+        Self { reader: Subscriber::new(config, since, memory), jitter, skipped: None }
     }
 
     pub(super) fn start(&mut self) -> Action {
@@ -84,6 +91,12 @@ impl Pilot {
         }
     }
 
+    /// Something is asked: silence is counted from here.
+    #[cfg(feature = "sse")]
+    pub(super) fn asks(&mut self) {
+        self.handle(Event::Heard);
+    }
+
     /// Nothing is waited for, so nothing is silent; but something better may be due.
     #[cfg(feature = "sse")]
     pub(super) fn idle(&mut self) -> Option<End> {
@@ -93,7 +106,17 @@ impl Pilot {
 
     /// Something cannot be had from where the cursor is: commands go on with what is to come.
     pub(super) fn skip(&mut self) {
+        self.skipped.get_or_insert(Skipped(self.reader.cursor()));
         self.reader.go_to(Since::Now);
+    }
+
+    /// What was skipped, now that it is known how far: up to this position.
+    pub(super) fn skipped_up_to(&mut self, to: Cursor) -> Option<Gap> {
+        let Skipped(from) = self.skipped.take()?;
+        // A log that has lost its past meanwhile, or whose state was too large, may lack anything.
+        let start = Cursor { epoch: to.epoch, seq: 0 };
+        let from = from.filter(|from| from.epoch == to.epoch).unwrap_or(start);
+        Some(Gap { from, to, reason: GapReason::TooLarge, skipped: None })
     }
 
     /// Waits until something is to be done, and says what.

@@ -1,33 +1,77 @@
 //! Long polls (`PROTOCOL.md` section 8.1).
 
+use core::cell::RefCell;
+
 use embassy_time::with_deadline;
+use heapless::String;
 use longwire_core::digits::push_decimal;
-use longwire_core::http::write::WriteError;
 use longwire_core::log::Since;
 use longwire_core::session::connector::Event;
 use longwire_core::session::ladder::Rung;
-use longwire_core::session::subscriber::Mark;
 use longwire_core::session::{ServerMessage, json};
 
-use super::http::{self, Head};
+use super::http::{self, Head, TooLarge};
+use super::tokens::{Purse, Tokens};
 use super::{Desk, End, Lost, Status};
 use crate::buffered::Buffered;
 use crate::link::Link;
 use crate::outbox::Source;
 
+/// How many events to ask for: an answer has to fit the receive buffer whole, and nobody knows how large they are.
+struct Pages {
+    limit: u64,
+    /// No more than that: half of what did not fit, and one more after each that did.
+    most: u64,
+    /// No more than there are places in the application's queue, where a whole page arrives at once.
+    places: u64,
+}
+
+impl Pages {
+    fn new(places: usize) -> Self {
+        let places = u64::try_from(places).unwrap_or(u64::MAX);
+        Self { limit: 1, most: places, places }
+    }
+
+    /// So many events took so many bytes of the buffer: the next time as many of that size as fill half of it.
+    fn fitted(&mut self, events: usize, bytes: usize, buffer: usize) {
+        if events > 0 {
+            let fit = u64::try_from(buffer.saturating_mul(events) / bytes.max(1) / 2).unwrap_or(1);
+            self.most = self.most.saturating_add(1).min(self.places);
+            self.limit = fit.min(self.most).max(1);
+        }
+    }
+
+    /// The answer did not fit: the same is asked for again, one by one.
+    fn overflowed(&mut self) {
+        self.most = self.limit / 2;
+        self.limit = 1;
+    }
+}
+
 /// Asks again and again over one connection. The first poll does not wait, so that it tells whether polls work.
-pub(super) async fn poll<L: Link, O: Source>(
+pub(super) async fn poll<L: Link, O: Source, T: Tokens>(
     mut stream: Buffered<'_, L>,
-    authorization: Option<&str>,
+    purse: &RefCell<&mut Purse<'_, T>>,
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
-    let mut open = false;
+    let places = desk.subscription.map_or(1, |subscription| subscription.inbox.places());
+    let (mut open, mut pages) = (false, Pages::new(places));
     loop {
-        if let Err(error) = ask(&mut stream, authorization, desk, open) {
+        let mut more = String::<40>::new();
+        // The state cannot be had in parts.
+        if desk.pilot.reader.since() != Since::Latest {
+            let _ = more.push_str("&limit=");
+            push_decimal(&mut more, pages.limit);
+        }
+        if open {
+            let _ = more.push_str("&wait=");
+            push_decimal(&mut more, desk.pilot.reader.connector().wait().as_secs());
+        }
+        if let Err(error) = desk.ask(&mut stream, purse, "application/json", &more) {
             return End::request(error);
         }
-        let head = match with_deadline(desk.pilot.deadline(), whole(&mut stream)).await {
-            Ok(Ok(head)) => head,
+        let (head, fits) = match with_deadline(desk.pilot.deadline(), whole(&mut stream, &pages)).await {
+            Ok(Ok(answer)) => answer,
             Ok(Err(lost)) => return End::new(lost),
             Err(_) => return desk.pilot.timed_out(if open { Lost::Silent } else { Lost::NoHello }),
         };
@@ -35,7 +79,9 @@ pub(super) async fn poll<L: Link, O: Source>(
         if !core::mem::replace(&mut open, true) {
             desk.tell(Status::Open(Rung::LongPoll));
         }
-        if let Err(lost) = desk.take(&mut stream, &head) {
+        if !fits {
+            pages.overflowed();
+        } else if let Err(lost) = desk.take(&mut stream, &head, &mut pages) {
             return End::new(lost);
         }
         http::release(&mut stream);
@@ -50,39 +96,24 @@ pub(super) async fn poll<L: Link, O: Source>(
     }
 }
 
-/// Queues a poll. One event at a time: what is to be read whole has to fit the buffer.
-fn ask<L: Link, O: Source>(
-    stream: &mut Buffered<'_, L>,
-    authorization: Option<&str>,
-    desk: &Desk<'_, '_, O>,
-    wait: bool,
-) -> Result<(), WriteError> {
-    let mut url = desk.stream_url().ok_or(WriteError::Target)?;
-    // The state cannot be had in parts.
-    if desk.pilot.reader.since() != Since::Latest {
-        url.push_str("&limit=1").map_err(|_| WriteError::Target)?;
-    }
-    if wait {
-        let seconds = desk.pilot.reader.connector().wait().as_secs();
-        url.push_str("&wait=").map_err(|_| WriteError::Target)?;
-        push_decimal(&mut url, seconds);
-    }
-    let accept = [("Accept", "application/json")];
-    http::queue(stream, ("GET", &url), desk.gateway, authorization, &accept, None)
-}
-
-/// Reads an answer whole.
-async fn whole<L: Link>(stream: &mut Buffered<'_, L>) -> Result<Head, Lost> {
+/// Reads an answer whole. If it does not fit, and a smaller one can be asked for, passes over it and says false.
+async fn whole<L: Link>(stream: &mut Buffered<'_, L>, pages: &Pages) -> Result<(Head, bool), Lost> {
     let head = http::answer(stream, "GET").await?;
+    let too_large = if pages.limit > 1 { TooLarge::PassOver } else { TooLarge::Fail };
     match head.status {
-        200 | 204 => http::body(stream, head.framing).await.map(|()| head),
+        200 | 204 => http::body(stream, head.framing, too_large).await.map(|fits| (head, fits)),
         _ => Err(http::refused(stream, &head).await),
     }
 }
 
 impl<O: Source> Desk<'_, '_, O> {
     /// Takes in what a poll was answered with.
-    fn take<L: Link>(&mut self, stream: &mut Buffered<'_, L>, head: &Head) -> Result<(), Lost> {
+    fn take<L: Link>(
+        &mut self,
+        stream: &mut Buffered<'_, L>,
+        head: &Head,
+        pages: &mut Pages,
+    ) -> Result<(), Lost> {
         let next = if head.status == 204 {
             head.next.ok_or(Lost::BadMessage)?
         } else {
@@ -91,12 +122,15 @@ impl<O: Source> Desk<'_, '_, O> {
             if let Some(gap) = answer.gap {
                 self.hear(Ok(ServerMessage::Gap(gap)))?;
             }
+            let mut events = 0;
             for event in answer.events() {
                 self.hear(event)?;
+                events += 1;
             }
+            pages.fitted(events, rx.kept().len(), rx.capacity());
             answer.next
         };
-        self.pilot.reader.passed(Mark::At(next));
+        self.passed(next);
         Ok(())
     }
 }

@@ -1,30 +1,46 @@
 //! Publishing by POST (`PROTOCOL.md` section 8.2): one reading at a time, under its (incarnation, n).
 
+use core::cell::RefCell;
+use core::future::poll_fn;
+use core::task::Poll;
+
 use embassy_futures::select::Either3::{First, Second, Third};
 use embassy_futures::select::{select, select3};
 use embassy_time::{Duration, Instant, Timer, with_deadline};
-use longwire_core::http::write::WriteError;
-use longwire_core::session::Code;
+use longwire_core::http::write::{Field, WriteError};
 use longwire_core::session::connector::{Action, Event};
 use longwire_core::session::json;
-use longwire_core::session::ladder::Rung;
+use longwire_core::session::ladder::{Ending, Rung};
 use longwire_core::session::publisher::{Incarnation, PublicationId};
+use longwire_core::session::{Code, Refusal};
 
-use super::http::{self, Head, Url};
+use super::http::{self, Head, TooLarge, Url};
 use super::pilot::Pilot;
+use super::renewal::{Renewal, Task};
+use super::tokens::{Purse, Tokens, Why};
 use super::{End, Gateway, Line, Lost, Status, UplinkConfig};
 use crate::buffered::{Buffered, Input};
 use crate::link::{Connect, Link};
 use crate::outbox::{Reading, Source};
 
 /// What is posted, where, and as whom.
-pub(super) struct Posts<'d, 'b, O> {
+pub(super) struct Posts<'d, 'b, 'p, O, T> {
     pub(super) gateway: &'d Gateway<'b>,
     pub(super) config: &'b UplinkConfig,
-    pub(super) authorization: Option<&'d str>,
+    pub(super) purse: &'d RefCell<&'d mut Purse<'p, T>>,
+    /// Of the stream that is read beside it.
+    pub(super) renewal: &'d Renewal,
     pub(super) outbox: &'d O,
     /// Drawn already.
     pub(super) incarnation: Incarnation,
+}
+
+/// What was posted.
+#[derive(Clone, Copy)]
+enum Posted {
+    /// The reading of this number.
+    Reading(u64),
+    Renewal,
 }
 
 /// What became of a connection.
@@ -34,10 +50,9 @@ enum Ended {
     End(End),
 }
 
-impl<O: Source> Posts<'_, '_, O> {
+impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
     /// Posts what there is, beside a stream, with a machine of its own. Comes back when the gateway refuses for good.
     pub(super) async fn beside<C: Connect>(&self, line: &mut Line<'_, C>, pilot: &mut Pilot) -> Lost {
-        self.outbox.rewind();
         self.wait_for_next().await;
         let mut action = pilot.start();
         loop {
@@ -60,9 +75,27 @@ impl<O: Source> Posts<'_, '_, O> {
         }
     }
 
+    fn has_next(&self) -> bool {
+        self.renewal.task().is_some() || self.outbox.has_next() && self.may_post()
+    }
+
+    /// What stood where the next credential was to come is gone, whether one came or not.
+    fn may_post(&self) -> bool {
+        !T::SOME || self.purse.try_borrow().is_ok_and(|purse| purse.token().is_some())
+    }
+
+    /// Waits until there may be something else to send.
+    async fn news(&self) {
+        let task = self.renewal.task();
+        let changed = poll_fn(|_| if self.renewal.task() == task { Poll::Pending } else { Poll::Ready(()) });
+        select(self.outbox.reported(), changed).await;
+    }
+
+    /// Between two connections.
     async fn wait_for_next(&self) {
-        while !self.outbox.has_next() {
-            self.outbox.reported().await;
+        self.outbox.rewind();
+        while !self.has_next() {
+            self.news().await;
         }
     }
 
@@ -76,6 +109,7 @@ impl<O: Source> Posts<'_, '_, O> {
     ) -> End {
         let mut not_before = Instant::MIN;
         loop {
+            pilot.asks();
             let Line { connect, rx, tx } = &mut *line;
             let link = match pilot.reach(connect.connect()).await {
                 Ok(link) => link,
@@ -88,11 +122,13 @@ impl<O: Source> Posts<'_, '_, O> {
                 Ended::Idle => {}
             }
             drop(stream);
-            while !self.outbox.has_next() {
+            // What was posted last may not have been answered.
+            self.outbox.rewind();
+            while !self.has_next() {
                 if let Some(end) = pilot.idle() {
                     return end;
                 }
-                select(self.outbox.reported(), Timer::at(pilot.deadline())).await;
+                select(self.news(), Timer::at(pilot.deadline())).await;
             }
         }
     }
@@ -111,21 +147,34 @@ impl<O: Source> Posts<'_, '_, O> {
             let first = !core::mem::replace(&mut open, true);
             notice(first.then_some(Status::Open(Rung::Poll)));
         };
+        // An answer came over this connection.
+        let mut answers = false;
         loop {
+            if self.renewal.task() == Some(Task::Ask) {
+                self.ask().await;
+            }
             let paused = Instant::now() < *not_before;
-            let next = if paused { None } else { self.queue_next(stream) };
-            match next {
-                Some(Ok(n)) => {
-                    let answered = with_deadline(pilot.deadline(), self.settle(stream, n, not_before)).await;
+            match self.queue_next(stream, paused) {
+                Some(Ok(posted)) => {
+                    pilot.asks();
+                    let answered =
+                        with_deadline(pilot.deadline(), self.settle(stream, posted, not_before)).await;
                     match answered {
                         Ok(Ok(keeps_alive)) => {
                             opened(pilot);
+                            answers = true;
                             if !keeps_alive {
                                 return Ended::Idle;
                             }
                         }
+                        // RFC 9112 section 9.3.1: a server may close a connection that it thinks is idle at any time, also while
+                        // a request is under way. What is posted may be posted again: each has its number.
+                        Ok(Err(lost)) if answers && lost.ending() == Ending::Cut => return Ended::Idle,
                         Ok(Err(lost)) => return Ended::End(End::new(lost)),
-                        Err(_) => return Ended::End(pilot.timed_out(Lost::NoHello)),
+                        Err(_) => {
+                            let lost = if answers { Lost::Silent } else { Lost::NoHello };
+                            return Ended::End(pilot.timed_out(lost));
+                        }
                     }
                 }
                 Some(Err(WriteError::Full)) => self.outbox.give_up_next(),
@@ -138,7 +187,7 @@ impl<O: Source> Posts<'_, '_, O> {
                         return Ended::End(end);
                     }
                     let until = if paused { pilot.deadline().min(*not_before) } else { pilot.deadline() };
-                    let waited = select3(self.outbox.reported(), stream.read(None), Timer::at(until)).await;
+                    let waited = select3(self.news(), stream.read(None), Timer::at(until)).await;
                     match waited {
                         First(()) | Third(()) => {}
                         // Nobody asked for an answer: the server closes what is idle.
@@ -150,17 +199,46 @@ impl<O: Source> Posts<'_, '_, O> {
         }
     }
 
-    /// Queues the next reading, and says its number.
-    fn queue_next<L: Link>(&self, stream: &mut Buffered<'_, L>) -> Option<Result<u64, WriteError>> {
+    /// Asks for another credential. Until it is there nothing is posted.
+    #[expect(
+        clippy::await_holding_refcell_ref,
+        reason = "the others who look into it are whoever posts, which is what waits here, and the reader at its beginning"
+    )]
+    async fn ask(&self) {
+        let given = match self.purse.try_borrow_mut() {
+            Ok(mut purse) => purse.fill(Why::Renew).await,
+            Err(_) => false,
+        };
+        // Without another one the grant ends, and with it the stream: then a new one is opened.
+        self.renewal.set_task(given.then_some(Task::Show));
+    }
+
+    /// Queues what is to be posted next: a credential, or a reading and unless they have to wait.
+    fn queue_next<L: Link>(
+        &self,
+        stream: &mut Buffered<'_, L>,
+        paused: bool,
+    ) -> Option<Result<Posted, WriteError>> {
+        if self.renewal.task() == Some(Task::Show) {
+            let url = self.base().and_then(|mut url| self.renewal.push_to(&mut url).map(|()| url));
+            if url.is_some_and(|url| self.queue(stream, &url, &[], &[]).is_ok()) {
+                return Some(Ok(Posted::Renewal));
+            }
+            // It cannot be sent.
+            self.renewal.set_task(None);
+        }
+        if paused || !self.may_post() {
+            return None;
+        }
         let mut number = 0;
         let queued = self.outbox.send_next(1, |n, reading| {
             number = n;
-            self.queue(stream, n, reading)
+            self.queue_reading(stream, n, reading)
         })?;
-        Some(queued.map(|()| number))
+        Some(queued.map(|()| Posted::Reading(number)))
     }
 
-    fn queue<L: Link>(
+    fn queue_reading<L: Link>(
         &self,
         stream: &mut Buffered<'_, L>,
         n: u64,
@@ -170,14 +248,32 @@ impl<O: Source> Posts<'_, '_, O> {
         // It needs no quotes: "or without them if it has printable ASCII".
         let key = PublicationId { incarnation: self.incarnation, n }.to_text();
         let fields = [("Content-Type", "application/cbor"), ("Idempotency-Key", &key)];
-        http::queue(stream, ("POST", &url), self.gateway, self.authorization, &fields, Some(reading.data))
+        self.queue(stream, &url, &fields, reading.data)
     }
 
-    /// Where a reading is posted: beside the stream.
-    fn url(&self, reading: &Reading<'_>) -> Option<Url> {
+    fn queue<L: Link>(
+        &self,
+        stream: &mut Buffered<'_, L>,
+        url: &Url,
+        fields: &[Field<'_>],
+        body: &[u8],
+    ) -> Result<(), WriteError> {
+        let purse = self.purse.try_borrow().map_err(|_| WriteError::Full)?;
+        let authorization = purse.authorization_or(self.gateway.authorization);
+        http::queue(stream, ("POST", url), self.gateway, authorization, fields, Some(body))
+    }
+
+    /// What is beside the stream.
+    fn base(&self) -> Option<Url> {
         let path = self.gateway.target.split('?').next().unwrap_or_default();
         let mut url = Url::new();
         url.push_str(path.strip_suffix("stream").unwrap_or("/v1/")).ok()?;
+        Some(url)
+    }
+
+    /// Where a reading is posted.
+    fn url(&self, reading: &Reading<'_>) -> Option<Url> {
+        let mut url = self.base()?;
         url.push_str("topics/").ok()?;
         http::push_encoded(&mut url, reading.topic)?;
         if let Some(key) = reading.key {
@@ -191,43 +287,60 @@ impl<O: Source> Posts<'_, '_, O> {
     async fn settle<L: Link>(
         &self,
         stream: &mut Buffered<'_, L>,
-        n: u64,
+        posted: Posted,
         not_before: &mut Instant,
     ) -> Result<bool, Lost> {
         let Head { status, retry_after, framing, keeps_alive, .. } = http::answer(stream, "POST").await?;
-        http::body(stream, framing).await?;
-        let max = self.config.backoff.max_told;
-        let mut wait = |time: core::time::Duration| {
-            let time = Duration::try_from(time.min(max)).unwrap_or(Duration::MAX);
-            *not_before = (*not_before).max(Instant::now().saturating_add(time));
-        };
-        let rx = stream.rx();
-        if status == 200 {
-            let published =
-                json::decode_published(rx.kept()).map_err(|_| http::foreign(status, retry_after))?;
-            self.outbox.acknowledge(n);
-            if let Some(pressure) = published.pressure {
-                wait(pressure);
+        http::body(stream, framing, TooLarge::Fail).await?;
+        let foreign = |_| http::foreign(status, retry_after);
+        let body = stream.rx();
+        let body = body.kept();
+        match posted {
+            // What the gateway makes of a credential, the stream says. If it refuses it, the grant ends, as without another one.
+            Posted::Renewal => {
+                if !(200..300).contains(&status) {
+                    json::decode_refusal(body).map_err(foreign)?;
+                }
+                self.renewal.set_task(None);
             }
-        } else {
-            let refusal = json::decode_refusal(rx.kept()).map_err(|_| http::foreign(status, retry_after))?;
-            match refusal.code() {
-                // Of this reading, and not of this client.
-                Some(Code::OverQuota | Code::TopicsFull) => {
-                    let again = refusal.retry_after;
-                    self.outbox.refuse(n, again.is_none());
-                    if let Some(again) = again {
-                        wait(again);
+            Posted::Reading(n) => {
+                let wait = if status == 200 {
+                    let pressure = json::decode_published(body).map_err(foreign)?.pressure;
+                    self.outbox.acknowledge(n);
+                    pressure
+                } else {
+                    let refusal = json::decode_refusal(body).map_err(foreign)?;
+                    let refusal = http::with_retry_after(refusal, retry_after);
+                    match self.refused(n, &refusal) {
+                        Some(wait) => wait,
+                        None => return Err(http::refusal(status, retry_after, refusal)),
                     }
+                };
+                if let Some(wait) = wait {
+                    let wait =
+                        Duration::try_from(wait.min(self.config.backoff.max_told)).unwrap_or(Duration::MAX);
+                    *not_before = (*not_before).max(Instant::now().saturating_add(wait));
                 }
-                Some(Code::Unauthorized | Code::BadRequest) => {
-                    return Err(http::refusal(status, retry_after, refusal));
-                }
-                _ if refusal.permanent => self.outbox.refuse(n, true),
-                _ => return Err(http::refusal(status, retry_after, refusal)),
             }
         }
         http::release(stream);
         Ok(keeps_alive)
+    }
+
+    /// A reading was refused: how long the next one has to wait; `None` when it is about this client, and no reading.
+    fn refused(&self, n: u64, refusal: &Refusal<'_>) -> Option<Option<core::time::Duration>> {
+        match refusal.code() {
+            Some(Code::OverQuota | Code::TopicsFull) => {
+                let again = refusal.retry_after;
+                self.outbox.refuse(n, again.is_none());
+                Some(again)
+            }
+            Some(Code::Unauthorized | Code::BadRequest | Code::NotFound | Code::MethodNotAllowed) => None,
+            _ if refusal.permanent => {
+                self.outbox.refuse(n, true);
+                Some(None)
+            }
+            _ => None,
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What comes down over SSE (`PROTOCOL.md` section 7), or by long polls (section 8).
 
+use core::cell::RefCell;
+
 use embassy_futures::select::{Either, select};
 use embassy_time::{Timer, with_deadline};
 use longwire_core::buf::{RxBuf, RxCursor};
@@ -16,6 +18,7 @@ use super::hear::Heard;
 use super::http::{self, Url};
 use super::pilot::Pilot;
 use super::posts::Posts;
+use super::renewal::Renewal;
 use super::tokens::{Purse, Tokens};
 use super::{Desk, End, Line, Lost, Status};
 use crate::buffered::{Buffered, Input};
@@ -37,25 +40,26 @@ pub(super) async fn over_stream<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
         Ok(link) => link,
         Err(end) => return end,
     };
-    let posts = desk.posts(purse, rng);
+    let (purse, renewal) = (RefCell::new(purse), Renewal::new(T::SOME));
+    let posts = desk.posts(&purse, &renewal, rng);
     let config = ConnectorConfig {
         ladder: LadderConfig { rungs: Rungs::only(Rung::Poll), ..desk.config.ladder },
         backoff: desk.config.backoff,
         renewable: false,
     };
     let mut pilot = Pilot::new(config, Since::Now, None, rng);
-    let authorization = posts.authorization;
     let write_timeout = desk.config.connection.write_timeout;
     let end = async {
         match rung {
             #[cfg(feature = "ladder")]
             Rung::LongPoll => {
-                super::polls::poll(Buffered::new(link, write_timeout, rx, tx), authorization, desk).await
+                super::polls::poll(Buffered::new(link, write_timeout, rx, tx), &purse, desk).await
             }
             // The request goes out of what is later the room for an event, and what comes from the wire comes into the other.
-            _ => listen(Buffered::new(link, write_timeout, tx, rx), authorization, desk).await,
+            _ => listen(Buffered::new(link, write_timeout, tx, rx), &purse, &renewal, desk).await,
         }
     };
+    // In this order: see `Renewal`.
     match select(end, posts.beside(side, &mut pilot)).await {
         Either::First(end) => end,
         Either::Second(lost) => End::new(lost),
@@ -72,7 +76,8 @@ pub(super) async fn over_posts<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
     if let Err(end) = desk.token(purse).await {
         return end;
     }
-    let posts = desk.posts(purse, rng);
+    let (purse, renewal) = (RefCell::new(purse), Renewal::new(false));
+    let posts = desk.posts(&purse, &renewal, rng);
     let Desk { pilot, observe, counts, outbox, .. } = desk;
     posts
         .over(line, pilot, &mut |status| match status {
@@ -85,6 +90,7 @@ pub(super) async fn over_posts<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
 /// An event stream.
 struct Events<'l, L> {
     stream: Buffered<'l, L>,
+    renewal: &'l Renewal,
     body: BodyReader,
     /// Bytes of the body's present piece that were passed on.
     taken: usize,
@@ -93,14 +99,13 @@ struct Events<'l, L> {
 }
 
 /// Asks for the stream, and works off what comes.
-async fn listen<L: Link, O: Source>(
-    mut stream: Buffered<'_, L>,
-    authorization: Option<&str>,
+async fn listen<'l, L: Link, O: Source, T: Tokens>(
+    mut stream: Buffered<'l, L>,
+    purse: &RefCell<&mut Purse<'_, T>>,
+    renewal: &'l Renewal,
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
-    let Some(url) = desk.stream_url() else { return End::request(WriteError::Target) };
-    let accept = [("Accept", "text/event-stream")];
-    if let Err(error) = http::queue(&mut stream, ("GET", &url), desk.gateway, authorization, &accept, None) {
+    if let Err(error) = desk.ask(&mut stream, purse, "text/event-stream", "") {
         return End::request(error);
     }
     let head = match with_deadline(desk.pilot.deadline(), http::answer(&mut stream, "GET")).await {
@@ -116,7 +121,8 @@ async fn listen<L: Link, O: Source>(
     }
     let Ok(body) = BodyReader::new(head.framing, u64::MAX) else { return End::new(Lost::BadMessage) };
     let max_event = stream.split().1.len();
-    let events = Events { stream, body, taken: 0, decoder: Decoder::new(max_event), at: RxCursor::new() };
+    let events =
+        Events { stream, renewal, body, taken: 0, decoder: Decoder::new(max_event), at: RxCursor::new() };
     events.work(desk).await
 }
 
@@ -129,15 +135,18 @@ impl<L: Link> Events<'_, L> {
                 Ok(true) => {
                     let (_, bytes) = self.stream.split();
                     let event = self.decoder.event(RxBuf::new(bytes, &mut self.at));
-                    match desk.hear(json::decode_server(event.data)) {
+                    let message = json::decode_server(event.data);
+                    if let Ok(message) = &message {
+                        self.renewal.heard(message);
+                    }
+                    match desk.hear(message) {
                         Ok(Heard::Hello(hello)) => {
                             let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
                             desk.pilot.handle(Event::Opened { heartbeat, window });
-                            if !core::mem::replace(&mut open, true) {
-                                desk.tell(Status::Open(Rung::Sse));
-                            }
+                            let renewed = core::mem::replace(&mut open, true);
+                            desk.tell(if renewed { Status::Renewed } else { Status::Open(Rung::Sse) });
                         }
-                        // The next connection has another credential.
+                        // Nothing is published here, and what there is to be renewed was heard.
                         Ok(_) => {}
                         Err(lost) => return End::new(lost),
                     }
@@ -150,9 +159,11 @@ impl<L: Link> Events<'_, L> {
             if let Some(end) = desk.pilot.overdue(open) {
                 return end;
             }
+            self.renewal.look();
             desk.report_counts();
             // 3. Wait for more.
-            match select(self.stream.read(None), Timer::at(desk.pilot.deadline())).await {
+            let deadline = desk.pilot.deadline().min(self.renewal.deadline());
+            match select(self.stream.read(None), Timer::at(deadline)).await {
                 Either::First(Ok(Input::End)) => return End::new(Lost::Closed(None)),
                 Either::First(Ok(_)) => {
                     desk.pilot.handle(Event::Heard);
@@ -191,9 +202,22 @@ impl<L: Link> Events<'_, L> {
     }
 }
 
-impl<O: Source> Desk<'_, '_, O> {
-    /// What is asked for: the patterns, from where the reader is.
-    pub(super) fn stream_url(&self) -> Option<Url> {
+impl<'b, O: Source> Desk<'_, 'b, O> {
+    /// Queues the request for what comes down: the patterns, from where the reader is; `more` is the end of the query.
+    pub(super) fn ask<L: Link, T: Tokens>(
+        &self,
+        stream: &mut Buffered<'_, L>,
+        purse: &RefCell<&mut Purse<'_, T>>,
+        accept: &str,
+        more: &str,
+    ) -> Result<(), WriteError> {
+        let url = self.url(more).ok_or(WriteError::Target)?;
+        let purse = purse.try_borrow().map_err(|_| WriteError::Full)?;
+        let authorization = purse.authorization_or(self.gateway.authorization);
+        http::queue(stream, ("GET", &url), self.gateway, authorization, &[("Accept", accept)], None)
+    }
+
+    fn url(&self, more: &str) -> Option<Url> {
         let mut url = Url::new();
         url.push_str(self.gateway.target).ok()?;
         let mut separator = if self.gateway.target.contains('?') { "&topic=" } else { "?topic=" };
@@ -204,20 +228,22 @@ impl<O: Source> Desk<'_, '_, O> {
         }
         url.push_str("&since=").ok()?;
         url.push_str(&self.pilot.reader.since().to_text()).ok()?;
+        url.push_str(more).ok()?;
         Some(url)
     }
 
     /// Who posts what is in the outbox.
-    pub(super) fn posts<'a, T: Tokens>(
+    fn posts<'a, 'p, T: Tokens>(
         &self,
-        purse: &'a Purse<'_, T>,
+        purse: &'a RefCell<&'a mut Purse<'p, T>>,
+        renewal: &'a Renewal,
         rng: &mut impl CryptoRng,
-    ) -> Posts<'a, 'a, O>
+    ) -> Posts<'a, 'b, 'p, O, T>
     where
         Self: 'a,
     {
-        let authorization = if T::SOME { purse.authorization() } else { self.gateway.authorization };
         let incarnation = self.outbox.incarnation(|| rng.next_u64());
-        Posts { gateway: self.gateway, config: self.config, authorization, outbox: self.outbox, incarnation }
+        let Self { gateway, config, outbox, .. } = *self;
+        Posts { gateway, config, purse, renewal, outbox, incarnation }
     }
 }

@@ -95,7 +95,7 @@ impl<'b, T: Tokens> Purse<'b, T> {
         bearer.iter_mut().zip(BEARER).for_each(|(to, from)| *to = *from);
         let len = with_deadline(after(self.timeout), self.tokens.token(why, space)).await.ok().flatten();
         self.len = len.unwrap_or(0);
-        len.is_some() && self.token().is_some()
+        self.token().is_some()
     }
 
     /// Asks for a token, and gives it.
@@ -103,9 +103,14 @@ impl<'b, T: Tokens> Purse<'b, T> {
         if self.fill(why).await { self.token() } else { None }
     }
 
-    /// The last token.
+    /// The last token, if there was one to be had.
     pub(super) fn token(&self) -> Option<&str> {
-        self.authorization()?.get(BEARER.len()..)
+        self.authorization()?.get(BEARER.len()..).filter(|token| !token.is_empty())
+    }
+
+    /// What the next request shows: the last token, or else what is always the same.
+    pub(super) fn authorization_or<'a>(&'a self, fixed: Option<&'a str>) -> Option<&'a str> {
+        if T::SOME { self.authorization() } else { fixed }
     }
 
     /// The same as the value of a header.

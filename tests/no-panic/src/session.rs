@@ -14,7 +14,7 @@ use longwire_core::session::publisher::{InFlight, Incarnation, Number, Publicati
 use longwire_core::session::subscriber::{Mark, Subscriber};
 use longwire_core::session::{
     Bytes, ClientMessage, Code, Data, DecodeError, Event, Field, Full, Gap, GapReason, Kind, Length,
-    Position, Refusal, ServerMessage, Sink, SliceSink, Text, Topics, WriteError, cbor, json,
+    Position, Refusal, ServerMessage, Sink, SliceSink, Text, Topics, WriteError, cbor, json, transcode,
 };
 use longwire_core::time::Instant;
 use longwire_core::ws::CloseCode;
@@ -30,6 +30,7 @@ pub fn all() {
     client_message(cbor::decode_client(message));
     server_message(json::decode_server(message));
     answer(message);
+    transcode(message);
     digits();
     taken();
     codes();
@@ -356,4 +357,11 @@ fn backoff() {
             black_box((wait, backoff.attempt()));
         }
     }
+}
+
+/// A command in JSON, for a device.
+fn transcode(json: &[u8]) {
+    let mut room = [0; 128];
+    written(transcode::json_to_cbor(json, &mut SliceSink::new(any_bytes(&mut room))));
+    written(transcode::cbor_to_json(json, &mut SliceSink::new(any_bytes(&mut room))));
 }

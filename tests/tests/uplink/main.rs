@@ -11,7 +11,7 @@ use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use host::{Host, NAME, Numbers, clock, run};
 use longwire_core::log::Since;
 use longwire_core::session::GapReason;
-use longwire_core::session::ladder::Rung;
+use longwire_core::session::ladder::{LadderConfig, Rung, Rungs};
 use longwire_embassy::{
     Arrival, Commands, Form, Gateway as Remote, Lost, Nal, NoTokens, Outbox, Overflow, Policy, Present,
     Status, Tokens, Uplink, UplinkConfig, Why,
@@ -27,6 +27,15 @@ type Inbox = Commands<NoopRawMutex, 8, 64>;
 
 static CBOR: UplinkConfig = UplinkConfig::new();
 static JSON: UplinkConfig = UplinkConfig { form: Form::Json, ..UplinkConfig::new() };
+static SSE: UplinkConfig = only(Rung::Sse);
+static LONG_POLL: UplinkConfig = only(Rung::LongPoll);
+
+const fn only(rung: Rung) -> UplinkConfig {
+    UplinkConfig {
+        ladder: LadderConfig { rungs: Rungs::only(rung), ..LadderConfig::new() },
+        ..UplinkConfig::new()
+    }
+}
 
 const PATTERNS: &[&str] = &["device/7/do/*", "all/*"];
 
@@ -348,6 +357,99 @@ fn a_grant_is_renewed_in_band_and_the_connection_goes_on() {
         assert_eq!(device.host.connected.get(), 1, "{}", device.said());
         assert_eq!(device.readings.counts().acknowledged, 10);
     }
+}
+
+#[test]
+fn a_grant_is_renewed_beside_an_event_stream_and_the_stream_goes_on() {
+    let _clock = clock();
+    // None of a length with those of the other tests: no other file has this name.
+    let gateway = guarded(&[("first", 10), ("second", 20), ("third", 3600), ("unused", 0)]);
+    let (device, asked) = (Device::new(), RefCell::default());
+    let names = ["first", "second", "third"].map(str::to_owned);
+    let tokens = List { tokens: names.iter(), asked: &asked, last: String::new() };
+    let setup = Setup { config: &SSE, listens: true, tokens, present: Present::Head };
+    with_device(&device, gateway.address.port(), setup, |turn| {
+        let renewed = |times| {
+            let seen = device.seen.borrow();
+            seen.iter().filter(|status| **status == Status::Renewed).count() == times
+        };
+        device.report(0..5);
+        turn(&|| device.is_empty() && renewed(2));
+        device.report(5..10);
+        let head = [("Content-Type", "application/json"), ("Authorization", "Bearer third")];
+        assert_eq!(gateway.request("POST", "/v1/topics/all/x", &head, b"1").status, 200);
+        turn(&|| device.is_empty() && device.commands.counts().waiting > 0);
+        assert_eq!(device.next_command(), Some(("all/x".into(), 1)));
+    });
+    assert_eq!(asked.take(), [Why::Connect, Why::Renew, Why::Renew]);
+    // The stream was opened once, and nothing was lost or refused.
+    let expected = [Status::Connecting(Rung::Sse), Status::Open(Rung::Sse), Status::Renewed, Status::Renewed];
+    assert_eq!(*device.seen.borrow(), expected);
+    assert_eq!(device.readings.counts().acknowledged, 10);
+}
+
+#[test]
+fn what_is_larger_than_the_receive_buffer_is_a_gap_over_every_transport() {
+    let _clock = clock();
+    for (config, rung) in [(&CBOR, Rung::WebSocket), (&SSE, Rung::Sse), (&LONG_POLL, Rung::LongPoll)] {
+        let (device, gateway) = (Device::new(), Gateway::start_with(&["--reconnect-window=100ms"]));
+        let arrivals = RefCell::new(Vec::new());
+        let arrived = |wanted: &dyn Fn(&Arrival<64>) -> bool| {
+            arrivals.borrow_mut().extend(std::iter::from_fn(|| device.commands.try_next()));
+            arrivals.borrow().iter().any(wanted)
+        };
+        let is = |topic: &'static str| move |arrival: &Arrival<64>| matches!(arrival, Arrival::Command(command) if command.topic() == topic);
+        with_device(&device, gateway.address.port(), Setup { config, ..PLAIN }, |turn| {
+            turn(&|| {
+                gateway.publish("all/begin", &0.into());
+                arrived(&is("all/begin"))
+            });
+            gateway.publish("all/large", &"x".repeat(3000).into());
+            gateway.publish("all/behind", &1.into());
+            turn(&|| arrived(&|arrival| matches!(arrival, Arrival::Gap(_))));
+            gateway.publish("all/end", &2.into());
+            turn(&|| arrived(&is("all/end")));
+        });
+        let gaps: Vec<_> =
+            arrivals.take().into_iter().filter(|arrival| matches!(arrival, Arrival::Gap(_))).collect();
+        let [Arrival::Gap(gap)] = &gaps[..] else { panic!("{rung:?} {gaps:?}") };
+        assert_eq!(gap.reason, GapReason::TooLarge, "{rung:?}");
+        assert!(gap.from.epoch == gap.to.epoch && gap.from.seq < gap.to.seq, "{gap:?}");
+        assert_eq!(device.rungs(), [rung, rung], "{}", device.said());
+    }
+}
+
+#[test]
+fn polls_bring_several_commands_at_once_in_order() {
+    let _clock = clock();
+    let (device, gateway) = (Device::new(), Gateway::start());
+    let taken = RefCell::new(Vec::new());
+    with_device(&device, gateway.address.port(), Setup { config: &LONG_POLL, ..PLAIN }, |turn| {
+        turn(&|| !device.rungs().is_empty());
+        for n in 0..100u32 {
+            // Some of them nearly fill the buffer by themselves.
+            let value = if n % 20 == 19 { "x".repeat(700).into() } else { n.into() };
+            gateway.publish("all/n", &value);
+        }
+        turn(&|| {
+            let arrivals = std::iter::from_fn(|| device.commands.try_next());
+            taken.borrow_mut().extend(arrivals);
+            let counts = device.commands.counts();
+            counts.received == 100
+        });
+    });
+    // Each was had, in order. What the application was too slow for, and what is larger than a place in its queue, is counted.
+    let counts = device.commands.counts();
+    assert_eq!((counts.taken + counts.dropped_oldest, counts.too_large), (95, 5), "{counts:?}");
+    let numbers: Vec<u32> = taken
+        .take()
+        .iter()
+        .map(|arrival| match arrival {
+            Arrival::Command(command) => command.decode().expect("a number"),
+            Arrival::Gap(gap) => panic!("{gap:?}"),
+        })
+        .collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next) && numbers.last() == Some(&98), "{numbers:?}");
 }
 
 #[test]
