@@ -97,7 +97,10 @@ pub use outbox::{Counts, Outbox, Policy, ReportError, Reporter};
 #[cfg(feature = "storage")]
 pub use storage::{OpenError, Storage, StorageConfig, StorageCounts};
 #[cfg(feature = "tls")]
-pub use tls::{MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust};
+pub use tls::{
+    BadCertificate, MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError,
+    Trust,
+};
 pub use uplink::{
     Form, Gateway, Lost, MAX_TARGET, NoTokens, Present, Status, Tokens, Uplink, UplinkConfig, Why,
 };
