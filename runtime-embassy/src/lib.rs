@@ -88,7 +88,7 @@ pub use commands::{Arrival, Command, CommandCounts, Commands, Overflow};
 pub use error::{Error, HandshakeError};
 #[cfg(feature = "inflate")]
 pub use inflate::Inflater;
-pub use link::{Connect, Link, Stream};
+pub use link::{Connect, Link, OnError, Stream};
 pub use longwire_core as core;
 pub use nal::{Nal, NalError};
 #[cfg(feature = "embassy-net")]
