@@ -47,15 +47,19 @@ impl Board {
     }
 
     fn folder(self) -> PathBuf {
-        workspace().join("runtime-embassy/firmware").join(self.name())
+        firmware().join(self.name())
     }
 
     /// The emulator, which runs this ELF file.
     pub fn emulator(self, elf: PathBuf) -> Command {
-        let mut command = Command::new(self.folder().join("qemu"));
-        command.arg(elf);
+        let mut command = Command::new(firmware().join("emulated/qemu"));
+        command.arg(self.name()).arg(elf);
         command
     }
+}
+
+fn firmware() -> PathBuf {
+    workspace().join("runtime-embassy/firmware")
 }
 
 /// A device that runs in the emulator. It ends when this is dropped.

@@ -1,23 +1,31 @@
-//! What the boards that QEMU emulates have in common. Such a board adds a driver for its network, a clock, and its
+//! What the boards that QEMU emulates have in common. Such a board adds a controller of its network, a timer, and its
 //! interrupts.
 //!
 //! | | |
 //! |---|---|
 //! | [`host`] | arguments, randomness, lines of text and the exit status, through semihosting |
-//! | [`lossy`] | a network that loses frames, when it is told to |
+//! | [`ethernet`] | the network over a controller |
+//! | [`lossy`] | a controller that loses frames, when it is told to |
+//! | [`clock`] | time over a timer |
 //! | [`sleep`] | the executor's loop, which counts how often the processor wakes |
-//! | [`panic`] | the last words |
+//! | `cortex` | interrupts and faults of a Cortex-M |
+//! | `panic` | the last words |
 #![no_std]
 
+pub mod clock;
+#[cfg(target_arch = "arm")]
+pub mod cortex;
+pub mod ethernet;
 pub mod host;
 pub mod lossy;
-pub mod panic;
+mod panic;
 pub mod sleep;
 
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
-use embassy_net::{Ipv4Address, Ipv4Cidr, Stack, StackResources, StaticConfigV4};
-use embassy_net_driver::Driver;
+use embassy_executor::{SpawnError, SpawnToken, Spawner};
+use embassy_net::{Ipv4Address, Ipv4Cidr, StackResources, StaticConfigV4};
+use ethernet::{Controller, Ethernet};
 use longwire_firmware::traffic::{Counted, Traffic};
 use longwire_firmware::{Board, Outcome, Settings, stack};
 use lossy::Lossy;
@@ -31,59 +39,56 @@ const ADDRESS: Ipv4Cidr = Ipv4Cidr::new(Ipv4Address::new(10, 0, 2, 15), 24);
 const GATEWAY: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
 const GATEWAY_NAME: &str = "localhost";
 
-/// The network controller of a board, counted, and with as much loss as the settings ask for.
-pub type Network<D> = Counted<Lossy<D>>;
-
 /// Frames and bytes of the one network.
 static TRAFFIC: Traffic = Traffic::new();
 
-/// What a device starts with: its settings and its randomness.
-pub struct Start {
-    settings: Settings<'static>,
-    rng: ChaCha12Rng,
+/// The network's work, for a task of its own: in one with the application each would wake the other, for ever.
+pub type Runner<C> = embassy_net::Runner<'static, Counted<Ethernet<Lossy<C>>>>;
+
+/// Runs the application over the controller that `start` gives, with `network` as the task of the network, to its end, which
+/// is the emulator's: as the host says. To be called once.
+pub async fn run<C: Controller, S>(
+    stack: stack::Stack,
+    spawner: Spawner,
+    start: impl FnOnce() -> Option<C>,
+    network: impl FnOnce(Runner<C>) -> Result<SpawnToken<S>, SpawnError>,
+) -> ! {
+    static RESOURCES: StaticCell<StackResources<{ longwire_firmware::SOCKETS }>> = StaticCell::new();
+    let settings = settings();
+    let mut rng = rng();
+    let config = embassy_net::Config::ipv4_static(StaticConfigV4 {
+        address: ADDRESS,
+        gateway: Some(GATEWAY),
+        dns_servers: Default::default(),
+    });
+    let Some(controller) = start() else { fail(format_args!("the board has no network")) };
+    let chip = Counted::new(Ethernet::new(Lossy::new(controller, settings.loss, rng.next_u32())), &TRAFFIC);
+    let (net, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), rng.next_u64());
+    sleep::spawn(spawner, network(runner));
+    let outcome = longwire_firmware::run(net, &settings, rng, Emulated { stack }, host::print).await;
+    host::print(format_args!("{} frames were lost", lossy::lost()));
+    match outcome {
+        Outcome::Done => host::exit(0),
+        Outcome::Refused(why) => fail(format_args!("the gateway refuses for good: {why}")),
+    }
 }
 
-impl Start {
-    /// Asks the host. Ends the emulator when it says something that makes no sense.
-    pub fn from_host() -> Self {
-        static LINE: StaticCell<[u8; MAX_LINE]> = StaticCell::new();
-        let line = LINE.init([0; MAX_LINE]);
-        let settings = match Settings::parse(host::arguments(line), GATEWAY, GATEWAY_NAME) {
-            Ok(settings) => settings,
-            Err(wrong) => fail(format_args!("{wrong}")),
-        };
-        let mut seed = [0; 32];
-        if !host::random(&mut seed) {
-            fail(format_args!("the host gives no randomness"));
-        }
-        Self { settings, rng: ChaCha12Rng::from_seed(seed) }
+/// As the host says. Ends the emulator when that makes no sense.
+fn settings() -> Settings<'static> {
+    static LINE: StaticCell<[u8; MAX_LINE]> = StaticCell::new();
+    let words = host::arguments(LINE.init([0; MAX_LINE]));
+    match Settings::parse(words, GATEWAY, GATEWAY_NAME) {
+        Ok(settings) => settings,
+        Err(wrong) => fail(format_args!("{wrong}")),
     }
+}
 
-    /// The network over this controller; the runner is a task of the board's.
-    pub fn network<D: Driver>(
-        &mut self,
-        chip: D,
-    ) -> (Stack<'static>, embassy_net::Runner<'static, Network<D>>) {
-        static RESOURCES: StaticCell<StackResources<{ longwire_firmware::SOCKETS }>> = StaticCell::new();
-        let config = embassy_net::Config::ipv4_static(StaticConfigV4 {
-            address: ADDRESS,
-            gateway: Some(GATEWAY),
-            dns_servers: Default::default(),
-        });
-        let chip = Counted::new(Lossy::new(chip, self.settings.loss, self.rng.next_u32()), &TRAFFIC);
-        embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), self.rng.next_u64())
+fn rng() -> ChaCha12Rng {
+    let mut seed = [0; 32];
+    if !host::random(&mut seed) {
+        fail(format_args!("the host gives no randomness"));
     }
-
-    /// Runs the application to its end, which is the emulator's.
-    pub async fn run(self, net: Stack<'static>, stack: stack::Stack) -> ! {
-        let board = Emulated { stack };
-        let outcome = longwire_firmware::run(net, &self.settings, self.rng, board, host::print).await;
-        host::print(format_args!("{} frames were lost", lossy::lost()));
-        match outcome {
-            Outcome::Done => host::exit(0),
-            Outcome::Refused(why) => fail(format_args!("the gateway refuses for good: {why}")),
-        }
-    }
+    ChaCha12Rng::from_seed(seed)
 }
 
 /// Says what is wrong, and ends the emulator.

@@ -5,8 +5,10 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use embassy_executor::{Spawner, raw};
+use embassy_executor::{SpawnError, SpawnToken, Spawner, raw};
 use static_cell::StaticCell;
+
+use crate::fail;
 
 /// Set when a task has to be polled.
 static WOKEN: AtomicBool = AtomicBool::new(false);
@@ -23,11 +25,12 @@ fn wake(_: *mut ()) {
     WOKEN.store(true, Ordering::SeqCst);
 }
 
-/// Runs what `begin` spawns, for ever. To be called once.
-pub fn run(begin: impl FnOnce(Spawner)) -> ! {
+/// Runs the task that `begin` gives, and those that it spawns, for ever. To be called once.
+pub fn run<S>(begin: impl FnOnce(Spawner) -> Result<SpawnToken<S>, SpawnError>) -> ! {
     static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
     let executor: &'static raw::Executor = EXECUTOR.init(raw::Executor::new(core::ptr::null_mut()));
-    begin(executor.spawner());
+    let spawner = executor.spawner();
+    spawn(spawner, begin(spawner));
     loop {
         // SAFETY: the one place that polls it, and never from inside itself.
         unsafe { executor.poll() };
@@ -39,6 +42,14 @@ pub fn run(begin: impl FnOnce(Spawner)) -> ! {
                 WAKEUPS.store(wakeups().wrapping_add(1), Ordering::Relaxed);
             }
         });
+    }
+}
+
+/// Begins a task, which there is once.
+pub(crate) fn spawn<S>(spawner: Spawner, task: Result<SpawnToken<S>, SpawnError>) {
+    match task {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => fail(format_args!("no room for a task")),
     }
 }
 

@@ -1,17 +1,11 @@
-//! Time for `embassy-time`, in milliseconds, without a periodic tick.
-//!
-//! SysTick runs freely, and its interrupt counts how often its 24 bits wrapped (every 1.3 s); a one-shot timer wakes
-//! for the next deadline.
-
-use core::cell::RefCell;
-use core::task::Waker;
+//! The board's time: SysTick runs freely, and its interrupt counts how often its 24 bits wrapped (every 1.3 s); a one-shot
+//! timer interrupts.
 
 use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::{SCB, SYST};
 use cortex_m_rt::exception;
-use critical_section::{CriticalSection, Mutex};
-use embassy_time_driver::Driver;
-use embassy_time_queue_utils::Queue;
+use embassy_time_driver::time_driver_impl;
+use longwire_emulated::clock::{Clock, Timer};
 
 /// Number of the one-shot timer's interrupt (GPTM 0, timer A).
 pub const IRQ: u16 = 19;
@@ -39,21 +33,15 @@ const TIME_OUT: u32 = 1;
 /// Run mode clock gating (RCGC1): bit 16 is timer 0.
 const CLOCK_GATES: *mut u32 = 0x400f_e104 as *mut u32;
 
-struct Clock(Mutex<RefCell<State>>);
-
-struct State {
+struct Lm3s6965 {
     /// How often SysTick wrapped.
     wraps: u64,
-    queue: Queue,
 }
 
-embassy_time_driver::time_driver_impl!(static CLOCK: Clock = Clock(Mutex::new(RefCell::new(State {
-    wraps: 0,
-    queue: Queue::new(),
-}))));
+time_driver_impl!(static CLOCK: Clock<Lm3s6965> = Clock::new(Lm3s6965 { wraps: 0 }));
 
-impl State {
-    fn now(&self) -> u64 {
+impl Timer for Lm3s6965 {
+    fn now(&mut self) -> u64 {
         let count = SYST::get_current();
         // A wrap that nobody counted yet, for interrupts are masked here: then the count is read again, behind it.
         let (wraps, count) = match SCB::is_pendst_pending() {
@@ -63,38 +51,15 @@ impl State {
         (wraps * u64::from(RELOAD + 1) + u64::from(RELOAD - count)) / u64::from(CYCLES)
     }
 
-    /// Wakes what is due, and sets the timer for what comes next.
-    fn arm(&mut self) {
-        let now = self.now();
-        let next = self.queue.next_expiration(now);
-        let wait = next.saturating_sub(now).clamp(1, LONGEST) as u32;
-        // SAFETY: registers of the timer, which nobody else uses; we are in a critical section.
+    fn set(&mut self, now: u64, at: u64) {
+        let wait = at.saturating_sub(now).clamp(1, LONGEST) as u32;
+        // SAFETY: registers of the timer, which nobody else uses.
         unsafe {
             CONTROL.write_volatile(0);
             INTERRUPT_CLEAR.write_volatile(TIME_OUT);
             LOAD.write_volatile(wait * CYCLES);
             CONTROL.write_volatile(ENABLE);
         }
-    }
-}
-
-impl Clock {
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        critical_section::with(|cs: CriticalSection<'_>| f(&mut self.0.borrow_ref_mut(cs)))
-    }
-}
-
-impl Driver for Clock {
-    fn now(&self) -> u64 {
-        self.with(|state| state.now())
-    }
-
-    fn schedule_wake(&self, at: u64, waker: &Waker) {
-        self.with(|state| {
-            if state.queue.schedule_wake(at, waker) {
-                state.arm();
-            }
-        });
     }
 }
 
@@ -114,15 +79,15 @@ pub fn start(mut systick: SYST) {
         MODE.write_volatile(ONE_SHOT);
         INTERRUPT_MASK.write_volatile(TIME_OUT);
     }
-    CLOCK.with(State::arm);
+    on_interrupt();
 }
 
 /// To be called by the timer's interrupt.
 pub fn on_interrupt() {
-    CLOCK.with(State::arm);
+    CLOCK.on_interrupt();
 }
 
 #[exception]
 fn SysTick() {
-    CLOCK.with(|state| state.wraps += 1);
+    CLOCK.with(|timer| timer.wraps += 1);
 }

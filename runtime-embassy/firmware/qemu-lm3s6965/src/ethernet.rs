@@ -1,28 +1,19 @@
-//! Driver for the Ethernet controller of Stellaris LM3S microcontrollers.
-//!
-//! The processor moves whole frames through two FIFOs behind one register, a word at a time. Interrupts are used for
-//! reception only: the handler masks the interrupt and wakes the network task, which reads until the FIFO is empty and
-//! unmasks it.
+//! The Ethernet controller of Stellaris LM3S microcontrollers. The processor moves whole frames through two FIFOs behind one
+//! register, a word at a time.
 
-use core::task::Context;
-
-use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState};
-use embassy_sync::waitqueue::AtomicWaker;
+use longwire_emulated::cortex;
+use longwire_emulated::ethernet::{Controller, Frame, received};
 
 /// Number of the controller's interrupt.
 pub const IRQ: u16 = 42;
 
 /// Destination, source and type.
 const HEADER: usize = 14;
-/// Longest frame without its check sequence: the header, and 1500 bytes of payload.
-const MAX_FRAME: usize = 1514;
 /// Length of the frame check sequence, which the controller adds, checks, and hands over with what it received.
 const CHECK: usize = 4;
 /// A length in front of each frame in the FIFOs. Of what is received it counts everything, itself too; of what is sent
 /// the payload alone.
 const LENGTH: usize = 2;
-
-static RECEIVED: AtomicWaker = AtomicWaker::new();
 
 /// The memory-mapped registers, by their offset.
 #[derive(Clone, Copy)]
@@ -60,11 +51,9 @@ fn write(register: Register, value: u32) {
     unsafe { ((BASE + register as usize) as *mut u32).write_volatile(value) }
 }
 
-/// The controller, with room for one frame each way.
+/// The controller.
 pub struct Ethernet {
     address: [u8; 6],
-    rx: [u8; MAX_FRAME],
-    tx: [u8; MAX_FRAME],
 }
 
 impl Ethernet {
@@ -84,18 +73,24 @@ impl Ethernet {
         const ENABLE: u32 = 1;
         write(TxControl, FULL_DUPLEX | ADD_CHECK | PAD | ENABLE);
         write(RxControl, ENABLE);
+        cortex::unmask(IRQ);
         let address = [a, b, c, d, e, f];
-        (address != [0; 6]).then_some(Self { address, rx: [0; MAX_FRAME], tx: [0; MAX_FRAME] })
+        (address != [0; 6]).then_some(Self { address })
+    }
+}
+
+impl Controller for Ethernet {
+    fn address(&self) -> [u8; 6] {
+        self.address
     }
 
-    /// Takes the next frame out of the FIFO and says how long it is.
-    fn next_frame(&mut self) -> Option<usize> {
+    fn receive(&mut self, frame: &mut Frame) -> Option<usize> {
         while frame_waits() {
             // The length lies in front of the frame's first two bytes, in the same word.
             let [low, high, first, second] = read(Data).to_le_bytes();
             let total = usize::from(u16::from_le_bytes([low, high]));
             let mut words = total.div_ceil(4).saturating_sub(1);
-            let frame = total.checked_sub(LENGTH + CHECK).and_then(|len| self.rx.get_mut(..len));
+            let frame = total.checked_sub(LENGTH + CHECK).and_then(|len| frame.get_mut(..len));
             // A frame to be dropped is read out all the same.
             let (start, rest) = frame.unwrap_or_default().split_at_mut_checked(2).unwrap_or_default();
             start.copy_from_slice(&[first, second][..start.len()]);
@@ -114,6 +109,29 @@ impl Ethernet {
         }
         None
     }
+
+    fn listen(&mut self) -> bool {
+        // The flag is cleared before the last look, so a frame that comes in between is not missed.
+        write(InterruptStatus, RX);
+        write(InterruptMask, RX);
+        frame_waits()
+    }
+
+    fn has_room(&mut self) -> bool {
+        read(TxRequest) & 1 == 0
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        let [low, high] = (frame.len().saturating_sub(HEADER) as u16).to_le_bytes();
+        let (&[first, second], rest) = frame.split_first_chunk().unwrap_or((&[0; 2], &[]));
+        write(Data, u32::from_le_bytes([low, high, first, second]));
+        for piece in rest.chunks(4) {
+            let mut word = [0; 4];
+            word[..piece.len()].copy_from_slice(piece);
+            write(Data, u32::from_le_bytes(word));
+        }
+        write(TxRequest, 1);
+    }
 }
 
 fn frame_waits() -> bool {
@@ -123,80 +141,5 @@ fn frame_waits() -> bool {
 /// To be called by the controller's interrupt.
 pub fn on_interrupt() {
     write(InterruptMask, 0);
-    RECEIVED.wake();
-}
-
-/// A received frame.
-pub struct RxToken<'a>(&'a mut [u8]);
-
-/// Room for a frame to be sent.
-pub struct TxToken<'a>(&'a mut [u8; MAX_FRAME]);
-
-impl embassy_net_driver::RxToken for RxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-impl embassy_net_driver::TxToken for TxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        // The stack asks for no more than `max_transmission_unit`, and for no less than a header.
-        let frame = &mut self.0[..len];
-        let result = f(frame);
-        let [low, high] = (len.saturating_sub(HEADER) as u16).to_le_bytes();
-        let (&mut [first, second], rest) = frame.split_first_chunk_mut().unwrap_or((&mut [0; 2], &mut []));
-        write(Data, u32::from_le_bytes([low, high, first, second]));
-        for piece in rest.chunks(4) {
-            let mut word = [0; 4];
-            word[..piece.len()].copy_from_slice(piece);
-            write(Data, u32::from_le_bytes(word));
-        }
-        write(TxRequest, 1);
-        result
-    }
-}
-
-impl Driver for Ethernet {
-    type RxToken<'a> = RxToken<'a>;
-    type TxToken<'a> = TxToken<'a>;
-
-    fn receive(&mut self, cx: &mut Context<'_>) -> Option<(RxToken<'_>, TxToken<'_>)> {
-        // A frame may be answered at once, so it is taken only when there is room for the answer.
-        self.transmit(cx)?;
-        RECEIVED.register(cx.waker());
-        let Some(len) = self.next_frame() else {
-            // The flag is cleared before the last look, so a frame that comes in between is not missed.
-            write(InterruptStatus, RX);
-            write(InterruptMask, RX);
-            if frame_waits() {
-                cx.waker().wake_by_ref();
-            }
-            return None;
-        };
-        Some((RxToken(&mut self.rx[..len]), TxToken(&mut self.tx)))
-    }
-
-    fn transmit(&mut self, cx: &mut Context<'_>) -> Option<TxToken<'_>> {
-        if read(TxRequest) & 1 != 0 {
-            // Room comes back within a frame's time (120 microseconds at 100 Mbit/s): not worth an interrupt.
-            cx.waker().wake_by_ref();
-            return None;
-        }
-        Some(TxToken(&mut self.tx))
-    }
-
-    fn link_state(&mut self, _cx: &mut Context<'_>) -> LinkState {
-        // The emulated cable is always plugged in.
-        LinkState::Up
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        capabilities.max_transmission_unit = MAX_FRAME;
-        capabilities
-    }
-
-    fn hardware_address(&self) -> HardwareAddress {
-        HardwareAddress::Ethernet(self.address)
-    }
+    received();
 }

@@ -11,59 +11,30 @@
 mod clock;
 mod ethernet;
 
-use cortex_m::interrupt::InterruptNumber;
-use cortex_m::peripheral::NVIC;
-use cortex_m_rt::{ExceptionFrame, entry, exception};
+use cortex_m_rt::{entry, exception};
 use embassy_executor::Spawner;
 use ethernet::Ethernet;
-use longwire_emulated::{Network, Start, fail, host, sleep};
+use longwire_emulated::{Runner, cortex, fail, sleep};
 use longwire_firmware::stack;
 
 #[embassy_executor::task]
-async fn network(mut runner: embassy_net::Runner<'static, Network<Ethernet>>) -> ! {
+async fn network(mut runner: Runner<Ethernet>) -> ! {
     runner.run().await
 }
 
 #[embassy_executor::task]
-async fn application(spawner: Spawner, stack: stack::Stack) {
-    let mut start = Start::from_host();
-    let Some(chip) = Ethernet::start() else { fail(format_args!("no Ethernet controller")) };
-    unmask(ethernet::IRQ);
-    let (net, runner) = start.network(chip);
-    match network(runner) {
-        Ok(task) => spawner.spawn(task),
-        Err(_) => fail(format_args!("no room for a task")),
-    }
-    start.run(net, stack).await
+async fn application(spawner: Spawner, stack: stack::Stack) -> ! {
+    longwire_emulated::run(stack, spawner, Ethernet::start, network).await
 }
 
 #[entry]
 fn main() -> ! {
     // SAFETY: there is one stack and no heap, and this runs once.
     let stack = unsafe { stack::Stack::paint() };
-    let Some(peripherals) = cortex_m::Peripherals::take() else { host::exit(1) };
+    let Some(peripherals) = cortex_m::Peripherals::take() else { fail(format_args!("main runs twice")) };
     clock::start(peripherals.SYST);
-    unmask(clock::IRQ);
-    sleep::run(|spawner| match application(spawner, stack) {
-        Ok(task) => spawner.spawn(task),
-        Err(_) => fail(format_args!("no room for a task")),
-    })
-}
-
-/// A peripheral's interrupt.
-#[derive(Clone, Copy)]
-struct Interrupt(u16);
-
-// SAFETY: the numbers are those of the board.
-unsafe impl InterruptNumber for Interrupt {
-    fn number(self) -> u16 {
-        self.0
-    }
-}
-
-fn unmask(interrupt: u16) {
-    // SAFETY: no code relies on these interrupts being masked.
-    unsafe { NVIC::unmask(Interrupt(interrupt)) };
+    cortex::unmask(clock::IRQ);
+    sleep::run(|spawner| application(spawner, stack))
 }
 
 #[exception]
@@ -73,15 +44,4 @@ unsafe fn DefaultHandler(number: i16) {
         Ok(ethernet::IRQ) => ethernet::on_interrupt(),
         _ => fail(format_args!("unexpected interrupt {number}")),
     }
-}
-
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    host::print(format_args!("hard fault at {:#x}", frame.pc()));
-    host::exit(101)
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    longwire_emulated::panic::end(info)
 }

@@ -1,14 +1,7 @@
-//! Time for `embassy-time`, in milliseconds, without a periodic tick.
-//!
-//! The board's free-running counter says what time it is; a one-shot timer wakes for the next deadline. A periodic
-//! interrupt would lose time whenever the emulator's host is busy.
+//! The board's time: a free-running counter says it, and a one-shot timer interrupts.
 
-use core::cell::RefCell;
-use core::task::Waker;
-
-use critical_section::{CriticalSection, Mutex};
-use embassy_time_driver::Driver;
-use embassy_time_queue_utils::Queue;
+use embassy_time_driver::time_driver_impl;
+use longwire_emulated::clock::{Clock, Timer};
 
 /// Number of the timer's interrupt.
 pub const IRQ: u16 = 8;
@@ -31,20 +24,14 @@ const RELOAD: *mut u32 = 0x4000_0008 as *mut u32;
 const INTERRUPT_CLEAR: *mut u32 = 0x4000_000c as *mut u32;
 const ENABLE_WITH_INTERRUPT: u32 = 1 | 1 << 3;
 
-struct Clock(Mutex<RefCell<State>>);
-
-struct State {
+struct Mps2 {
     /// The last time read, extended to 64 bits.
     now: u64,
-    queue: Queue,
 }
 
-embassy_time_driver::time_driver_impl!(static CLOCK: Clock = Clock(Mutex::new(RefCell::new(State {
-    now: 0,
-    queue: Queue::new(),
-}))));
+time_driver_impl!(static CLOCK: Clock<Mps2> = Clock::new(Mps2 { now: 0 }));
 
-impl State {
+impl Timer for Mps2 {
     fn now(&mut self) -> u64 {
         // SAFETY: a register of the board that reading does not change.
         let counter = unsafe { COUNTER.read_volatile() };
@@ -53,12 +40,9 @@ impl State {
         self.now
     }
 
-    /// Wakes what is due, and sets the timer for what comes next.
-    fn arm(&mut self) {
-        let now = self.now();
-        let next = self.queue.next_expiration(now);
-        let wait = next.saturating_sub(now).clamp(1, LONGEST) as u32;
-        // SAFETY: registers of the timer, which nobody else uses; we are in a critical section.
+    fn set(&mut self, now: u64, at: u64) {
+        let wait = at.saturating_sub(now).clamp(1, LONGEST) as u32;
+        // SAFETY: registers of the timer, which nobody else uses.
         unsafe {
             CONTROL.write_volatile(0);
             INTERRUPT_CLEAR.write_volatile(1);
@@ -69,26 +53,6 @@ impl State {
     }
 }
 
-impl Clock {
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        critical_section::with(|cs: CriticalSection<'_>| f(&mut self.0.borrow_ref_mut(cs)))
-    }
-}
-
-impl Driver for Clock {
-    fn now(&self) -> u64 {
-        self.with(State::now)
-    }
-
-    fn schedule_wake(&self, at: u64, waker: &Waker) {
-        self.with(|state| {
-            if state.queue.schedule_wake(at, waker) {
-                state.arm();
-            }
-        });
-    }
-}
-
 /// Starts the clock at zero. Call it once, before anything waits.
 pub fn start() {
     // SAFETY: registers of the counter, before anybody reads it.
@@ -96,10 +60,10 @@ pub fn start() {
         PRESCALE.write_volatile(CYCLES - 1);
         COUNTER.write_volatile(0);
     }
-    CLOCK.with(State::arm);
+    on_interrupt();
 }
 
 /// To be called by the timer's interrupt.
 pub fn on_interrupt() {
-    CLOCK.with(State::arm);
+    CLOCK.on_interrupt();
 }

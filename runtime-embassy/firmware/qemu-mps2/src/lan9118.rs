@@ -1,24 +1,16 @@
-//! Driver for the SMSC LAN9118 Ethernet controller, as wired on Arm's MPS2 boards.
-//!
-//! The processor moves whole frames through two FIFOs, a word at a time. Interrupts are used for reception only: the
-//! handler masks the interrupt and wakes the network task, which reads until the FIFO is empty and unmasks it.
+//! The SMSC LAN9118 Ethernet controller, as wired on Arm's MPS2 boards. The processor moves whole frames through two FIFOs,
+//! a word at a time.
 
-use core::task::Context;
-
-use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState};
-use embassy_sync::waitqueue::AtomicWaker;
+use longwire_emulated::cortex;
+use longwire_emulated::ethernet::{Controller, Frame, MAX_FRAME, received};
 
 /// Number of the controller's interrupt.
 pub const IRQ: u16 = 13;
 
-/// Longest frame without its check sequence: 14 bytes of header, 1500 of payload.
-const MAX_FRAME: usize = 1514;
 /// Length of the frame check sequence, which the controller adds, checks, and hands over with what it received.
 const CHECK: usize = 4;
 /// What surrounds a frame in the transmit FIFO: two command words, and padding to a word at either end.
 const TX_OVERHEAD: u32 = 16;
-
-static RECEIVED: AtomicWaker = AtomicWaker::new();
 
 /// The memory-mapped registers, by their offset.
 #[derive(Clone, Copy)]
@@ -78,11 +70,9 @@ fn write_mac(register: u32, value: u32) {
     while read(MacCommand) & MAC_BUSY != 0 {}
 }
 
-/// The controller, with room for one frame each way.
+/// The controller.
 pub struct Lan9118 {
     address: [u8; 6],
-    rx: [u8; MAX_FRAME],
-    tx: [u8; MAX_FRAME],
 }
 
 impl Lan9118 {
@@ -111,16 +101,22 @@ impl Lan9118 {
         write_mac(MAC_CONTROL, FULL_DUPLEX | TX_ENABLE | RX_ENABLE);
         const TX_ON: u32 = 1 << 1;
         write(TxConfig, TX_ON);
-        Some(Self { address: [a, b, c, d, e, f], rx: [0; MAX_FRAME], tx: [0; MAX_FRAME] })
+        cortex::unmask(IRQ);
+        Some(Self { address: [a, b, c, d, e, f] })
+    }
+}
+
+impl Controller for Lan9118 {
+    fn address(&self) -> [u8; 6] {
+        self.address
     }
 
-    /// Takes the next good frame out of the FIFO and says how long it is.
-    fn next_frame(&mut self) -> Option<usize> {
+    fn receive(&mut self, frame: &mut Frame) -> Option<usize> {
         while frame_waits() {
             let status = read(RxStatus);
             const BAD: u32 = 1 << 15;
             let len = (status >> 16 & 0x3fff) as usize;
-            let frame = match len.checked_sub(CHECK).and_then(|len| self.rx.get_mut(..len)) {
+            let frame = match len.checked_sub(CHECK).and_then(|len| frame.get_mut(..len)) {
                 Some(frame) if status & BAD == 0 => frame,
                 // A frame to be dropped is read out all the same, which keeps both FIFOs in step.
                 _ => &mut [],
@@ -141,6 +137,34 @@ impl Lan9118 {
         }
         None
     }
+
+    fn listen(&mut self) -> bool {
+        // The flag is cleared before the last look, so a frame that comes in between is not missed.
+        write(InterruptStatus, RX_LEVEL);
+        write(InterruptEnable, RX_LEVEL);
+        frame_waits()
+    }
+
+    fn has_room(&mut self) -> bool {
+        // A report of each frame sent waits to be read; when nobody does, sending stops.
+        while read(TxFifo) >> 16 & 0xff != 0 {
+            read(TxStatus);
+        }
+        (read(TxFifo) & 0xffff) >= MAX_FRAME as u32 + TX_OVERHEAD
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        let len = frame.len() as u32;
+        const FIRST_SEGMENT: u32 = 1 << 13;
+        const LAST_SEGMENT: u32 = 1 << 12;
+        write(TxData, FIRST_SEGMENT | LAST_SEGMENT | len);
+        write(TxData, len);
+        for piece in frame.chunks(4) {
+            let mut word = [0; 4];
+            word[..piece.len()].copy_from_slice(piece);
+            write(TxData, u32::from_le_bytes(word));
+        }
+    }
 }
 
 /// Whether the receive status FIFO holds anything.
@@ -151,85 +175,5 @@ fn frame_waits() -> bool {
 /// To be called by the controller's interrupt.
 pub fn on_interrupt() {
     write(InterruptEnable, 0);
-    RECEIVED.wake();
-}
-
-/// A received frame.
-pub struct RxToken<'a>(&'a mut [u8]);
-
-/// Room for a frame to be sent.
-pub struct TxToken<'a>(&'a mut [u8; MAX_FRAME]);
-
-impl embassy_net_driver::RxToken for RxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-impl embassy_net_driver::TxToken for TxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        // The stack asks for no more than `max_transmission_unit`.
-        let frame = &mut self.0[..len];
-        let result = f(frame);
-        let len = len as u32;
-        const FIRST_SEGMENT: u32 = 1 << 13;
-        const LAST_SEGMENT: u32 = 1 << 12;
-        write(TxData, FIRST_SEGMENT | LAST_SEGMENT | len);
-        write(TxData, len);
-        for piece in frame.chunks(4) {
-            let mut word = [0; 4];
-            word[..piece.len()].copy_from_slice(piece);
-            write(TxData, u32::from_le_bytes(word));
-        }
-        result
-    }
-}
-
-impl Driver for Lan9118 {
-    type RxToken<'a> = RxToken<'a>;
-    type TxToken<'a> = TxToken<'a>;
-
-    fn receive(&mut self, cx: &mut Context<'_>) -> Option<(RxToken<'_>, TxToken<'_>)> {
-        // A frame may be answered at once, so it is taken only when there is room for the answer.
-        self.transmit(cx)?;
-        RECEIVED.register(cx.waker());
-        let Some(len) = self.next_frame() else {
-            // The flag is cleared before the last look, so a frame that comes in between is not missed.
-            write(InterruptStatus, RX_LEVEL);
-            write(InterruptEnable, RX_LEVEL);
-            if frame_waits() {
-                cx.waker().wake_by_ref();
-            }
-            return None;
-        };
-        Some((RxToken(&mut self.rx[..len]), TxToken(&mut self.tx)))
-    }
-
-    fn transmit(&mut self, cx: &mut Context<'_>) -> Option<TxToken<'_>> {
-        // A report of each frame sent waits to be read; when nobody does, sending stops.
-        while read(TxFifo) >> 16 & 0xff != 0 {
-            read(TxStatus);
-        }
-        if (read(TxFifo) & 0xffff) < MAX_FRAME as u32 + TX_OVERHEAD {
-            // Room comes back within a frame's time (120 microseconds at 100 Mbit/s): not worth an interrupt.
-            cx.waker().wake_by_ref();
-            return None;
-        }
-        Some(TxToken(&mut self.tx))
-    }
-
-    fn link_state(&mut self, _cx: &mut Context<'_>) -> LinkState {
-        // The emulated cable is always plugged in.
-        LinkState::Up
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        capabilities.max_transmission_unit = MAX_FRAME;
-        capabilities
-    }
-
-    fn hardware_address(&self) -> HardwareAddress {
-        HardwareAddress::Ethernet(self.address)
-    }
+    received();
 }

@@ -8,31 +8,28 @@
 #![no_main]
 
 mod clock;
-mod network;
+mod virtio;
 
 use embassy_executor::Spawner;
-use longwire_emulated::{Start, fail, host, sleep};
+use longwire_emulated::{Runner, host, sleep};
 use longwire_firmware::stack;
-use network::Network;
 use riscv::interrupt::Interrupt;
 use riscv_rt::{core_interrupt, entry};
+use virtio::Network;
 
 #[embassy_executor::task]
-async fn network_task(mut runner: embassy_net::Runner<'static, longwire_emulated::Network<Network>>) -> ! {
+async fn network(mut runner: Runner<Network>) -> ! {
     runner.run().await
 }
 
 #[embassy_executor::task]
-async fn application(spawner: Spawner, stack: stack::Stack) {
-    let mut start = Start::from_host();
-    let Some((device, irq)) = Network::start() else { fail(format_args!("no virtio network")) };
-    plic::enable(irq);
-    let (net, runner) = start.network(device);
-    match network_task(runner) {
-        Ok(task) => spawner.spawn(task),
-        Err(_) => fail(format_args!("no room for a task")),
-    }
-    start.run(net, stack).await
+async fn application(spawner: Spawner, stack: stack::Stack) -> ! {
+    let start = || {
+        let (network, irq) = Network::start()?;
+        plic::enable(irq);
+        Some(network)
+    };
+    longwire_emulated::run(stack, spawner, start, network).await
 }
 
 #[entry]
@@ -46,10 +43,7 @@ fn main() -> ! {
         riscv::interrupt::enable_interrupt(Interrupt::MachineExternal);
         riscv::interrupt::enable();
     }
-    sleep::run(|spawner| match application(spawner, stack) {
-        Ok(task) => spawner.spawn(task),
-        Err(_) => fail(format_args!("no room for a task")),
-    })
+    sleep::run(|spawner| application(spawner, stack))
 }
 
 #[core_interrupt(Interrupt::MachineTimer)]
@@ -59,7 +53,7 @@ fn timer() {
 
 #[core_interrupt(Interrupt::MachineExternal)]
 fn external() {
-    plic::handle(network::on_interrupt);
+    plic::handle(virtio::on_interrupt);
 }
 
 /// The platform-level interrupt controller: one source, at the first hart in machine mode.
@@ -95,9 +89,4 @@ mod plic {
 fn exception(_: &riscv_rt::TrapFrame) -> ! {
     host::print(format_args!("exception at {:#x}", riscv::register::mepc::read()));
     host::exit(101)
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    longwire_emulated::panic::end(info)
 }

@@ -1,22 +1,16 @@
-//! Driver for the virtio network (Virtual I/O Device, version 1.2, section 5.1), by way of `virtio-drivers`.
-//!
-//! Interrupts are used for reception only. The device raises one with each frame that it hands over; it is a level, so
-//! the handler acknowledges it and wakes the network task.
+//! The virtio network (Virtual I/O Device, version 1.2, section 5.1), by way of `virtio-drivers`. The device interrupts with
+//! each frame that it hands over; that is a level, so the handler acknowledges it.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use core::task::Context;
 
-use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState};
-use embassy_sync::waitqueue::AtomicWaker;
+use longwire_emulated::ethernet::{Controller, Frame, received};
 use static_cell::ConstStaticCell;
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
 use virtio_drivers::transport::{DeviceType, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-/// Longest frame: 14 bytes of header, 1500 of payload.
-const MAX_FRAME: usize = 1514;
 /// A frame with the header that the device puts in front of it.
 const BUFFER: usize = 1536;
 /// Buffers that the device may fill.
@@ -29,8 +23,6 @@ const SLOTS: usize = 8;
 const FIRST_SLOT: usize = 0x1000_1000;
 const SLOT: usize = 0x1000;
 
-static RECEIVED: AtomicWaker = AtomicWaker::new();
-
 /// The network device's place, once it was found.
 static PLACE: AtomicUsize = AtomicUsize::new(0);
 
@@ -40,8 +32,6 @@ pub struct Network {
     buffers: &'static mut [[u8; BUFFER]; BUFFERS],
     /// By which number the device calls each of them; `None` while it does not have it.
     tokens: [Option<u16>; BUFFERS],
-    tx: [u8; MAX_FRAME],
-    rx: [u8; MAX_FRAME],
 }
 
 impl Network {
@@ -58,8 +48,7 @@ impl Network {
         let mut device = VirtIONetRaw::new(transport).ok()?;
         device.enable_interrupts();
         PLACE.store(FIRST_SLOT + slot * SLOT, Ordering::Relaxed);
-        let tokens = [None; BUFFERS];
-        let mut network = Self { device, buffers, tokens, tx: [0; MAX_FRAME], rx: [0; MAX_FRAME] };
+        let mut network = Self { device, buffers, tokens: [None; BUFFERS] };
         network.lend();
         // Interrupt 0 means none.
         (!network.tokens.contains(&None)).then_some((network, slot as u32 + 1))
@@ -73,10 +62,15 @@ impl Network {
             *token = unsafe { self.device.receive_begin(buffer) }.ok();
         }
     }
+}
 
-    /// Takes the next frame from the device and says how long it is. One that is no frame must not hide those behind it: no
-    /// further interrupt comes for them.
-    fn next_frame(&mut self) -> Option<usize> {
+impl Controller for Network {
+    fn address(&self) -> [u8; 6] {
+        self.device.mac_address()
+    }
+
+    /// One that is no frame must not hide those behind it: no further interrupt comes for them.
+    fn receive(&mut self, frame: &mut Frame) -> Option<usize> {
         loop {
             let token = self.device.poll_receive()?;
             let mut lent = self.tokens.iter_mut().zip(self.buffers.iter_mut());
@@ -86,8 +80,8 @@ impl Network {
             // Whatever came of it, the device has given it back.
             *own = None;
             let taken = received.ok().and_then(|(header, len)| {
-                let frame = buffer.get(header..)?.get(..len)?;
-                self.rx.get_mut(..len)?.copy_from_slice(frame);
+                let received = buffer.get(header..)?.get(..len)?;
+                frame.get_mut(..len)?.copy_from_slice(received);
                 Some(len)
             });
             self.lend();
@@ -95,6 +89,20 @@ impl Network {
                 return taken;
             }
         }
+    }
+
+    fn listen(&mut self) -> bool {
+        // Its interrupt is never silenced.
+        false
+    }
+
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        // It waits until the device has taken the frame. One that it does not take is lost, as any may be.
+        let _ = self.device.send(frame);
     }
 }
 
@@ -108,7 +116,7 @@ pub fn on_interrupt() {
         let status = ((place + STATUS) as *const u32).read_volatile();
         ((place + ACKNOWLEDGE) as *mut u32).write_volatile(status);
     }
-    RECEIVED.wake();
+    received();
 }
 
 /// Memory for the queues, which the device reads and writes: two pages for each.
@@ -147,59 +155,4 @@ unsafe impl Hal for Machine {
     }
 
     unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
-}
-
-/// A received frame.
-pub struct RxToken<'a>(&'a mut [u8]);
-
-/// Room for a frame to be sent.
-pub struct TxToken<'a>(&'a mut [u8; MAX_FRAME], &'a mut VirtIONetRaw<Machine, MmioTransport<'static>, QUEUE>);
-
-impl embassy_net_driver::RxToken for RxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-impl embassy_net_driver::TxToken for TxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let Self(buffer, device) = self;
-        // The stack asks for no more than `max_transmission_unit`.
-        let frame = &mut buffer[..len];
-        let result = f(frame);
-        // It waits until the device has taken the frame. One that it does not take is lost, as any may be.
-        let _ = device.send(frame);
-        result
-    }
-}
-
-impl Driver for Network {
-    type RxToken<'a> = RxToken<'a>;
-    type TxToken<'a> = TxToken<'a>;
-
-    fn receive(&mut self, cx: &mut Context<'_>) -> Option<(RxToken<'_>, TxToken<'_>)> {
-        // Before the look, so that a frame that comes after it is not missed.
-        RECEIVED.register(cx.waker());
-        let len = self.next_frame()?;
-        Some((RxToken(&mut self.rx[..len]), TxToken(&mut self.tx, &mut self.device)))
-    }
-
-    fn transmit(&mut self, _cx: &mut Context<'_>) -> Option<TxToken<'_>> {
-        Some(TxToken(&mut self.tx, &mut self.device))
-    }
-
-    fn link_state(&mut self, _cx: &mut Context<'_>) -> LinkState {
-        // The emulated cable is always plugged in.
-        LinkState::Up
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        capabilities.max_transmission_unit = MAX_FRAME;
-        capabilities
-    }
-
-    fn hardware_address(&self) -> HardwareAddress {
-        HardwareAddress::Ethernet(self.device.mac_address())
-    }
 }
