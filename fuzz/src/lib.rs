@@ -26,6 +26,10 @@ mod http_head;
 mod runtime_cancel;
 mod session;
 mod sse;
+mod tls;
+/// The server that lies is that of the device's own tests.
+#[path = "../../runtime-embassy/tests/common/tls_server.rs"]
+mod tls_server;
 mod upgrade;
 mod ws_connection;
 mod ws_pair;
@@ -40,6 +44,7 @@ pub use http_head::http_head;
 pub use runtime_cancel::runtime_cancel;
 pub use session::{session_cbor, session_json};
 pub use sse::sse;
+pub use tls::tls;
 pub use upgrade::upgrade;
 pub use ws_connection::ws_connection;
 pub use ws_pair::ws_pair;
@@ -61,6 +66,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("session_cbor", session_cbor),
     ("session_json", session_json),
     ("sse", sse),
+    ("tls", tls),
     ("upgrade", upgrade),
     ("ws_connection", ws_connection),
     ("ws_pair", ws_pair),

@@ -88,7 +88,7 @@ pub use commands::{Arrival, Command, CommandCounts, Commands, Overflow};
 pub use error::{Error, HandshakeError};
 #[cfg(feature = "inflate")]
 pub use inflate::Inflater;
-pub use link::{Connect, Link, Stream};
+pub use link::{Connect, Link, OnError, Stream};
 pub use longwire_core as core;
 pub use nal::{Nal, NalError};
 #[cfg(feature = "embassy-net")]
@@ -97,7 +97,10 @@ pub use outbox::{Counts, Outbox, Policy, ReportError, Reporter};
 #[cfg(feature = "storage")]
 pub use storage::{OpenError, Storage, StorageConfig, StorageCounts};
 #[cfg(feature = "tls")]
-pub use tls::{MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError, Trust};
+pub use tls::{
+    BadCertificate, MAX_CAS, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLink, TlsLinkError,
+    Trust,
+};
 pub use uplink::{
     Form, Gateway, Lost, MAX_TARGET, NoTokens, Present, Status, Tokens, Uplink, UplinkConfig, Why,
 };

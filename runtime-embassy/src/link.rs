@@ -100,3 +100,38 @@ pub trait Connect {
     /// Opens a link to the gateway. It may wait for ever (the caller has a deadline), and be dropped at any time.
     async fn connect(&mut self) -> Result<Self::Link<'_>, Self::Error>;
 }
+
+/// A connector that says why there was no link, which an [`Uplink`](crate::Uplink) does not: its own
+/// [`Status`](crate::Status) is that of any connector. Worth having for TLS, where the reason may be that somebody else is at the
+/// other end.
+///
+/// ```
+/// # use longwire_embassy::{Connect, OnError};
+/// fn told(connect: impl Connect) -> impl Connect {
+///     OnError::new(connect, |error| println!("no link: {error:?}"))
+/// }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct OnError<C, F> {
+    connect: C,
+    tell: F,
+}
+
+impl<C: Connect, F: FnMut(&C::Error)> OnError<C, F> {
+    /// `connect`, of whose errors each is told to `tell`.
+    pub const fn new(connect: C, tell: F) -> Self {
+        Self { connect, tell }
+    }
+}
+
+impl<C: Connect, F: FnMut(&C::Error)> Connect for OnError<C, F> {
+    type Link<'a>
+        = C::Link<'a>
+    where
+        Self: 'a;
+    type Error = C::Error;
+
+    async fn connect(&mut self) -> Result<Self::Link<'_>, Self::Error> {
+        self.connect.connect().await.inspect_err(|error| (self.tell)(error))
+    }
+}

@@ -24,14 +24,14 @@ use common::{Memory, Numbers, Pace, Wire, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embedded_io_async::ErrorKind;
 use longwire_embassy::{
-    Connect, Gateway, Link, Outbox, Policy, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError,
-    TlsLinkError, Trust, Uplink, UplinkConfig,
+    BadCertificate, Connect, Gateway, Link, Outbox, Policy, Tls, TlsBuffers, TlsConfig, TlsConnectError,
+    TlsError, TlsLinkError, Trust, Uplink, UplinkConfig,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
 };
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion};
 
 /// 2026-06-01.
 const NOW: u64 = 1_780_272_000;
@@ -55,6 +55,16 @@ fn ca_params() -> CertificateParams {
     params
 }
 
+fn named_ca(name: &str) -> CertificateParams {
+    named(ca_params(), name)
+}
+
+/// All others have one name.
+fn named(mut params: CertificateParams, name: &str) -> CertificateParams {
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params
+}
+
 impl Authority {
     fn root() -> Self {
         let key = KeyPair::generate().unwrap();
@@ -73,16 +83,30 @@ impl Authority {
     fn server(&self, params: CertificateParams, between: &[&[u8]]) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
-        let chain =
-            std::iter::once(leaf).chain(between.iter().map(|der| der.to_vec())).map(Into::into).collect();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()));
-        Arc::new(config.unwrap())
+        server(std::iter::once(leaf).chain(between.iter().map(|der| der.to_vec())).collect(), &key)
     }
+}
+
+/// A server with these certificates, its own first, and its key.
+fn server(chain: Vec<Vec<u8>>, key: &KeyPair) -> Arc<ServerConfig> {
+    server_of(&rustls::version::TLS13, chain, key)
+}
+
+fn server_of(
+    version: &'static SupportedProtocolVersion,
+    chain: Vec<Vec<u8>>,
+    key: &KeyPair,
+) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            chain.into_iter().map(Into::into).collect(),
+            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        );
+    Arc::new(config.unwrap())
 }
 
 /// Opens a link once.
@@ -196,12 +220,20 @@ fn meet(
     server: Arc<ServerConfig>,
     harm: Option<Harm>,
 ) -> Result<(Vec<u8>, usize), Failed> {
+    meet_with::<2048>(config, server, harm)
+}
+
+fn meet_with<const RX: usize>(
+    config: TlsConfig<'_>,
+    server: Arc<ServerConfig>,
+    harm: Option<Harm>,
+) -> Result<(Vec<u8>, usize), Failed> {
     let link = Memory::new(Pace::Bytes(200));
     let mut server = Echo::new(&link, server);
     if let Some(harm) = harm {
         server.harm = harm;
     }
-    let mut buffers = TlsBuffers::<2048, 512>::new();
+    let mut buffers = TlsBuffers::<RX, 512>::new();
     let mut tls = Tls::new(Once(Some(link)), config, Numbers(1), &mut buffers);
     let device = async {
         let mut link = tls.connect().await.map_err(Failed::Connect)?;
@@ -221,12 +253,13 @@ fn accepted(config: TlsConfig<'_>, server: Arc<ServerConfig>) {
 }
 
 #[track_caller]
-fn refused(config: TlsConfig<'_>, server: Arc<ServerConfig>) {
+fn refused(config: TlsConfig<'_>, server: Arc<ServerConfig>, why: BadCertificate) {
     let met = meet(config, server, None);
-    assert!(
-        matches!(met, Err(Failed::Connect(TlsConnectError::Tls(TlsError::InvalidCertificate)))),
-        "{met:?}"
-    );
+    let said = match &met {
+        Err(Failed::Connect(TlsConnectError::Certificate(why))) => Some(*why),
+        _ => None,
+    };
+    assert_eq!(said, Some(why), "{met:?}");
 }
 
 #[test]
@@ -247,9 +280,24 @@ fn a_certificate_of_the_ca_is_accepted_with_and_without_intermediates() {
 #[test]
 fn a_certificate_of_another_ca_is_refused() {
     let (root, other) = (Authority::root(), Authority::root());
-    refused(config(&[&root.der]), other.server(params("gateway.example"), &[]));
-    refused(config(&[&root.der]), other.server(params("gateway.example"), &[&other.der]));
-    refused(config(&[]), root.server(params("gateway.example"), &[&root.der]));
+    // Both have the same name.
+    refused(
+        config(&[&root.der]),
+        other.server(params("gateway.example"), &[]),
+        BadCertificate::WrongSignature,
+    );
+    refused(
+        config(&[&root.der]),
+        other.server(params("gateway.example"), &[&other.der]),
+        BadCertificate::WrongSignature,
+    );
+    let named = other.signs(named_ca("another"));
+    refused(
+        config(&[&root.der]),
+        named.server(params("gateway.example"), &[]),
+        BadCertificate::UnknownIssuer,
+    );
+    refused(config(&[]), root.server(params("gateway.example"), &[&root.der]), BadCertificate::UnknownIssuer);
 }
 
 #[test]
@@ -275,24 +323,27 @@ fn a_certificate_for_another_name_is_refused() {
         "*.gateway.example",
         "192.0.2.1",
     ] {
-        refused(config(&[&root.der]), root.server(params(name), &[]));
+        refused(config(&[&root.der]), root.server(params(name), &[]), BadCertificate::OtherName);
     }
     // A common name is no subject alternative name.
     let mut named = CertificateParams::default();
     named.distinguished_name.push(rcgen::DnType::CommonName, "gateway.example");
     (named.not_before, named.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
-    refused(config(&[&root.der]), root.server(named, &[]));
+    refused(config(&[&root.der]), root.server(named, &[]), BadCertificate::OtherName);
 }
 
 #[test]
 fn a_certificate_out_of_its_time_is_refused_by_whoever_knows_the_time() {
     let root = Authority::root();
-    for (from, to) in [((2025, 1, 1), (2026, 5, 31)), ((2026, 6, 2), (2027, 1, 1))] {
+    for (from, to, why) in [
+        ((2025, 1, 1), (2026, 5, 31), BadCertificate::Expired),
+        ((2026, 6, 2), (2027, 1, 1), BadCertificate::NotYetValid),
+    ] {
         let mut params = params("gateway.example");
         params.not_before = date_time_ymd(from.0, from.1, from.2);
         params.not_after = date_time_ymd(to.0, to.1, to.2);
         let server = root.server(params, &[]);
-        refused(config(&[&root.der]), server.clone());
+        refused(config(&[&root.der]), server.clone(), why);
         let cas = [&root.der[..]];
         accepted(TlsConfig::new("gateway.example", Trust::Cas(&cas)), server);
     }
@@ -300,7 +351,11 @@ fn a_certificate_out_of_its_time_is_refused_by_whoever_knows_the_time() {
     let mut old = ca_params();
     old.not_after = date_time_ymd(2026, 5, 31);
     let between = root.signs(old);
-    refused(config(&[&root.der]), between.server(params("gateway.example"), &[&between.der]));
+    refused(
+        config(&[&root.der]),
+        between.server(params("gateway.example"), &[&between.der]),
+        BadCertificate::Expired,
+    );
     let root_der = [&root.der[..]];
     let timeless = TlsConfig::new("gateway.example", Trust::Cas(&root_der));
     accepted(timeless, between.server(params("gateway.example"), &[&between.der]));
@@ -309,11 +364,101 @@ fn a_certificate_out_of_its_time_is_refused_by_whoever_knows_the_time() {
 #[test]
 fn whoever_has_some_certificate_of_the_ca_cannot_make_the_gateways() {
     let root = Authority::root();
-    let somebody = root.signs(params("somebody.example"));
-    refused(config(&[&root.der]), somebody.server(params("gateway.example"), &[&somebody.der]));
+    let somebody = root.signs(named(params("somebody.example"), "somebody"));
+    refused(
+        config(&[&root.der]),
+        somebody.server(params("gateway.example"), &[&somebody.der]),
+        BadCertificate::IssuerMayNot,
+    );
     let mut client = params("gateway.example");
     client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    refused(config(&[&root.der]), root.server(client, &[]));
+    refused(config(&[&root.der]), root.server(client, &[]), BadCertificate::NotForServers);
+    let mut narrow = named_ca("narrow");
+    narrow.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let narrow = root.signs(narrow);
+    accepted(config(&[&root.der]), narrow.server(params("gateway.example"), &[&narrow.der]));
+    let below = narrow.signs(named_ca("below"));
+    refused(
+        config(&[&root.der]),
+        below.server(params("gateway.example"), &[&below.der, &narrow.der]),
+        BadCertificate::IssuerMayNot,
+    );
+}
+
+#[test]
+fn a_certificate_of_a_ca_is_no_servers() {
+    let root = Authority::root();
+    let mut params = ca_params();
+    params.subject_alt_names = vec![rcgen::SanType::DnsName("gateway.example".try_into().unwrap())];
+    refused(config(&[&root.der]), root.server(params, &[]), BadCertificate::IsCa);
+}
+
+#[test]
+fn other_keys_than_those_of_p256_are_refused() {
+    let root = Authority::root();
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let leaf = params("gateway.example").signed_by(&key, &root.issuer).unwrap();
+    refused(config(&[&root.der]), server(vec![leaf.der().to_vec()], &key), BadCertificate::Algorithm);
+}
+
+#[test]
+fn a_chain_has_a_gateway_six_intermediates_and_no_more() {
+    let root = Authority::root();
+    let mut chain = Vec::<Authority>::new();
+    for n in 0..6 {
+        let below = chain.last().unwrap_or(&root).signs(named_ca(&n.to_string()));
+        chain.push(below);
+    }
+    let ders: Vec<&[u8]> = chain.iter().rev().map(|ca| &ca.der[..]).collect();
+    let last = chain.last().unwrap();
+    let wide = |config| meet_with::<8192>(config, last.server(params("gateway.example"), &ders), None);
+    assert_eq!(wide(config(&[&root.der])).unwrap().0, HELLO);
+    let long = [&ders[..], &[&root.der]].concat();
+    let met = meet_with::<8192>(config(&[&root.der]), last.server(params("gateway.example"), &long), None);
+    let why = matches!(met, Err(Failed::Connect(TlsConnectError::Certificate(BadCertificate::TooLong))));
+    assert!(why, "{met:?}");
+}
+
+/// Intermediates with the name of the CA, each with a key of its own: any of them may have issued any other, in two thousand ways.
+#[test]
+fn a_chain_that_asks_for_many_signatures_is_given_up_soon() {
+    let (root, other) = (Authority::root(), Authority::root());
+    let many: Vec<Authority> = (0..6).map(|_| other.signs(ca_params())).collect();
+    let ders: Vec<&[u8]> = many.iter().map(|ca| &ca.der[..]).collect();
+    let server = many[0].server(params("gateway.example"), &ders);
+    let cas = [&root.der[..]];
+    let timeless = TlsConfig::new("gateway.example", Trust::Cas(&cas));
+    for config in [config(&cas), timeless] {
+        let met = meet_with::<8192>(config, server.clone(), None);
+        let why = matches!(met, Err(Failed::Connect(TlsConnectError::Certificate(BadCertificate::TooLong))));
+        assert!(why, "{met:?}");
+    }
+}
+
+#[test]
+fn a_gateway_that_speaks_tls_1_2_at_most_says_so() {
+    let root = Authority::root();
+    let key = KeyPair::generate().unwrap();
+    let leaf = params("gateway.example").signed_by(&key, &root.issuer).unwrap().der().to_vec();
+    let server = server_of(&rustls::version::TLS12, vec![leaf], &key);
+    let met = meet(config(&[&root.der]), server, None);
+    let Err(Failed::Connect(error)) = met else { panic!("{met:?}") };
+    assert_eq!(error.to_string(), "the TLS handshake failed: HandshakeAborted(Fatal, ProtocolVersion)");
+}
+
+#[test]
+fn who_speaks_no_tls_is_refused_at_its_first_bytes() {
+    let root = Authority::root();
+    let cas = [&root.der[..]];
+    for said in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"SSH-2.0-x\r\n", &[0; 5], &[24, 3, 3, 0, 1]] {
+        let link = Memory::new(Pace::Bytes(200));
+        link.wire.borrow_mut().to_client.extend(said);
+        let mut buffers = TlsBuffers::<2048, 512>::new();
+        let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
+        let met = poll_times(tls.connect(), 1000).expect("five bytes are enough");
+        let refused = matches!(met, Err(TlsConnectError::Tls(TlsError::Io(ErrorKind::InvalidData))));
+        assert!(refused, "{said:?}: {:?}", met.err());
+    }
 }
 
 #[test]
@@ -326,8 +471,8 @@ fn a_handshake_that_was_changed_anywhere_fails() {
         let bits = if at % 2 == 0 { 0x10 } else { 0xff };
         let flip = move |n, byte: u8| Some(if n == at { byte ^ bits } else { byte });
         match meet(config(&[&root.der]), server.clone(), Some(Box::new(flip))) {
-            // The version in a record's header and the record that means nothing any more (ChangeCipherSpec) are not
-            // looked at, nor are tickets; no other data comes of it.
+            // The version of an unencrypted record and the record that means nothing any more (ChangeCipherSpec) are not
+            // looked at; no other data comes of it.
             Ok((answer, _)) => assert_eq!(answer, HELLO, "byte {at}"),
             Err(_) => failed += 1,
         }

@@ -3,12 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::http::{self, Response};
 use crate::longwire;
 use crate::process::Program;
+use crate::tls::{self, Authority, Credentials};
 
 /// `longwire serve` on a free port of loopback. Killed when dropped.
 pub struct Gateway {
@@ -16,6 +19,8 @@ pub struct Gateway {
     pub program: Program,
     /// Where it listens.
     pub address: SocketAddr,
+    /// How to talk to it, if it speaks TLS.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Gateway {
@@ -35,6 +40,17 @@ impl Gateway {
         Self::of(Program::start(longwire().args(["serve", "--listen", &listen]).args(options)))
     }
 
+    /// Starts one that speaks TLS, with a good certificate of this authority for [`tls::NAME`].
+    pub fn secure(authority: &Authority, options: &[&str]) -> Self {
+        Self::secure_with(&authority.gateway(), Some(authority), options)
+    }
+
+    /// Starts one with this certificate. Requests here trust `authority`; without one there can be none.
+    pub fn secure_with(files: &Credentials, authority: Option<&Authority>, options: &[&str]) -> Self {
+        let gateway = Self::start_with(&[&files.options(), options].concat());
+        Self { tls: authority.map(Authority::client), ..gateway }
+    }
+
     /// Starts `longwire demo` with these options.
     pub fn demo(options: &[&str]) -> Self {
         Self::of(Program::start(longwire().args(["demo", "--listen", "127.0.0.1:0"]).args(options)))
@@ -42,10 +58,10 @@ impl Gateway {
 
     fn of(program: Program) -> Self {
         let address = program.wait_for("line with the URL", |line| {
-            let (_, rest) = line.split_once("http://")?;
+            let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
             rest.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':')).next()?.parse().ok()
         });
-        Self { program, address }
+        Self { program, address, tls: None }
     }
 
     /// Its base URL, without a slash at the end.
@@ -55,7 +71,10 @@ impl Gateway {
 
     /// One request on a connection of its own.
     pub fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-        http::request(self.address, method, target, headers, body)
+        match &self.tls {
+            Some(tls) => tls::request(tls, self.address, method, target, headers, body),
+            None => http::request(self.address, method, target, headers, body),
+        }
     }
 
     /// `GET` without more.

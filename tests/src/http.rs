@@ -85,12 +85,23 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Response {
-    let mut stream = connect(address);
     let headers = [headers, &[("Connection", "close")]].concat();
+    exchange(BufReader::new(connect(address)), address, method, target, &headers, body)
+}
+
+/// The same over a stream that is there; the headers say that the connection ends.
+pub fn exchange<S: Read + Write>(
+    mut stream: BufReader<S>,
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
+    let to = stream.get_mut();
     // A server may answer and close before it has read a body that is too large: its answer counts.
-    let _ = stream.write_all(head(address, method, target, &headers, body.len()).as_bytes());
-    let _ = stream.write_all(body);
-    let mut stream = BufReader::new(stream);
+    let _ = to.write_all(head(address, method, target, headers, body.len()).as_bytes());
+    let _ = to.write_all(body);
     let mut response = read_head(&mut stream).expect("a response");
     if method != "HEAD" {
         response.body = read_body(stream, &response).expect("a whole body");

@@ -22,6 +22,7 @@ pub mod reader;
 pub mod refusal;
 pub mod relay;
 pub mod rng;
+pub mod tls;
 pub mod ws;
 
 /// How long a test waits for something that should happen soon. Generous: a slow machine is no failure.

@@ -6,14 +6,18 @@ use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
 use longwire_core::rand_core::CryptoRng;
 use rand_core_06::{Error, RngCore};
 
+use super::suite::{OPEN, VERSION};
 use crate::link::Link;
 
 /// Bytes of a record's header: its type, a version, its length (RFC 8446 section 5.1).
-const HEADER: usize = 5;
-/// The type of ServerHello's record.
-const HANDSHAKE: u8 = 22;
-/// The type of an encrypted record.
-const APPLICATION_DATA: u8 = 23;
+pub(super) const HEADER: usize = 5;
+/// The types of records (RFC 8446 section 5.1). This one means nothing any more.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+pub(super) const ALERT: u8 = 21;
+/// ServerHello's.
+pub(super) const HANDSHAKE: u8 = 22;
+/// That of any encrypted record.
+pub(super) const APPLICATION_DATA: u8 = 23;
 /// An encrypted record has a tag, and inside at least its true type.
 const LEAST: usize = 17;
 
@@ -37,7 +41,7 @@ impl<'a, L: Link> Below<'a, L> {
 
     /// Bytes of the record, as far as they are known.
     fn wanted(&self) -> Result<usize, ErrorKind> {
-        let Some((&[kind, _, _, high, low], _)) =
+        let Some((&[kind, major, minor, high, low], _)) =
             self.record.get(..self.filled).and_then(|record| record.split_first_chunk::<HEADER>())
         else {
             return Ok(HEADER);
@@ -46,7 +50,10 @@ impl<'a, L: Link> Below<'a, L> {
         // Unencrypted, an alert would end the connection on anybody's word. A record too short panics embedded-tls.
         let encrypted = kind == APPLICATION_DATA;
         let late = (self.greeted && kind == HANDSHAKE) || (self.open.get() && !encrypted);
-        if late || (encrypted && len < LEAST) {
+        // RFC 8446 section 5.2 has one version for these records, and would have it ignored; but it is part of what the tag
+        // vouches for, and no peer has a reason to write another one.
+        let odd = encrypted && (len < LEAST || [major, minor] != VERSION);
+        if late || odd || !matches!(kind, CHANGE_CIPHER_SPEC | ALERT | HANDSHAKE | APPLICATION_DATA) {
             return Err(ErrorKind::InvalidData);
         }
         let whole = HEADER + len;
@@ -76,6 +83,12 @@ impl<L: Link> Read for Below<'_, L> {
                 Ok(n) => self.filled = self.filled.saturating_add(n).min(wanted),
                 Err(_) => return Err(ErrorKind::Other),
             }
+        }
+        if self.served == 0
+            && self.open.get()
+            && let Some(version) = self.record.get_mut(1..3)
+        {
+            version.copy_from_slice(&OPEN);
         }
         let from = self.record.get(self.served..self.filled).unwrap_or_default();
         let n = from.len().min(bytes.len());

@@ -1,18 +1,22 @@
 //! TLS 1.3 (RFC 8446), by embedded-tls, with certificates checked by rustls-webpki.
 
 mod below;
+mod certificate;
+mod suite;
 mod verify;
 
 use core::cell::Cell;
 use core::fmt;
 
-use embedded_tls::{Aes128GcmSha256, TlsConnection, TlsContext};
+use embedded_tls::{TlsConnection, TlsContext};
 use longwire_core::rand_core::CryptoRng;
 
+pub use certificate::BadCertificate;
 pub use embedded_tls::TlsError;
 
 use crate::link::{Connect, Link};
 use below::{Below, Numbers};
+use suite::Suite;
 use verify::{Provider, Verifier};
 
 /// Most certificates that a device may trust.
@@ -147,7 +151,11 @@ impl<C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Connect for Tls
             Trust::Psk { identity, key } => settings.with_psk(key, &[identity]),
         };
         let mut provider = Provider { rng: Numbers(&mut self.rng), verifier: Verifier::new(&self.config) };
-        connection.open(TlsContext::new(&settings, &mut provider)).await.map_err(TlsConnectError::Tls)?;
+        let opened = connection.open(TlsContext::new(&settings, &mut provider)).await;
+        if let Some(why) = provider.verifier.refused() {
+            return Err(TlsConnectError::Certificate(why));
+        }
+        opened.map_err(TlsConnectError::Tls)?;
         // embedded-tls does not insist on a certificate, nor on its signature: whoever leaves them out is refused here.
         if !provider.verifier.is_content() {
             return Err(TlsConnectError::Unverified);
@@ -164,8 +172,11 @@ impl<C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Connect for Tls
 pub enum TlsConnectError<E> {
     /// There is none below.
     Link(E),
-    /// The handshake failed: [`TlsError::InvalidCertificate`] and [`TlsError::InvalidSignature`] say that this is not the
-    /// gateway.
+    /// The gateway's certificate is not to be trusted. Nothing was sent but the first message of a handshake.
+    Certificate(BadCertificate),
+    /// The handshake failed. [`TlsError::InvalidSignature`]: whoever showed the gateway's certificate does not have its key.
+    /// [`TlsError::HandshakeAborted`]: the gateway said why; with `ProtocolVersion` it does not speak TLS 1.3.
+    /// [`ErrorKind::InvalidData`](embedded_io_async::ErrorKind::InvalidData): this is no TLS.
     Tls(TlsError),
     /// The gateway showed no certificate, or did not show that it is its own.
     Unverified,
@@ -179,6 +190,7 @@ impl<E: fmt::Debug> fmt::Display for TlsConnectError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(error) => write!(f, "no link: {error:?}"),
+            Self::Certificate(why) => write!(f, "the gateway's certificate is refused: {why}"),
             Self::Tls(error) => write!(f, "the TLS handshake failed: {error:?}"),
             Self::Unverified => f.write_str("the gateway did not show who it is"),
             Self::BadCa(nth) => write!(f, "CA {nth} is no certificate"),
@@ -193,7 +205,7 @@ impl<E: fmt::Debug> core::error::Error for TlsConnectError<E> {}
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum TlsLinkError {
-    /// The link below, or a record that is none, was changed, or is larger than the buffer.
+    /// The link below, or a record that is none, was changed, has what may not come, or is larger than the buffer.
     Tls(TlsError),
     /// A write was dropped half-way.
     Torn,
@@ -206,10 +218,10 @@ pub enum TlsLinkError {
 ///
 /// embedded-tls does not know how to change keys: when the gateway does (`KeyUpdate`, RFC 8446 section 4.6.3; rustls does
 /// that after some 2^24 records), `read` ends with [`TlsError::Unimplemented`], and an [`Uplink`](crate::Uplink) connects anew.
-/// Whatever else of a handshake comes behind its end, encrypted and so from the gateway itself, makes embedded-tls panic;
-/// no gateway may send that, but for tickets, to a client that did not offer to take it.
+/// Tickets for a later connection are ignored; whatever else of a handshake comes behind its end is
+/// [`TlsError::CryptoError`], as is a record that was changed. After an error there is nothing more to be had.
 pub struct TlsLink<'a, L: Link> {
-    connection: TlsConnection<'a, Below<'a, L>, Aes128GcmSha256>,
+    connection: TlsConnection<'a, Below<'a, L>, Suite>,
     torn: bool,
 }
 

@@ -8,8 +8,8 @@ use core::cell::Cell;
 use digest::Digest;
 use embassy_sync::blocking_mutex::CriticalSectionMutex;
 use embedded_tls::{
-    Aes128GcmSha256, CertificateEntryRef, CertificateRef, CertificateVerifyRef, CryptoProvider, Sha256,
-    SignatureScheme, TlsError, TlsVerifier,
+    CertificateEntryRef, CertificateRef, CertificateVerifyRef, CryptoProvider, Sha256, SignatureScheme,
+    TlsError, TlsVerifier,
 };
 use heapless::Vec;
 use longwire_core::rand_core::CryptoRng;
@@ -22,10 +22,16 @@ use rustls_pki_types::{
 use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
 
 use super::below::Numbers;
-use super::{MAX_CAS, TlsConfig, TlsConnectError, Trust};
+use super::suite::Suite;
+use super::{BadCertificate, MAX_CAS, TlsConfig, TlsConnectError, Trust};
 
-/// Most certificates that a gateway may show. embedded-tls allows no more.
-const MAX_CHAIN: usize = 16;
+/// Most certificates that a gateway may show: its own, and as many intermediates as a chain may have (webpki's limit). Who
+/// may show more can make a device look for a way through them for very long.
+const MAX_CHAIN: usize = 7;
+
+/// Signatures that are looked at before a certificate is refused: those of the longest chain, and some that lead nowhere. A
+/// signature takes a small processor a good part of a second, and whoever is at the other end can make it check some.
+const MAX_SIGNATURES: u8 = 16;
 
 /// Bytes of a P-256 key: an uncompressed point (RFC 5480 section 2.2).
 const KEY: usize = 65;
@@ -51,14 +57,14 @@ pub(super) struct Provider<'a, R> {
 }
 
 impl<R: CryptoRng> CryptoProvider for Provider<'_, R> {
-    type CipherSuite = Aes128GcmSha256;
+    type CipherSuite = Suite;
     type Signature = DerSignature;
 
     fn rng(&mut self) -> impl embedded_tls::CryptoRngCore {
         &mut self.rng
     }
 
-    fn verifier(&mut self) -> Result<&mut impl TlsVerifier<Aes128GcmSha256>, TlsError> {
+    fn verifier(&mut self) -> Result<&mut impl TlsVerifier<Suite>, TlsError> {
         Ok(&mut self.verifier)
     }
 }
@@ -70,11 +76,12 @@ pub(super) struct Verifier<'a> {
     shown: Option<([u8; KEY], [u8; SIGNED])>,
     /// It was.
     proven: bool,
+    refused: Option<BadCertificate>,
 }
 
 impl<'a> Verifier<'a> {
     pub(super) const fn new(config: &'a TlsConfig<'a>) -> Self {
-        Self { config, shown: None, proven: false }
+        Self { config, shown: None, proven: false, refused: None }
     }
 
     /// Whether this is the gateway, once the handshake is done. With a shared secret the handshake's end has shown it:
@@ -86,22 +93,32 @@ impl<'a> Verifier<'a> {
         }
     }
 
+    /// Why the certificate was refused, if it was.
+    pub(super) const fn refused(&self) -> Option<BadCertificate> {
+        self.refused
+    }
+
     /// The key of the first certificate, if all is well with them.
-    fn check(&self, certificates: &[CertificateDer<'_>]) -> Option<[u8; KEY]> {
-        let Trust::Cas(cas) = self.config.trust else { return None };
-        let (leaf, intermediates) = certificates.split_first()?;
+    fn check(&self, shown: &CertificateRef<'_>) -> Result<[u8; KEY], BadCertificate> {
+        let Trust::Cas(cas) = self.config.trust else { return Err(BadCertificate::Unwanted) };
+        let mut certificates = Vec::<CertificateDer<'_>, MAX_CHAIN>::new();
+        for entry in &shown.entries {
+            let CertificateEntryRef::X509(certificate) = entry else { return Err(BadCertificate::Malformed) };
+            certificates.push(CertificateDer::from(*certificate)).map_err(|_| BadCertificate::TooLong)?;
+        }
+        let (leaf, intermediates) = certificates.split_first().ok_or(BadCertificate::Malformed)?;
         let cas: Vec<CertificateDer<'_>, MAX_CAS> =
             cas.iter().map(|ca| CertificateDer::from(*ca)).take(MAX_CAS).collect();
         let anchors: Vec<TrustAnchor<'_>, MAX_CAS> =
             cas.iter().filter_map(|ca| anchor_from_trusted_cert(ca).ok()).collect();
-        let leaf = EndEntityCert::try_from(leaf).ok()?;
-        let name = ServerName::try_from(self.config.server_name).ok()?;
-        leaf.verify_is_valid_for_subject_name(&name).ok()?;
+        let leaf = EndEntityCert::try_from(leaf)?;
+        let name = ServerName::try_from(self.config.server_name).map_err(|_| BadCertificate::OtherName)?;
+        leaf.verify_is_valid_for_subject_name(&name)?;
         self.check_chain(&leaf, &anchors, intermediates)?;
         // The key is handed to nobody but an algorithm, so this one keeps it.
         let copy = Copy(CriticalSectionMutex::new(Cell::new(None)));
-        leaf.verify_signature(&copy, &[], &[]).ok()?;
-        copy.0.lock(Cell::get)
+        leaf.verify_signature(&copy, &[], &[])?;
+        copy.0.lock(Cell::get).ok_or(BadCertificate::Algorithm)
     }
 
     fn check_chain(
@@ -109,43 +126,38 @@ impl<'a> Verifier<'a> {
         leaf: &EndEntityCert<'_>,
         anchors: &[TrustAnchor<'_>],
         intermediates: &[CertificateDer<'_>],
-    ) -> Option<()> {
+    ) -> Result<(), BadCertificate> {
         let now = (self.config.clock)();
         let mut at = UnixTime::since_unix_epoch(core::time::Duration::from_secs(now.unwrap_or_default()));
+        let bounded = P256::new();
         // Who does not know the time asks for one at which all of them are good: each turn meets the time of one more.
         for _ in 0..2 * MAX_CHAIN {
             let usage = KeyUsage::server_auth();
-            let error = match leaf.verify_for_usage(&[&P256], anchors, intermediates, at, usage, None, None) {
-                Ok(_) => return Some(()),
-                Err(error) => error,
-            };
+            let error =
+                match leaf.verify_for_usage(&[&bounded], anchors, intermediates, at, usage, None, None) {
+                    Ok(_) => return Ok(()),
+                    Err(error) => error,
+                };
             at = match error {
-                _ if now.is_some() => return None,
-                Error::CertNotValidYet { not_before, .. } if not_before > at => not_before,
-                _ => return None,
+                Error::CertNotValidYet { not_before, .. } if now.is_none() && not_before > at => not_before,
+                error => return Err(error.into()),
             };
         }
-        None
+        Err(BadCertificate::TooLong)
     }
 }
 
-impl TlsVerifier<Aes128GcmSha256> for Verifier<'_> {
+impl TlsVerifier<Suite> for Verifier<'_> {
     fn set_hostname_verification(&mut self, _: &str) -> Result<(), TlsError> {
         // It is the one of the configuration.
         Ok(())
     }
 
     fn verify_certificate(&mut self, transcript: &Sha256, shown: CertificateRef<'_>) -> Result<(), TlsError> {
-        let mut certificates = Vec::<CertificateDer<'_>, MAX_CHAIN>::new();
-        for entry in &shown.entries {
-            let CertificateEntryRef::X509(certificate) = entry else {
-                return Err(TlsError::InvalidCertificate);
-            };
-            certificates
-                .push(CertificateDer::from(*certificate))
-                .map_err(|_| TlsError::InvalidCertificate)?;
-        }
-        let key = self.check(&certificates).ok_or(TlsError::InvalidCertificate)?;
+        let key = self.check(&shown).map_err(|why| {
+            self.refused = Some(why);
+            TlsError::InvalidCertificate
+        })?;
         let mut signed = [b' '; SIGNED];
         let hash = transcript.clone().finalize();
         let rest = signed.iter_mut().skip(64);
@@ -159,18 +171,33 @@ impl TlsVerifier<Aes128GcmSha256> for Verifier<'_> {
         if verify.signature_scheme != SignatureScheme::EcdsaSecp256r1Sha256 {
             return Err(TlsError::InvalidSignatureScheme);
         }
-        P256.verify_signature(&key, &signed, verify.signature).map_err(|_| TlsError::InvalidSignature)?;
+        P256::new()
+            .verify_signature(&key, &signed, verify.signature)
+            .map_err(|_| TlsError::InvalidSignature)?;
         self.proven = true;
         Ok(())
     }
 }
 
-/// ECDSA with P-256 and SHA-256 (RFC 5758 section 3.2).
-#[derive(Debug)]
-struct P256;
+/// ECDSA with P-256 and SHA-256 (RFC 5758 section 3.2), [`MAX_SIGNATURES`] times.
+struct P256(CriticalSectionMutex<Cell<u8>>);
+
+impl P256 {
+    const fn new() -> Self {
+        Self(CriticalSectionMutex::new(Cell::new(MAX_SIGNATURES)))
+    }
+}
+
+impl core::fmt::Debug for P256 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("P256")
+    }
+}
 
 impl SignatureVerificationAlgorithm for P256 {
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        let left = self.0.lock(Cell::get).checked_sub(1).ok_or(InvalidSignature)?;
+        self.0.lock(|counter| counter.set(left));
         let key = VerifyingKey::from_sec1_bytes(key).map_err(|_| InvalidSignature)?;
         let signature = Signature::from_der(signature).map_err(|_| InvalidSignature)?;
         key.verify(message, &signature).map_err(|_| InvalidSignature)
@@ -233,5 +260,18 @@ mod tests {
         assert!(!verifier.is_content());
         assert!(verifier.verify_signature(verify()).is_err());
         assert!(!verifier.is_content());
+    }
+
+    #[test]
+    fn only_so_many_signatures_are_looked_at() {
+        use p256::ecdsa::signature::Signer;
+        let key = p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+        let signature: DerSignature = key.sign(b"signed");
+        let public = key.verifying_key().to_encoded_point(false);
+        let p256 = P256::new();
+        for nth in 0..2 * MAX_SIGNATURES {
+            let good = p256.verify_signature(public.as_bytes(), b"signed", signature.as_bytes()).is_ok();
+            assert_eq!(good, nth < MAX_SIGNATURES, "{nth}");
+        }
     }
 }

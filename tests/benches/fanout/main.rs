@@ -275,7 +275,7 @@ async fn one(options: &Options) {
 /// A connection for publications.
 async fn session(
     address: SocketAddr,
-    tls: Option<Arc<longwire::net::rustls::ClientConfig>>,
+    tls: Option<Arc<rustls::ClientConfig>>,
     log: &str,
 ) -> WebSocket<NetStream> {
     let scheme = if tls.is_some() { "wss" } else { "ws" };

@@ -22,10 +22,18 @@ pub(crate) const NAME: &str = "gateway.test";
 pub(crate) struct Host {
     pub(crate) looked_up: Cell<u32>,
     pub(crate) connected: Cell<u32>,
+    /// Most bytes that go at once, in either direction.
+    pub(crate) pace: Option<usize>,
+    /// So many bytes come in over a connection; then it ends.
+    pub(crate) until: Option<usize>,
 }
 
 /// A socket that does not block.
-pub(crate) struct Socket(TcpStream);
+pub(crate) struct Socket {
+    stream: TcpStream,
+    pace: usize,
+    until: usize,
+}
 
 impl TcpConnect for Host {
     type Error = Error;
@@ -37,7 +45,8 @@ impl TcpConnect for Host {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         self.connected.set(self.connected.get() + 1);
-        Ok(Socket(stream))
+        let all = usize::MAX;
+        Ok(Socket { stream, pace: self.pace.unwrap_or(all), until: self.until.unwrap_or(all) })
     }
 }
 
@@ -68,13 +77,17 @@ fn ready<T>(result: std::io::Result<T>) -> Poll<std::io::Result<T>> {
 
 impl embedded_io_async::Read for Socket {
     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Error> {
-        poll_fn(|_| ready(self.0.read(bytes))).await
+        let most = bytes.len().min(self.pace).min(self.until);
+        let read = poll_fn(|_| ready(self.stream.read(&mut bytes[..most]))).await?;
+        self.until -= read;
+        Ok(read)
     }
 }
 
 impl embedded_io_async::Write for Socket {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        poll_fn(|_| ready(self.0.write(bytes))).await
+        let most = bytes.len().min(self.pace);
+        poll_fn(|_| ready(self.stream.write(&bytes[..most]))).await
     }
 
     async fn flush(&mut self) -> Result<(), Error> {

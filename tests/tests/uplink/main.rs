@@ -1,10 +1,12 @@
 //! `longwire-embassy` on this machine at a real gateway: names, tokens, commands, and every rung of the ladder.
 
 mod host;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
@@ -13,8 +15,8 @@ use longwire_core::log::Since;
 use longwire_core::session::GapReason;
 use longwire_core::session::ladder::{LadderConfig, Rung, Rungs};
 use longwire_embassy::{
-    Arrival, Commands, Form, Gateway as Remote, Lost, Nal, NoTokens, Outbox, Overflow, Policy, Present,
-    Status, Tokens, Uplink, UplinkConfig, Why,
+    Arrival, Commands, Connect, Form, Gateway as Remote, Lost, Nal, NoTokens, Outbox, Overflow, Policy,
+    Present, Status, Tokens, Uplink, UplinkConfig, Why,
 };
 use longwire_tests::device::Conversation;
 use longwire_tests::gateway::Gateway;
@@ -97,24 +99,31 @@ struct Setup<T> {
 const PLAIN: Setup<NoTokens> =
     Setup { config: &CBOR, listens: true, tokens: NoTokens, present: Present::Head };
 
-/// Runs `test` beside a device that talks to this port. `turn` lets it go on until something has happened, and gives what it
-/// returned.
-fn with_device<T: Tokens>(
+/// Lets a device go on until something has happened, and gives what it returned.
+type Turn<'t> = dyn FnMut(&dyn Fn() -> bool) -> Option<Lost> + 't;
+
+/// Runs `test` beside a device that talks to this port.
+fn with_device<T: Tokens>(device: &Device, port: u16, setup: Setup<T>, test: impl FnOnce(&mut Turn<'_>)) {
+    let connect = || Nal::new(&device.host, &device.host, NAME, port);
+    let host = format!("localhost:{port}");
+    with_device_over([connect(), connect()], device, &host, setup, test);
+}
+
+/// The same over any two connectors.
+fn with_device_over<C: Connect, T: Tokens>(
+    [line, side]: [C; 2],
     device: &Device,
-    port: u16,
+    host: &str,
     setup: Setup<T>,
-    test: impl FnOnce(&mut dyn FnMut(&dyn Fn() -> bool) -> Option<Lost>),
+    test: impl FnOnce(&mut Turn<'_>),
 ) {
     let (mut rx, mut tx, mut post_rx, mut post_tx, mut space) =
         ([0; 1024], [0; 1024], [0; 512], [0; 512], [0; 64]);
-    let host = format!("localhost:{port}");
-    let connect = || Nal::new(&device.host, &device.host, NAME, port);
-    let uplink =
-        Uplink::new(connect(), Remote::new(&host), setup.config, Numbers::from_env(), &mut rx, &mut tx)
-            .with_tokens(setup.tokens, &mut space, setup.present)
-            .with_counts("device/7/counts", embassy_time::Duration::from_millis(1));
+    let uplink = Uplink::new(line, Remote::new(host), setup.config, Numbers::from_env(), &mut rx, &mut tx)
+        .with_tokens(setup.tokens, &mut space, setup.present)
+        .with_counts("device/7/counts", embassy_time::Duration::from_millis(1));
     let mut uplink = match setup.listens {
-        true => uplink.with_posts(connect(), &mut post_rx, &mut post_tx).with_commands(
+        true => uplink.with_posts(side, &mut post_rx, &mut post_tx).with_commands(
             &device.commands,
             PATTERNS,
             Since::Now,
@@ -147,41 +156,47 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<Value> {
 
 /// Readings go up, and commands come down, once and in order.
 fn exchange(device: &Device, gateway: &Gateway, port: u16, setup: Setup<NoTokens>, rungs: &[Rung]) {
-    let start = gateway.publish("test/start", &Value::Null);
-    let listens = setup.listens;
+    let (start, listens) = (gateway.publish("test/start", &Value::Null), setup.listens);
+    with_device(device, port, setup, |turn| up_and_down(device, gateway, listens, turn));
+    went_well(device, gateway, &start, rungs);
+}
+
+fn up_and_down(device: &Device, gateway: &Gateway, listens: bool, turn: &mut Turn<'_>) {
     device.report(0..20);
-    with_device(device, port, setup, |turn| {
-        assert_eq!(turn(&|| !device.rungs().is_empty() && device.is_empty()), None);
-        device.report(20..40);
-        if listens {
-            // It is known to listen by its first command.
-            for n in 0..100 {
-                gateway.publish("all/begin", &n.into());
-                let deadline = Cell::new(20);
-                turn(&|| {
-                    deadline.set(deadline.get() - 1);
-                    deadline.get() == 0 || device.commands.counts().waiting > 0
-                });
-                if device.commands.counts().waiting > 0 {
-                    break;
-                }
-            }
-            for n in 0..20 {
-                gateway.publish("device/7/do/n", &n.into());
-                // More than one of those may have been on its way.
-                let command = loop {
-                    turn(&|| device.commands.counts().waiting > 0);
-                    let command = device.next_command();
-                    if !matches!(&command, Some((topic, _)) if topic == "all/begin") {
-                        break command;
-                    }
-                };
-                assert_eq!(command, Some(("device/7/do/n".into(), n)));
+    assert_eq!(turn(&|| !device.rungs().is_empty() && device.is_empty()), None);
+    device.report(20..40);
+    if listens {
+        // It is known to listen by its first command.
+        for n in 0..100 {
+            gateway.publish("all/begin", &n.into());
+            let deadline = Cell::new(20);
+            turn(&|| {
+                deadline.set(deadline.get() - 1);
+                deadline.get() == 0 || device.commands.counts().waiting > 0
+            });
+            if device.commands.counts().waiting > 0 {
+                break;
             }
         }
-        assert_eq!(turn(&|| device.is_empty()), None);
-    });
-    assert_eq!(stored(gateway, &start, "device/7/n"), numbers(0..40));
+        for n in 0..20 {
+            gateway.publish("device/7/do/n", &n.into());
+            // More than one of those may have been on its way.
+            let command = loop {
+                turn(&|| device.commands.counts().waiting > 0);
+                let command = device.next_command();
+                if !matches!(&command, Some((topic, _)) if topic == "all/begin") {
+                    break command;
+                }
+            };
+            assert_eq!(command, Some(("device/7/do/n".into(), n)));
+        }
+    }
+    assert_eq!(turn(&|| device.is_empty()), None);
+}
+
+/// After [`up_and_down`].
+fn went_well(device: &Device, gateway: &Gateway, start: &str, rungs: &[Rung]) {
+    assert_eq!(stored(gateway, start, "device/7/n"), numbers(0..40));
     assert_eq!(device.rungs(), rungs, "{}", device.said());
     let counts = device.readings.counts();
     assert_eq!((counts.reported, counts.acknowledged), (40, 40));
@@ -316,6 +331,10 @@ fn from_now(seconds: u64) -> String {
 
 /// A gateway that takes these tokens, each until so many seconds from its start.
 fn guarded(tokens: &[(&str, u64)]) -> Gateway {
+    guarded_with(tokens, Gateway::start_with)
+}
+
+fn guarded_with(tokens: &[(&str, u64)], start: impl FnOnce(&[&str]) -> Gateway) -> Gateway {
     // If it has to be built, that is not to take of their time.
     drop(Gateway::start());
     let mut file = String::new();
@@ -326,10 +345,11 @@ fn guarded(tokens: &[(&str, u64)]) -> Gateway {
              publish = [\"device/7/*\", \"all/*\"]\nexpires = {expires}\n"
         );
     }
-    let path =
-        std::env::temp_dir().join(format!("longwire-uplink-{}-{}.toml", std::process::id(), tokens.len()));
+    static FILES: AtomicU32 = AtomicU32::new(0);
+    let nth = FILES.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("longwire-uplink-{}-{nth}.toml", std::process::id()));
     std::fs::write(&path, file).expect("a file");
-    let gateway = Gateway::start_with(&["--token-file", path.to_str().expect("UTF-8")]);
+    let gateway = start(&["--token-file", path.to_str().expect("UTF-8")]);
     std::fs::remove_file(&path).expect("it was read");
     gateway
 }
@@ -455,7 +475,6 @@ fn polls_bring_several_commands_at_once_in_order() {
 #[test]
 fn an_expired_token_is_replaced_by_another_connection_and_one_that_is_refused_again_is_the_end() {
     let _clock = clock();
-    // Two of a length, so that no other file has this name.
     let gateway = guarded(&[("good", 3600), ("old", 0)]);
     let (device, asked) = (Device::new(), RefCell::default());
     let names = ["old", "good"].map(str::to_owned);
