@@ -99,8 +99,8 @@ impl HandshakeError {
     pub const fn fields(self) -> &'static [Field<'static>] {
         match self {
             Self::Method => &[("Allow", "GET")],
-            Self::Version => &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
-            Self::VersionCount => &[("Sec-WebSocket-Version", "13")],
+            Self::Version => &[(UPGRADE, "websocket"), (VERSION, "13")],
+            Self::VersionCount => &[(VERSION, "13")],
             _ => &[],
         }
     }
@@ -175,12 +175,12 @@ pub fn accept<'b>(request: &Request<'b>) -> Result<Upgrade<'b>, HandshakeError> 
     // RFC 9110 section 7.8: an Upgrade in HTTP/1.0 must be ignored.
     require(request.version() == Version::Http11, E::HttpVersion)?;
     require(!headers.is_chunked() && headers.content_length().unwrap_or(0) == 0, E::Body)?;
-    require(headers.has_token("upgrade", "websocket"), E::Upgrade)?;
-    require(headers.has_token("connection", "upgrade"), E::Connection)?;
+    require(headers.has_token(UPGRADE, "websocket"), E::Upgrade)?;
+    require(headers.has_token(CONNECTION, UPGRADE), E::Connection)?;
     // The version comes before the key, so that a client of another version hears of the version.
-    let version = only(headers, "sec-websocket-version").ok_or(E::VersionCount)?;
+    let version = only(headers, VERSION).ok_or(E::VersionCount)?;
     require(version == b"13", E::Version)?;
-    let key = only(headers, "sec-websocket-key").ok_or(E::KeyCount)?;
+    let key = only(headers, KEY).ok_or(E::KeyCount)?;
     let key = nonce(key).ok_or(E::Key)?;
     let upgrade = Upgrade { request: *request, key };
     require(headers.get(PROTOCOL).is_none() || is_offer(upgrade.subprotocols()), E::Subprotocols)?;
@@ -188,21 +188,32 @@ pub fn accept<'b>(request: &Request<'b>) -> Result<Upgrade<'b>, HandshakeError> 
     Ok(upgrade)
 }
 
-const PROTOCOL: &str = "sec-websocket-protocol";
-const EXTENSIONS: &str = "sec-websocket-extensions";
+// One text for what is written and what is looked for: a device holds each once.
+const ACCEPT: &str = "Sec-WebSocket-Accept";
+const CONNECTION: &str = "Connection";
+const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+const KEY: &str = "Sec-WebSocket-Key";
+const PROTOCOL: &str = "Sec-WebSocket-Protocol";
+const UPGRADE: &str = "Upgrade";
+const VERSION: &str = "Sec-WebSocket-Version";
 
-/// The fields of a handshake that its writers set themselves.
-const OWN: &[&str] = &[
-    "connection",
-    "upgrade",
-    "content-length",
-    "transfer-encoding",
-    "sec-websocket-accept",
-    "sec-websocket-key",
-    "sec-websocket-version",
+/// The fields of a request that its writer sets itself.
+const OWN_OF_CLIENT: &[&str] = &[
+    "Host",
+    "Origin",
+    CONNECTION,
+    UPGRADE,
+    "Content-Length",
+    "Transfer-Encoding",
+    ACCEPT,
+    KEY,
+    VERSION,
     PROTOCOL,
     EXTENSIONS,
 ];
+
+/// The same of an answer: all but the first two.
+const OWN: &[&str] = OWN_OF_CLIENT.split_at(2).1;
 
 /// An opening handshake that a server can take.
 #[derive(Clone, Copy, Debug)]
@@ -255,14 +266,14 @@ impl<'b> Upgrade<'b> {
         let accept = accept_key(&self.key);
         encode(tx, |out| {
             out.status_line(101)?;
-            out.field("Upgrade", "websocket")?;
-            out.field("Connection", "Upgrade")?;
-            out.field_of_bytes("Sec-WebSocket-Accept", &accept)?;
+            out.field(UPGRADE, "websocket")?;
+            out.field(CONNECTION, UPGRADE)?;
+            out.field_of_bytes(ACCEPT, &accept)?;
             if let Some(subprotocol) = subprotocol {
-                out.field("Sec-WebSocket-Protocol", subprotocol)?;
+                out.field(PROTOCOL, subprotocol)?;
             }
             if let Some(extensions) = extensions {
-                out.field("Sec-WebSocket-Extensions", extensions)?;
+                out.field(EXTENSIONS, extensions)?;
             }
             out.fields(fields)?;
             out.end();
@@ -344,8 +355,7 @@ impl ClientUpgrade {
     /// # Errors
     /// [`WriteError`], and nothing was written.
     pub fn write_request(&self, tx: &mut TxBuf<'_>, offer: &Offer<'_>) -> Result<(), WriteError> {
-        refuse_reserved(offer.fields, OWN)?;
-        refuse_reserved(offer.fields, &["host", "origin"])?;
+        refuse_reserved(offer.fields, OWN_OF_CLIENT)?;
         if offer.host.is_empty() || !is_host(offer.host.as_bytes()) {
             return Err(WriteError::Value);
         }
@@ -362,23 +372,26 @@ impl ClientUpgrade {
         encode(tx, |out| {
             out.request_line("GET", offer.target)?;
             out.field("Host", offer.host)?;
-            out.field("Upgrade", "websocket")?;
-            out.field("Connection", "Upgrade")?;
-            out.field_of_bytes("Sec-WebSocket-Key", &self.key)?;
-            out.field("Sec-WebSocket-Version", "13")?;
+            out.field(UPGRADE, "websocket")?;
+            out.field(CONNECTION, UPGRADE)?;
+            out.field_of_bytes(KEY, &self.key)?;
+            out.field(VERSION, "13")?;
             if let Some(origin) = offer.origin {
                 out.field("Origin", origin)?;
             }
             // In one field: several are allowed, but some servers read only the first.
             for (n, name) in subprotocols.clone().enumerate() {
-                out.push(if n == 0 { b"Sec-WebSocket-Protocol: " } else { b", " });
+                if n == 0 {
+                    out.push(PROTOCOL.as_bytes());
+                }
+                out.push(if n == 0 { b": " } else { b", " });
                 out.push(name.as_bytes());
             }
             if !offer.subprotocols.is_empty() {
                 out.push(b"\r\n");
             }
             if let Some(extensions) = offer.extensions {
-                out.field("Sec-WebSocket-Extensions", extensions)?;
+                out.field(EXTENSIONS, extensions)?;
             }
             out.fields(offer.fields)?;
             out.end();
@@ -398,10 +411,10 @@ impl ClientUpgrade {
         let require = |held: bool, error: E| if held { Ok(()) } else { Err(error) };
         require(response.status() == 101, E::Status(response.status()))?;
         require(response.version() == Version::Http11, E::HttpVersion)?;
-        let upgrade = only(headers, "upgrade").unwrap_or_default();
+        let upgrade = only(headers, UPGRADE).unwrap_or_default();
         require(upgrade.eq_ignore_ascii_case(b"websocket"), E::Upgrade)?;
-        require(headers.has_token("connection", "upgrade"), E::Connection)?;
-        let accept = only(headers, "sec-websocket-accept").unwrap_or_default();
+        require(headers.has_token(CONNECTION, UPGRADE), E::Connection)?;
+        let accept = only(headers, ACCEPT).unwrap_or_default();
         require(accept == accept_key(&self.key), E::Accept)?;
 
         let offered =
