@@ -6,7 +6,7 @@ use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::Timer;
 use longwire_embassy::{Arrival, Commands};
 
-use crate::{Board, Shared};
+use crate::Shared;
 
 /// How long the light is on, and off.
 const BLINK_MS: u64 = 100;
@@ -17,7 +17,7 @@ const MAX_BLINKS: u32 = 50;
 pub(crate) async fn obey<M: RawMutex, const N: usize, const BYTES: usize>(
     commands: &Commands<M, N, BYTES>,
     shared: &Shared,
-    board: &impl Board,
+    mut light: impl FnMut(bool),
 ) -> Infallible {
     loop {
         let Arrival::Command(command) = commands.next().await else { continue };
@@ -30,17 +30,17 @@ pub(crate) async fn obey<M: RawMutex, const N: usize, const BYTES: usize>(
                 shared.interval.set(number);
                 shared.changed.signal(());
             }
-            "blink" => blink(board, number.min(MAX_BLINKS)).await,
+            "blink" => blink(&mut light, number.min(MAX_BLINKS)).await,
             _ => {}
         }
     }
 }
 
-async fn blink(board: &impl Board, times: u32) {
+async fn blink(light: &mut impl FnMut(bool), times: u32) {
     for _ in 0..times {
-        board.light(true);
+        light(true);
         Timer::after_millis(BLINK_MS).await;
-        board.light(false);
+        light(false);
         Timer::after_millis(BLINK_MS).await;
     }
 }

@@ -71,21 +71,24 @@ pub const SOCKETS: usize = 3;
 /// Longest token.
 const MAX_TOKEN: usize = 128;
 
-/// What the application can ask of a board, beside its network.
-pub trait Board {
+/// What a board has beside its network. `L` switches a light; `F` is a flash that keeps readings over a reset, or [`NoFlash`].
+pub struct Board<L, F> {
+    /// What it can say of itself.
+    pub gauges: Gauges,
+    /// On, or off.
+    pub light: L,
+    /// The flash, and the range of it that is for readings.
+    pub flash: Option<(F, Range<u32>)>,
+}
+
+/// What a board can say of itself.
+pub struct Gauges {
     /// The stack, painted at the start.
-    fn stack(&self) -> &stack::Stack;
-
+    pub stack: stack::Stack,
     /// What went over the network.
-    fn traffic(&self) -> &Traffic;
-
+    pub traffic: &'static Traffic,
     /// How often the processor was woken, where that is counted.
-    fn wakeups(&self) -> Option<u32> {
-        None
-    }
-
-    /// Switches a light.
-    fn light(&self, on: bool);
+    pub wakeups: Option<fn() -> u32>,
 }
 
 /// How a run came to its end.
@@ -99,16 +102,15 @@ pub enum Outcome {
 
 /// Reports to the gateway until it is done, which a device never is.
 ///
-/// What was not acknowledged is kept in `flash`, in this range of it, if there is one. `log` is told what goes on.
+/// What was not acknowledged is kept in the board's flash. `log` is told what goes on.
 pub async fn run<F: NorFlash>(
     net: Stack<'_>,
     settings: &Settings<'_>,
     mut rng: impl CryptoRng,
-    board: impl Board,
-    flash: Option<(F, Range<u32>)>,
+    board: Board<impl FnMut(bool), F>,
     mut log: impl FnMut(fmt::Arguments<'_>),
 ) -> Outcome {
-    let mut kept = keep::open(flash, &OUTBOX, settings, &mut rng, &mut log).await;
+    let mut kept = keep::open(board.flash, &OUTBOX, settings, &mut rng, &mut log).await;
     let log = RefCell::new(log);
     let mut host: String<{ MAX_NAME + 6 }> = String::new();
     // There is room for the longest name, the colon, and five digits.
@@ -133,8 +135,8 @@ pub async fn run<F: NorFlash>(
     };
     OUTBOX.set_policies(POLICIES, Policy::DropOldest);
     let shared = Shared { interval: Cell::new(settings.interval), changed: Signal::new() };
-    let work = report::run(settings, &shared, &OUTBOX, &board);
-    let obey = command::obey(&COMMANDS, &shared, &board);
+    let work = report::run(settings, &shared, &OUTBOX, &board.gauges);
+    let obey = command::obey(&COMMANDS, &shared, board.light);
     let mut token = [0; MAX_TOKEN];
     let keep = keep::keep(&mut kept, &log);
     let observe = |status| log.borrow_mut()(format_args!("{status} at {} ms", Instant::now().as_millis()));

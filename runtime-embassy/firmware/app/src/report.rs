@@ -6,16 +6,16 @@ use embassy_time::{Duration, Instant, Timer};
 use longwire_embassy::{Outbox, ReportError};
 use minicbor::encode::{Encode, Encoder, Error, Write};
 
-use crate::{Board, Settings, Shared, topic};
+use crate::{Gauges, Settings, Shared, topic};
 
 /// Reports on and on, or as many numbers as the settings ask for.
 pub(crate) async fn run<M: RawMutex, const BYTES: usize>(
     settings: &Settings<'_>,
     shared: &Shared,
     outbox: &Outbox<M, BYTES>,
-    board: &impl Board,
+    gauges: &Gauges,
 ) {
-    let reporter = Reporter { settings, shared, outbox, board };
+    let reporter = Reporter { settings, shared, outbox, gauges };
     match (settings.readings, settings.idle) {
         (Some(last), _) => reporter.count_to(last).await,
         (None, Some(time)) => reporter.idle(time).await,
@@ -23,14 +23,14 @@ pub(crate) async fn run<M: RawMutex, const BYTES: usize>(
     }
 }
 
-struct Reporter<'a, B, M: RawMutex, const BYTES: usize> {
+struct Reporter<'a, M: RawMutex, const BYTES: usize> {
     settings: &'a Settings<'a>,
     shared: &'a Shared,
     outbox: &'a Outbox<M, BYTES>,
-    board: &'a B,
+    gauges: &'a Gauges,
 }
 
-impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
+impl<M: RawMutex, const BYTES: usize> Reporter<'_, M, BYTES> {
     /// How the device fares, for ever.
     async fn sample(&self) {
         let mut due = Instant::now();
@@ -39,8 +39,8 @@ impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
             self.report_stack();
             let [_, traffic @ ..] = self.cost();
             self.report("network", &Fields(&traffic));
-            if let Some(wakeups) = self.board.wakeups() {
-                self.report("wakeups", &wakeups);
+            if let Some(wakeups) = self.gauges.wakeups {
+                self.report("wakeups", &wakeups());
             }
             self.report("outbox", &self.outbox.counts());
             due = self.wait_from(due).await;
@@ -84,9 +84,9 @@ impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
     }
 
     fn cost(&self) -> [(&'static str, u32); 5] {
-        let traffic = self.board.traffic();
+        let traffic = self.gauges.traffic;
         [
-            ("wakeups", self.board.wakeups().unwrap_or(0)),
+            ("wakeups", self.gauges.wakeups.map_or(0, |wakeups| wakeups())),
             ("frames_in", traffic.frames_in.get()),
             ("frames_out", traffic.frames_out.get()),
             ("bytes_in", traffic.bytes_in.get()),
@@ -115,7 +115,7 @@ impl<B: Board, M: RawMutex, const BYTES: usize> Reporter<'_, B, M, BYTES> {
     }
 
     fn report_stack(&self) {
-        let stack = self.board.stack();
+        let stack = self.gauges.stack;
         let free = stack.free();
         self.report("stack", &Fields(&[("free", free), ("peak", stack.size().saturating_sub(free))]));
     }

@@ -32,7 +32,7 @@ use embassy_net::{Ipv4Address, Ipv4Cidr, StackResources, StaticConfigV4};
 use ethernet::{Controller, Ethernet};
 use flash::Flash;
 use longwire_firmware::traffic::{Counted, Traffic};
-use longwire_firmware::{Board, Outcome, Settings, stack};
+use longwire_firmware::{Board, Gauges, Outcome, Settings, stack};
 use lossy::Lossy;
 use resolver::Redirected;
 use static_cell::StaticCell;
@@ -75,8 +75,12 @@ pub async fn run<C: Controller, S>(
     let chip = Counted::new(Ethernet::new(lossy), &TRAFFIC);
     let (net, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), rng.next_u64());
     sleep::spawn(spawner, network(runner));
-    let flash = (!settings.flash.is_empty()).then(|| Flash::open(settings.flash));
-    let outcome = longwire_firmware::run(net, &settings, rng, Emulated { stack }, flash, host::print).await;
+    let board = Board {
+        gauges: Gauges { stack, traffic: &TRAFFIC, wakeups: Some(sleep::wakeups) },
+        light: |on| host::print(format_args!("light {}", if on { "on" } else { "off" })),
+        flash: (!settings.flash.is_empty()).then(|| Flash::open(settings.flash)),
+    };
+    let outcome = longwire_firmware::run(net, &settings, rng, board, host::print).await;
     host::print(format_args!("{} frames were lost", lossy::lost()));
     match outcome {
         Outcome::Done => host::exit(0),
@@ -106,26 +110,4 @@ fn rng() -> ChaCha12Rng {
 pub fn fail(why: core::fmt::Arguments<'_>) -> ! {
     host::print(why);
     host::exit(1)
-}
-
-struct Emulated {
-    stack: stack::Stack,
-}
-
-impl Board for Emulated {
-    fn stack(&self) -> &stack::Stack {
-        &self.stack
-    }
-
-    fn traffic(&self) -> &Traffic {
-        &TRAFFIC
-    }
-
-    fn wakeups(&self) -> Option<u32> {
-        Some(sleep::wakeups())
-    }
-
-    fn light(&self, on: bool) {
-        host::print(format_args!("light {}", if on { "on" } else { "off" }));
-    }
 }

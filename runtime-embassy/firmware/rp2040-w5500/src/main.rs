@@ -2,7 +2,6 @@
 #![no_std]
 #![no_main]
 
-use core::cell::RefCell;
 use core::ops::Range;
 
 use chacha20::ChaCha12Rng;
@@ -20,7 +19,7 @@ use embassy_rp::{bind_interrupts, dma};
 use embassy_time::Delay;
 use embedded_hal_bus::spi::ExclusiveDevice;
 use longwire_firmware::traffic::{Counted, Traffic};
-use longwire_firmware::{Board, Settings, stack};
+use longwire_firmware::{Board, Gauges, Settings, stack};
 use portable_atomic as _;
 use rtt_target::{rprintln, rtt_init_print};
 use static_cell::StaticCell;
@@ -36,25 +35,6 @@ const FLASH: usize = 2 << 20;
 const READINGS: Range<u32> = (FLASH - (64 << 10)) as u32..FLASH as u32;
 
 static TRAFFIC: Traffic = Traffic::new();
-
-struct Pico {
-    stack: stack::Stack,
-    light: RefCell<Output<'static>>,
-}
-
-impl Board for Pico {
-    fn stack(&self) -> &stack::Stack {
-        &self.stack
-    }
-
-    fn traffic(&self) -> &Traffic {
-        &TRAFFIC
-    }
-
-    fn light(&self, on: bool) {
-        self.light.borrow_mut().set_level(on.into());
-    }
-}
 
 #[embassy_executor::task]
 async fn chip(runner: Runner<'static, W5500, Bus, Input<'static>, Output<'static>>) -> ! {
@@ -108,9 +88,14 @@ async fn main(spawner: Spawner) -> ! {
     }
     let words = option_env!("LONGWIRE").unwrap_or_default();
     let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
-    let board = Pico { stack, light: RefCell::new(Output::new(p.PIN_25, Level::Low)) };
+    let mut light = Output::new(p.PIN_25, Level::Low);
+    let board = Board {
+        gauges: Gauges { stack, traffic: &TRAFFIC, wakeups: None },
+        light: |on: bool| light.set_level(on.into()),
+        flash: Some((flash, READINGS)),
+    };
     let log = |line: core::fmt::Arguments<'_>| rprintln!("{}", line);
-    let outcome = longwire_firmware::run(net, &settings, rng, board, Some((flash, READINGS)), log).await;
+    let outcome = longwire_firmware::run(net, &settings, rng, board, log).await;
     match outcome {
         longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
         longwire_firmware::Outcome::Done => rprintln!("done"),

@@ -2,8 +2,6 @@
 #![no_std]
 #![no_main]
 
-use core::cell::RefCell;
-
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng};
 use embassy_executor::Spawner;
@@ -13,7 +11,7 @@ use embassy_stm32::gpio::{Level, Output, Speed};
 use embassy_stm32::peripherals::{ETH, ETH_SMA, RNG};
 use embassy_stm32::{Config, bind_interrupts, rng, uid};
 use longwire_firmware::traffic::{Counted, Traffic};
-use longwire_firmware::{Board, NoFlash, Settings, stack};
+use longwire_firmware::{Board, Gauges, NoFlash, Settings, stack};
 use rtt_target::{rprintln, rtt_init_print};
 use static_cell::StaticCell;
 
@@ -25,25 +23,6 @@ bind_interrupts!(struct Interrupts {
 type Network = Counted<Ethernet<'static, ETH, GenericPhy<Sma<'static, ETH_SMA>>>>;
 
 static TRAFFIC: Traffic = Traffic::new();
-
-struct Nucleo {
-    stack: stack::Stack,
-    green: RefCell<Output<'static>>,
-}
-
-impl Board for Nucleo {
-    fn stack(&self) -> &stack::Stack {
-        &self.stack
-    }
-
-    fn traffic(&self) -> &Traffic {
-        &TRAFFIC
-    }
-
-    fn light(&self, on: bool) {
-        self.green.borrow_mut().set_level(on.into());
-    }
-}
 
 #[embassy_executor::task]
 async fn network(mut runner: embassy_net::Runner<'static, Network>) -> ! {
@@ -92,9 +71,14 @@ async fn main(spawner: Spawner) -> ! {
     }
     let words = option_env!("LONGWIRE").unwrap_or_default();
     let Ok(settings) = Settings::from_line(words) else { panic!("LONGWIRE at build time: no settings") };
-    let board = Nucleo { stack, green: RefCell::new(Output::new(p.PB0, Level::Low, Speed::Low)) };
+    let mut light = Output::new(p.PB0, Level::Low, Speed::Low);
+    let board = Board {
+        gauges: Gauges { stack, traffic: &TRAFFIC, wakeups: None },
+        light: |on: bool| light.set_level(on.into()),
+        flash: NoFlash::NONE,
+    };
     let log = |line: core::fmt::Arguments<'_>| rprintln!("{}", line);
-    let outcome = longwire_firmware::run(net, &settings, rng, board, NoFlash::NONE, log).await;
+    let outcome = longwire_firmware::run(net, &settings, rng, board, log).await;
     match outcome {
         longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
         longwire_firmware::Outcome::Done => rprintln!("done"),
