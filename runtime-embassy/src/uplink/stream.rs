@@ -121,39 +121,18 @@ async fn listen<'l, L: Link, O: Source, T: Tokens>(
     }
     let Ok(body) = BodyReader::new(head.framing, u64::MAX) else { return End::new(Lost::BadMessage) };
     let max_event = stream.split().1.len();
-    let events =
+    let mut events =
         Events { stream, renewal, body, taken: 0, decoder: Decoder::new(max_event), at: RxCursor::new() };
     events.work(desk).await
 }
 
 impl<L: Link> Events<'_, L> {
-    async fn work<O: Source>(mut self, desk: &mut Desk<'_, '_, O>) -> End {
+    async fn work<O: Source>(&mut self, desk: &mut Desk<'_, '_, O>) -> End {
         let mut open = false;
         loop {
             // 1. Work off what was received.
-            match self.poll() {
-                Ok(true) => {
-                    let (_, bytes) = self.stream.split();
-                    let event = self.decoder.event(RxBuf::new(bytes, &mut self.at));
-                    let message = json::decode_server(event.data);
-                    if let Ok(message) = &message {
-                        self.renewal.heard(message);
-                    }
-                    match desk.hear(message) {
-                        Ok(Heard::Hello(hello)) => {
-                            let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
-                            desk.pilot.handle(Event::Opened { heartbeat, window });
-                            let renewed = core::mem::replace(&mut open, true);
-                            desk.tell(if renewed { Status::Renewed } else { Status::Open(Rung::Sse) });
-                        }
-                        // Nothing is published here, and what there is to be renewed was heard.
-                        Ok(_) => {}
-                        Err(lost) => return End::new(lost),
-                    }
-                    continue;
-                }
-                Ok(false) => {}
-                Err(lost) => return End::new(lost),
+            if let Err(lost) = self.work_off(desk, &mut open) {
+                return End::new(lost);
             }
             // 2. Do what is due.
             if let Some(end) = desk.pilot.overdue(open) {
@@ -172,6 +151,27 @@ impl<L: Link> Events<'_, L> {
                 Either::Second(()) => {}
             }
         }
+    }
+
+    /// Takes in what was received. (Out of the future that waits for it: see `poll_head`.)
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn work_off<O: Source>(&mut self, desk: &mut Desk<'_, '_, O>, open: &mut bool) -> Result<(), Lost> {
+        while self.poll()? {
+            let (_, bytes) = self.stream.split();
+            let event = self.decoder.event(RxBuf::new(bytes, &mut self.at));
+            let message = json::decode_server(event.data);
+            if let Ok(message) = &message {
+                self.renewal.heard(message);
+            }
+            // Nothing is published here, and what there is to be renewed was heard.
+            if let Heard::Hello(hello) = desk.hear(message)? {
+                let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
+                desk.pilot.handle(Event::Opened { heartbeat, window });
+                let renewed = core::mem::replace(open, true);
+                desk.tell(if renewed { Status::Renewed } else { Status::Open(Rung::Sse) });
+            }
+        }
+        Ok(())
     }
 
     /// Finds the next event in what was received; false when there is none yet.
