@@ -75,8 +75,13 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         }
     }
 
+    /// What is to be done about the grant of the stream.
+    fn task(&self) -> Option<Task> {
+        self.renewal.task().filter(|_| T::SOME)
+    }
+
     fn has_next(&self) -> bool {
-        self.renewal.task().is_some() || self.outbox.has_next() && self.may_post()
+        self.task().is_some() || self.outbox.has_next() && self.may_post()
     }
 
     /// What stood where the next credential was to come is gone, whether one came or not.
@@ -86,8 +91,8 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
 
     /// Waits until there may be something else to send.
     async fn news(&self) {
-        let task = self.renewal.task();
-        let changed = poll_fn(|_| if self.renewal.task() == task { Poll::Pending } else { Poll::Ready(()) });
+        let task = self.task();
+        let changed = poll_fn(|_| if self.task() == task { Poll::Pending } else { Poll::Ready(()) });
         select(self.outbox.reported(), changed).await;
     }
 
@@ -150,7 +155,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         // An answer came over this connection.
         let mut answers = false;
         loop {
-            if self.renewal.task() == Some(Task::Ask) {
+            if T::SOME && self.task() == Some(Task::Ask) {
                 self.ask().await;
             }
             let paused = Instant::now() < *not_before;
@@ -220,7 +225,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         stream: &mut Buffered<'_, L>,
         paused: bool,
     ) -> Option<Result<Posted, WriteError>> {
-        if self.renewal.task() == Some(Task::Show) {
+        if T::SOME && self.task() == Some(Task::Show) {
             let url = self.base().and_then(|mut url| self.renewal.push_to(&mut url).map(|()| url));
             if url.is_some_and(|url| self.queue(stream, &url, &[], &[]).is_ok()) {
                 return Some(Ok(Posted::Renewal));
