@@ -30,11 +30,34 @@ pub fn push_decimal<const N: usize>(text: &mut String<N>, value: u64) {
     }
 }
 
+/// `1*DIGIT` and nothing else, below 2^64: no sign, no space, no list.
+pub(crate) fn decimal(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() {
+        return None;
+    }
+    bytes.iter().try_fold(0u64, |n, b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::format;
+
+    #[test]
+    fn decimal_takes_digits_only() {
+        for (text, n) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(decimal(text.as_bytes()), Some(n));
+        }
+        for text in
+            ["", "+5", "-5", " 5", "5 ", "5, 5", "0x5", "5.0", "18446744073709551616", "99999999999999999999"]
+        {
+            assert_eq!(decimal(text.as_bytes()), None, "{text:?}");
+        }
+    }
 
     proptest! {
         #[test]

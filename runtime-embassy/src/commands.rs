@@ -53,7 +53,11 @@ impl<const BYTES: usize> Command<BYTES> {
             Data::Cbor(cbor) => bytes.put(cbor).ok()?,
             // One form for the application, whatever the transport speaks.
             #[cfg(any(feature = "json", feature = "sse"))]
-            Data::Json(json) => longwire_core::session::transcode::json_to_cbor(json, &mut bytes).ok()?,
+            Data::Json(json) => {
+                // Dynamic: the encoder of messages has the same one.
+                let sink: &mut dyn Sink = &mut bytes;
+                longwire_core::session::transcode::json_to_cbor(json, sink).ok()?;
+            }
             #[cfg(not(any(feature = "json", feature = "sse")))]
             Data::Json(_) => return None,
             Data::Bytes { bytes: opaque, .. } => opaque.write_to(&mut bytes).ok()?,

@@ -571,13 +571,19 @@ fn what_a_post_is_answered_with_settles_its_reading() {
             (4, _) => json("507 Full", r#"{"code":"topics_full","message":"","permanent":false}"#),
             (5, 1) => response("502 Bad Gateway", "text/html", "<html>away</html>"),
             (5, 2) => String::new(),
+            // Where the body does not say when, the head does.
+            (6, 1) => {
+                json("503 Service Unavailable", r#"{"code":"unavailable","message":"","permanent":false}"#)
+                    .replacen("\r\n", "\r\nRetry-After: 7\r\n", 1)
+            }
             (6, _) => json("200 OK", r#"{"at":"0000000000000007-9","pressure":3000}"#),
             _ => published(),
         }
     });
     let numbers: Vec<_> = posted.iter().map(|(n, _)| *n).collect();
-    assert_eq!(numbers, [1, 2, 2, 3, 4, 5, 5, 5, 6], "{posted:?}");
+    assert_eq!(numbers, [1, 2, 2, 3, 4, 5, 5, 5, 6, 6], "{posted:?}");
     assert!((5..8).contains(&(posted[2].1 - posted[1].1)), "{posted:?}");
+    assert!(posted[9].1 - posted[8].1 >= 7, "{posted:?}");
     let counts = Counts { reported: 6, acknowledged: 4, refused: 2, ..Counts::default() };
     assert_eq!(device.readings.counts(), counts);
     assert_eq!(device.rungs()[0], Rung::Poll);

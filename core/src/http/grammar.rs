@@ -98,17 +98,6 @@ pub(super) fn ascii(bytes: &[u8]) -> &str {
     core::str::from_utf8(bytes).unwrap_or_default()
 }
 
-/// `1*DIGIT` and nothing else, below 2^64: no sign, no space, no list.
-pub(super) fn decimal(bytes: &[u8]) -> Option<u64> {
-    if bytes.is_empty() {
-        return None;
-    }
-    bytes.iter().try_fold(0u64, |n, b| {
-        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
-        n.checked_mul(10)?.checked_add(digit)
-    })
-}
-
 /// `uri-host [ ":" port ]`, by its characters (RFC 9110 section 7.2). Empty is allowed; user information is
 /// not.
 pub(super) fn is_host(bytes: &[u8]) -> bool {
@@ -180,18 +169,6 @@ pub(super) fn field_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn decimal_takes_digits_only() {
-        for (text, n) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
-            assert_eq!(decimal(text.as_bytes()), Some(n));
-        }
-        for text in
-            ["", "+5", "-5", " 5", "5 ", "5, 5", "0x5", "5.0", "18446744073709551616", "99999999999999999999"]
-        {
-            assert_eq!(decimal(text.as_bytes()), None, "{text:?}");
-        }
-    }
 
     #[test]
     fn lists_leave_out_what_is_empty() {

@@ -7,9 +7,10 @@
 //! The judgement is strict where two readers of the same bytes could disagree about where a message ends or
 //! whom it is for (request smuggling): [`HeadError`] lists the rules.
 
-use super::grammar::{self, ascii, decimal, is_field_byte, is_host, is_other_version, is_ows, is_tchar};
+use super::grammar::{self, ascii, is_field_byte, is_host, is_other_version, is_ows, is_tchar};
 use super::view::{Request, Response, Version, first_line, lines, target_parts};
 use crate::buf::RxBuf;
+use crate::digits::decimal;
 
 /// What a head may cost. A limit is the largest length or number that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 
 use core::fmt;
 
-use super::grammar::{cut, decimal, pieces};
+use super::grammar::{cut, pieces};
+use crate::digits::decimal;
 
 /// The name and value pairs of a query, in order. A piece without `=` is a name with an empty value; empty
 /// pieces are passed over.

@@ -1,6 +1,7 @@
 //! Views of a head that was found to be well formed: nothing is stored, the lines are walked when asked.
 
-use super::grammar::{ascii, cut, decimal, elements, split_once, trim_ows};
+use super::grammar::{ascii, cut, elements, split_once, trim_ows};
+use crate::digits::decimal;
 
 /// The versions of HTTP that this module speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use super::{
 };
 
 #[cfg(target_os = "none")]
-use super::decimal;
+use super::decimal::parse;
+use crate::digits::decimal;
 
 /// Writes one CBOR data item as JSON, in one line.
 ///
@@ -167,10 +168,10 @@ pub fn json_to_cbor<S: Sink + ?Sized>(json: &[u8], sink: &mut S) -> Result<(), W
 /// The number as an integer, if it is within 64 bits.
 fn integer_head(text: &str) -> Option<(u8, u64)> {
     match text.strip_prefix('-') {
-        None => Some((major::UINT, text.parse().ok()?)),
+        None => Some((major::UINT, decimal(text.as_bytes())?)),
         Some("0") => Some((major::UINT, 0)),
         Some(TWO_TO_64) => Some((major::NINT, u64::MAX)),
-        Some(magnitude) => Some((major::NINT, magnitude.parse::<u64>().ok()?.checked_sub(1)?)),
+        Some(magnitude) => Some((major::NINT, decimal(magnitude.as_bytes())?.checked_sub(1)?)),
     }
 }
 
@@ -178,7 +179,7 @@ fn integer_head(text: &str) -> Option<(u8, u64)> {
 fn nearest_double(number: &str) -> u64 {
     // Which parser is a matter of what there is little of, time or flash: both are exact.
     #[cfg(target_os = "none")]
-    return decimal::parse(number);
+    return parse(number);
     #[cfg(not(target_os = "none"))]
     number.parse().map_or(0, f64::to_bits)
 }

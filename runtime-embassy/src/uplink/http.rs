@@ -36,16 +36,18 @@ pub(super) struct Head {
 }
 
 impl Head {
+    #[cfg_attr(target_os = "none", inline(never))]
     fn of(response: &Response<'_>, method: &str) -> Self {
         let headers = response.headers();
-        let media =
-            headers.get_str("content-type").and_then(|kind| kind.split(';').next()).unwrap_or_default();
+        // Parameters come behind a semicolon.
+        let media = headers.get("content-type").and_then(|kind| kind.split(|byte| *byte == b';').next());
         Self {
             status: response.status(),
             retry_after: response.retry_after(),
             framing: Framing::of_response(response, method),
             keeps_alive: response.keeps_alive(),
-            is_event_stream: media.trim().eq_ignore_ascii_case("text/event-stream"),
+            is_event_stream: media
+                .is_some_and(|media| media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")),
             #[cfg(feature = "ladder")]
             next: headers.get_str("longwire-next").and_then(|next| Cursor::parse(next).ok()),
         }

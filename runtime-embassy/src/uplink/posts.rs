@@ -75,8 +75,13 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         }
     }
 
+    /// What is to be done about the grant of the stream.
+    fn task(&self) -> Option<Task> {
+        self.renewal.task().filter(|_| T::SOME)
+    }
+
     fn has_next(&self) -> bool {
-        self.renewal.task().is_some() || self.outbox.has_next() && self.may_post()
+        self.task().is_some() || self.outbox.has_next() && self.may_post()
     }
 
     /// What stood where the next credential was to come is gone, whether one came or not.
@@ -86,8 +91,8 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
 
     /// Waits until there may be something else to send.
     async fn news(&self) {
-        let task = self.renewal.task();
-        let changed = poll_fn(|_| if self.renewal.task() == task { Poll::Pending } else { Poll::Ready(()) });
+        let task = self.task();
+        let changed = poll_fn(|_| if self.task() == task { Poll::Pending } else { Poll::Ready(()) });
         select(self.outbox.reported(), changed).await;
     }
 
@@ -150,7 +155,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         // An answer came over this connection.
         let mut answers = false;
         loop {
-            if self.renewal.task() == Some(Task::Ask) {
+            if T::SOME && self.task() == Some(Task::Ask) {
                 self.ask().await;
             }
             let paused = Instant::now() < *not_before;
@@ -213,13 +218,14 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         self.renewal.set_task(given.then_some(Task::Show));
     }
 
-    /// Queues what is to be posted next: a credential, or a reading and unless they have to wait.
+    /// Queues what is to be posted next: a credential, or a reading unless they have to wait. (Out of the future, too.)
+    #[cfg_attr(target_os = "none", inline(never))]
     fn queue_next<L: Link>(
         &self,
         stream: &mut Buffered<'_, L>,
         paused: bool,
     ) -> Option<Result<Posted, WriteError>> {
-        if self.renewal.task() == Some(Task::Show) {
+        if T::SOME && self.task() == Some(Task::Show) {
             let url = self.base().and_then(|mut url| self.renewal.push_to(&mut url).map(|()| url));
             if url.is_some_and(|url| self.queue(stream, &url, &[], &[]).is_ok()) {
                 return Some(Ok(Posted::Renewal));
@@ -290,41 +296,54 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         posted: Posted,
         not_before: &mut Instant,
     ) -> Result<bool, Lost> {
-        let Head { status, retry_after, framing, keeps_alive, .. } = http::answer(stream, "POST").await?;
-        http::body(stream, framing, TooLarge::Fail).await?;
-        let foreign = |_| http::foreign(status, retry_after);
-        let body = stream.rx();
-        let body = body.kept();
-        match posted {
+        let head = http::answer(stream, "POST").await?;
+        http::body(stream, head.framing, TooLarge::Fail).await?;
+        self.answered(posted, &head, stream.rx().kept(), not_before)?;
+        http::release(stream);
+        Ok(head.keeps_alive)
+    }
+
+    /// Does what an answer says. (Out of the future that waits for it: see `poll_head`.)
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn answered(
+        &self,
+        posted: Posted,
+        head: &Head,
+        body: &[u8],
+        not_before: &mut Instant,
+    ) -> Result<(), Lost> {
+        let foreign = |_| http::foreign(head.status, head.retry_after);
+        let refusal = || {
+            let refusal = json::decode_refusal(body).map_err(foreign)?;
+            Ok(http::with_retry_after(refusal, head.retry_after))
+        };
+        let wait = match posted {
             // What the gateway makes of a credential, the stream says. If it refuses it, the grant ends, as without another one.
             Posted::Renewal => {
-                if !(200..300).contains(&status) {
-                    json::decode_refusal(body).map_err(foreign)?;
+                if !(200..300).contains(&head.status) {
+                    refusal()?;
                 }
                 self.renewal.set_task(None);
+                None
+            }
+            Posted::Reading(n) if head.status == 200 => {
+                let pressure = json::decode_published(body).map_err(foreign)?.pressure;
+                self.outbox.acknowledge(n);
+                pressure
             }
             Posted::Reading(n) => {
-                let wait = if status == 200 {
-                    let pressure = json::decode_published(body).map_err(foreign)?.pressure;
-                    self.outbox.acknowledge(n);
-                    pressure
-                } else {
-                    let refusal = json::decode_refusal(body).map_err(foreign)?;
-                    let refusal = http::with_retry_after(refusal, retry_after);
-                    match self.refused(n, &refusal) {
-                        Some(wait) => wait,
-                        None => return Err(http::refusal(status, retry_after, refusal)),
-                    }
-                };
-                if let Some(wait) = wait {
-                    let wait =
-                        Duration::try_from(wait.min(self.config.backoff.max_told)).unwrap_or(Duration::MAX);
-                    *not_before = (*not_before).max(Instant::now().saturating_add(wait));
+                let refusal = refusal()?;
+                match self.refused(n, &refusal) {
+                    Some(wait) => wait,
+                    None => return Err(http::refusal(head.status, head.retry_after, refusal)),
                 }
             }
+        };
+        if let Some(wait) = wait {
+            let wait = Duration::try_from(wait.min(self.config.backoff.max_told)).unwrap_or(Duration::MAX);
+            *not_before = (*not_before).max(Instant::now().saturating_add(wait));
         }
-        http::release(stream);
-        Ok(keeps_alive)
+        Ok(())
     }
 
     /// A reading was refused: how long the next one has to wait; `None` when it is about this client, and no reading.

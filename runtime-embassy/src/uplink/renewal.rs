@@ -15,10 +15,9 @@ const MAX_SESSION: usize = 64;
 
 /// What the reader of a stream knows of its grant, and what is left to be done about it by who posts beside it.
 ///
-/// The two are parts of one task in which the reader has its turn first, so what it says is seen in the same turn.
+/// The two are parts of one task in which the reader has its turn first, so what it says is seen in the same turn. Where nobody
+/// [has tokens](super::Tokens::SOME) nobody asks, and there is no code for it.
 pub(super) struct Renewal {
-    /// There is somebody to be asked for another credential.
-    can: bool,
     session: RefCell<String<MAX_SESSION>>,
     lease: Cell<Lease>,
     task: Cell<Option<Task>>,
@@ -34,9 +33,9 @@ pub(super) enum Task {
 }
 
 impl Renewal {
-    pub(super) const fn new(can: bool) -> Self {
+    pub(super) const fn new() -> Self {
         let lease = Cell::new(Lease::endless());
-        Self { can, session: RefCell::new(String::new()), lease, task: Cell::new(None) }
+        Self { session: RefCell::new(String::new()), lease, task: Cell::new(None) }
     }
 
     /// The reader has heard this.
@@ -72,7 +71,7 @@ impl Renewal {
         let mut lease = self.lease.get();
         let due = matches!(lease.poll(now()), LeaseStep::Renew { .. });
         self.lease.set(lease);
-        if due && self.can {
+        if due {
             self.task.set(Some(Task::Ask));
         }
     }

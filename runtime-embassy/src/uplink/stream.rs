@@ -40,7 +40,7 @@ pub(super) async fn over_stream<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
         Ok(link) => link,
         Err(end) => return end,
     };
-    let (purse, renewal) = (RefCell::new(purse), Renewal::new(T::SOME));
+    let (purse, renewal) = (RefCell::new(purse), Renewal::new());
     let posts = desk.posts(&purse, &renewal, rng);
     let config = ConnectorConfig {
         ladder: LadderConfig { rungs: Rungs::only(Rung::Poll), ..desk.config.ladder },
@@ -76,7 +76,7 @@ pub(super) async fn over_posts<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
     if let Err(end) = desk.token(purse).await {
         return end;
     }
-    let (purse, renewal) = (RefCell::new(purse), Renewal::new(false));
+    let (purse, renewal) = (RefCell::new(purse), Renewal::new());
     let posts = desk.posts(&purse, &renewal, rng);
     let Desk { pilot, observe, counts, outbox, .. } = desk;
     posts
@@ -121,48 +121,30 @@ async fn listen<'l, L: Link, O: Source, T: Tokens>(
     }
     let Ok(body) = BodyReader::new(head.framing, u64::MAX) else { return End::new(Lost::BadMessage) };
     let max_event = stream.split().1.len();
-    let events =
+    let mut events =
         Events { stream, renewal, body, taken: 0, decoder: Decoder::new(max_event), at: RxCursor::new() };
-    events.work(desk).await
+    events.work::<O, T>(desk).await
 }
 
 impl<L: Link> Events<'_, L> {
-    async fn work<O: Source>(mut self, desk: &mut Desk<'_, '_, O>) -> End {
+    async fn work<O: Source, T: Tokens>(&mut self, desk: &mut Desk<'_, '_, O>) -> End {
         let mut open = false;
         loop {
             // 1. Work off what was received.
-            match self.poll() {
-                Ok(true) => {
-                    let (_, bytes) = self.stream.split();
-                    let event = self.decoder.event(RxBuf::new(bytes, &mut self.at));
-                    let message = json::decode_server(event.data);
-                    if let Ok(message) = &message {
-                        self.renewal.heard(message);
-                    }
-                    match desk.hear(message) {
-                        Ok(Heard::Hello(hello)) => {
-                            let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
-                            desk.pilot.handle(Event::Opened { heartbeat, window });
-                            let renewed = core::mem::replace(&mut open, true);
-                            desk.tell(if renewed { Status::Renewed } else { Status::Open(Rung::Sse) });
-                        }
-                        // Nothing is published here, and what there is to be renewed was heard.
-                        Ok(_) => {}
-                        Err(lost) => return End::new(lost),
-                    }
-                    continue;
-                }
-                Ok(false) => {}
-                Err(lost) => return End::new(lost),
+            if let Err(lost) = self.work_off::<O, T>(desk, &mut open) {
+                return End::new(lost);
             }
             // 2. Do what is due.
             if let Some(end) = desk.pilot.overdue(open) {
                 return end;
             }
-            self.renewal.look();
             desk.report_counts();
+            let mut deadline = desk.pilot.deadline();
+            if T::SOME {
+                self.renewal.look();
+                deadline = deadline.min(self.renewal.deadline());
+            }
             // 3. Wait for more.
-            let deadline = desk.pilot.deadline().min(self.renewal.deadline());
             match select(self.stream.read(None), Timer::at(deadline)).await {
                 Either::First(Ok(Input::End)) => return End::new(Lost::Closed(None)),
                 Either::First(Ok(_)) => {
@@ -172,6 +154,33 @@ impl<L: Link> Events<'_, L> {
                 Either::Second(()) => {}
             }
         }
+    }
+
+    /// Takes in what was received. (Out of the future that waits for it: see `poll_head`.)
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn work_off<O: Source, T: Tokens>(
+        &mut self,
+        desk: &mut Desk<'_, '_, O>,
+        open: &mut bool,
+    ) -> Result<(), Lost> {
+        while self.poll()? {
+            let (_, bytes) = self.stream.split();
+            let event = self.decoder.event(RxBuf::new(bytes, &mut self.at));
+            let message = json::decode_server(event.data);
+            if T::SOME
+                && let Ok(message) = &message
+            {
+                self.renewal.heard(message);
+            }
+            // Nothing is published here, and what there is to be renewed was heard.
+            if let Heard::Hello(hello) = desk.hear(message)? {
+                let (heartbeat, window) = (Some(hello.heartbeat), hello.window);
+                desk.pilot.handle(Event::Opened { heartbeat, window });
+                let renewed = core::mem::replace(open, true);
+                desk.tell(if renewed { Status::Renewed } else { Status::Open(Rung::Sse) });
+            }
+        }
+        Ok(())
     }
 
     /// Finds the next event in what was received; false when there is none yet.

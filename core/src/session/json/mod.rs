@@ -17,6 +17,7 @@ use super::{
     text::{self, Piece},
     topics,
 };
+use crate::digits::decimal;
 
 /// Decodes what a client sent.
 ///
@@ -190,7 +191,7 @@ impl<'b> Scanner<'b> {
 /// An integer without sign, fraction or exponent, up to 2^64 - 1.
 fn uint(token: Token<'_>) -> Option<u64> {
     match token {
-        Token::Number(digits, true) => digits.parse().ok(),
+        Token::Number(digits, true) => decimal(digits.as_bytes()),
         _ => None,
     }
 }
