@@ -258,9 +258,10 @@ impl<'b> Fields<'b> {
             Field::Lease => self.lease = input.uint_or_null(field)?,
             Field::Limits => self.limits = Some(input.limits(field)?),
             Field::Policy => self.policy = Some(policy(input, field)?),
-            // In a message `type` has been seen, so it came twice and was refused before; nothing else has it.
+            // What is no message has none.
+            #[cfg(feature = "json")]
             Field::Type => input.skip()?,
-            // The others have a slot.
+            // In a message `type` has been seen, so it came twice and was refused before; the others have a slot.
             _ => {}
         }
         Ok(())
