@@ -1,5 +1,5 @@
 //! Compressed messages: a client with an inflater against a server made of the same core.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper fails the test")]
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod common;
 #[path = "common/zlib.rs"]
@@ -9,7 +9,6 @@ use std::convert::Infallible;
 
 use common::{Memory, Numbers, Pace, clock, poll_times};
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
-use longwire_core::http::head::{HeadReader, Limits, Step as HeadStep};
 use longwire_core::http::upgrade::{self, Offer, ResponseError};
 use longwire_core::session::{ClientMessage, Data, cbor};
 use longwire_core::time::Instant;
@@ -57,21 +56,13 @@ impl Outcome {
 
 /// Answers the request in `wire`: says what it offered, and what follows the answer.
 fn answer(wire: &[u8], extensions: impl FnOnce(Option<&str>) -> Option<String>) -> (Option<String>, Vec<u8>) {
-    let (mut rx, mut rx_at) = (vec![0; 1024], RxCursor::default());
-    let (mut tx, mut tx_at) = (vec![0; 1024], TxCursor::default());
-    let (mut rx, mut tx) = (RxBuf::new(&mut rx, &mut rx_at), TxBuf::new(&mut tx, &mut tx_at));
-    assert_eq!(rx.fill(wire), wire.len());
-    let HeadStep::Head(head) = HeadReader::default().poll_request(&mut rx, &Limits::DEFAULT).unwrap() else {
-        panic!("no whole request: {}", String::from_utf8_lossy(wire))
-    };
-    let request = head.view(rx.reborrow());
-    let offered = request.header("sec-websocket-extensions").map(|o| String::from_utf8(o.to_vec()).unwrap());
-    let extensions = extensions(offered.as_deref());
-    let upgrade = upgrade::accept(&request).unwrap();
+    let (offered, reply) = common::answer(wire, |request, tx| {
+        upgrade::accept(request).unwrap().write_response(tx, None, None, &[]).unwrap();
+        request.header("sec-websocket-extensions").map(|offer| String::from_utf8(offer.to_vec()).unwrap())
+    });
+    let mut reply = String::from_utf8(reply).unwrap();
     // What the core would refuse to write is put in by hand.
-    upgrade.write_response(&mut tx, None, None, &[]).unwrap();
-    let mut reply = String::from_utf8(tx.pending().to_vec()).unwrap();
-    if let Some(extensions) = extensions {
+    if let Some(extensions) = extensions(offered.as_deref()) {
         let line = format!("\r\nSec-WebSocket-Extensions: {extensions}\r\n\r\n");
         reply = reply.replace("\r\n\r\n", &line);
     }

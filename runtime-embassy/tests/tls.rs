@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use common::{Memory, Numbers, Pace, Wire, clock, poll_times};
+use common::{Memory, Numbers, Once, Pace, Wire, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embedded_io_async::ErrorKind;
 use longwire_embassy::{
@@ -109,18 +109,6 @@ fn server_of(
     Arc::new(config.unwrap())
 }
 
-/// Opens a link once.
-struct Once(Option<Memory>);
-
-impl Connect for Once {
-    type Link<'a> = Memory;
-    type Error = ();
-
-    async fn connect(&mut self) -> Result<Memory, ()> {
-        self.0.take().ok_or(())
-    }
-}
-
 /// What becomes of a byte at a place; `None`: it is lost.
 type Harm = Box<dyn Fn(usize, u8) -> Option<u8>>;
 
@@ -130,7 +118,7 @@ struct Echo {
     tls: ServerConnection,
     heard: Vec<u8>,
     /// What happens to a byte that it sends, by its position.
-    harm: Box<dyn Fn(usize, u8) -> Option<u8>>,
+    harm: Harm,
     sent: usize,
 }
 
@@ -168,6 +156,16 @@ impl Echo {
             self.sent += 1;
         }
     }
+}
+
+/// A device that trusts a CA, and a server with a certificate of it, at the ends of a link that moves `pace` bytes at once.
+fn together(pace: usize, test: impl FnOnce(Tls<'_, Once, Numbers, 2048, 512>, &mut Echo)) {
+    let root = Authority::root();
+    let link = Memory::new(Pace::Bytes(pace));
+    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
+    let mut buffers = TlsBuffers::new();
+    let cas = [&root.der[..]];
+    test(Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers), &mut server);
 }
 
 /// How it went for the device.
@@ -497,165 +495,137 @@ fn a_connection_that_ends_anywhere_is_an_error() {
 
 #[test]
 fn an_unencrypted_alert_does_not_end_a_connection_as_if_the_gateway_had_said_so() {
-    let root = Authority::root();
-    let link = Memory::new(Pace::Bytes(200));
-    let wire = link.wire.clone();
-    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
-    let mut buffers = TlsBuffers::<2048, 512>::new();
-    let cas = [&root.der[..]];
-    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
-    let end = run(
-        async {
-            let mut link = tls.connect().await.unwrap();
-            assert_eq!(greet(&mut link).await.unwrap(), HELLO);
-            // close_notify, by anybody.
-            wire.borrow_mut().to_client.extend([21, 3, 3, 0, 2, 1, 0]);
-            link.read(&mut [0; 9]).await
-        },
-        &mut server,
-    );
-    assert!(matches!(end, Err(TlsLinkError::Tls(_))), "{end:?}");
+    together(200, |mut tls, server| {
+        let wire = server.wire.clone();
+        let end = run(
+            async {
+                let mut link = tls.connect().await.unwrap();
+                assert_eq!(greet(&mut link).await.unwrap(), HELLO);
+                // close_notify, by anybody.
+                wire.borrow_mut().to_client.extend([21, 3, 3, 0, 2, 1, 0]);
+                link.read(&mut [0; 9]).await
+            },
+            server,
+        );
+        assert!(matches!(end, Err(TlsLinkError::Tls(_))), "{end:?}");
+    });
 }
 
 #[test]
 fn nothing_of_a_handshake_comes_unencrypted_behind_the_servers_hello() {
-    let root = Authority::root();
     let mut numbers = Numbers(7);
     for kind in [2, 4, 8, 11, 13, 15, 20, 24] {
-        let link = Memory::new(Pace::Bytes(200));
-        let wire = link.wire.clone();
-        let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
-        let mut buffers = TlsBuffers::<2048, 512>::new();
-        let cas = [&root.der[..]];
-        let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
-        let mut connect = pin!(tls.connect());
-        assert!(poll_times(connect.as_mut(), 20).is_none());
-        server.turn();
-        let len = numbers.below(40);
-        let mut wire = wire.borrow_mut();
-        // ServerHello alone, and a message that anybody can write.
-        let hello = 5 + usize::from(u16::from_be_bytes([wire.to_client[3], wire.to_client[4]]));
-        wire.to_client.truncate(hello);
-        wire.to_client.extend([
-            22,
-            3,
-            3,
-            0,
-            u8::try_from(len + 4).unwrap(),
-            kind,
-            0,
-            0,
-            u8::try_from(len).unwrap(),
-        ]);
-        wire.to_client.extend((0..len).map(|_| u8::try_from(numbers.below(256)).unwrap()));
-        wire.ended = true;
-        drop(wire);
-        let met = poll_times(connect.as_mut(), 1000).unwrap();
-        let refused = matches!(met, Err(TlsConnectError::Tls(TlsError::Io(ErrorKind::InvalidData))));
-        assert!(refused, "{kind}: {:?}", met.err());
+        together(200, |mut tls, server| {
+            let wire = server.wire.clone();
+            let mut connect = pin!(tls.connect());
+            assert!(poll_times(connect.as_mut(), 20).is_none());
+            server.turn();
+            let len = numbers.below(40);
+            let mut wire = wire.borrow_mut();
+            // ServerHello alone, and a message that anybody can write.
+            let hello = 5 + usize::from(u16::from_be_bytes([wire.to_client[3], wire.to_client[4]]));
+            wire.to_client.truncate(hello);
+            wire.to_client.extend([
+                22,
+                3,
+                3,
+                0,
+                u8::try_from(len + 4).unwrap(),
+                kind,
+                0,
+                0,
+                u8::try_from(len).unwrap(),
+            ]);
+            wire.to_client.extend((0..len).map(|_| u8::try_from(numbers.below(256)).unwrap()));
+            wire.ended = true;
+            drop(wire);
+            let met = poll_times(connect.as_mut(), 1000).unwrap();
+            let refused = matches!(met, Err(TlsConnectError::Tls(TlsError::Io(ErrorKind::InvalidData))));
+            assert!(refused, "{kind}: {:?}", met.err());
+        });
     }
 }
 
 #[test]
 fn a_record_above_the_buffer_ends_the_connection() {
-    let root = Authority::root();
-    let link = Memory::new(Pace::Bytes(200));
-    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
-    let mut buffers = TlsBuffers::<2048, 512>::new();
-    let cas = [&root.der[..]];
-    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
-    let end = {
-        let mut link = run(tls.connect(), &mut server).unwrap();
-        server.tls.writer().write_all(&[7; 2048]).unwrap();
-        server.turn();
-        run(link.read(&mut [0; 9]), &mut server)
-    };
-    assert!(matches!(end, Err(TlsLinkError::Tls(_))), "{end:?}");
+    together(200, |mut tls, server| {
+        let end = {
+            let mut link = run(tls.connect(), server).unwrap();
+            server.tls.writer().write_all(&[7; 2048]).unwrap();
+            server.turn();
+            run(link.read(&mut [0; 9]), server)
+        };
+        assert!(matches!(end, Err(TlsLinkError::Tls(_))), "{end:?}");
+    });
 }
 
 #[test]
 fn a_gateway_that_changes_its_keys_ends_the_connection() {
-    let root = Authority::root();
-    let link = Memory::new(Pace::Bytes(200));
-    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
-    let mut buffers = TlsBuffers::<2048, 512>::new();
-    let cas = [&root.der[..]];
-    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
-    let end = {
-        let mut link = run(tls.connect(), &mut server).unwrap();
-        assert_eq!(run(greet(&mut link), &mut server).unwrap(), HELLO);
-        server.tls.refresh_traffic_keys().unwrap();
-        server.tls.writer().write_all(HELLO).unwrap();
-        server.turn();
-        run(link.read(&mut [0; 9]), &mut server)
-    };
-    assert!(matches!(end, Err(TlsLinkError::Tls(TlsError::Unimplemented))), "{end:?}");
+    together(200, |mut tls, server| {
+        let end = {
+            let mut link = run(tls.connect(), server).unwrap();
+            assert_eq!(run(greet(&mut link), server).unwrap(), HELLO);
+            server.tls.refresh_traffic_keys().unwrap();
+            server.tls.writer().write_all(HELLO).unwrap();
+            server.turn();
+            run(link.read(&mut [0; 9]), server)
+        };
+        assert!(matches!(end, Err(TlsLinkError::Tls(TlsError::Unimplemented))), "{end:?}");
+    });
 }
 
 #[test]
 fn reads_that_are_dropped_lose_nothing() {
-    let root = Authority::root();
-    let link = Memory::new(Pace::Bytes(3));
-    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
-    let mut buffers = TlsBuffers::<2048, 512>::new();
-    let cas = [&root.der[..]];
-    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
-    let mut link = run(tls.connect(), &mut server).unwrap();
-    let sent: Vec<u8> = (0..=u8::MAX).collect();
-    server.tls.writer().write_all(&sent).unwrap();
-    server.turn();
-    let (mut heard, mut some) = (Vec::<u8>::new(), [0; 16]);
-    while heard.len() < sent.len() {
-        // One look at a time, each with a future of its own.
-        if let Some(read) = poll_times(link.read(&mut some), 1) {
-            heard.extend(&some[..read.unwrap()]);
+    together(3, |mut tls, server| {
+        let mut link = run(tls.connect(), server).unwrap();
+        let sent: Vec<u8> = (0..=u8::MAX).collect();
+        server.tls.writer().write_all(&sent).unwrap();
+        server.turn();
+        let (mut heard, mut some) = (Vec::<u8>::new(), [0; 16]);
+        while heard.len() < sent.len() {
+            // One look at a time, each with a future of its own.
+            if let Some(read) = poll_times(link.read(&mut some), 1) {
+                heard.extend(&some[..read.unwrap()]);
+            }
         }
-    }
-    assert_eq!(heard, sent);
+        assert_eq!(heard, sent);
+    });
 }
 
 #[test]
 fn a_write_that_was_dropped_ends_the_connection() {
-    let root = Authority::root();
-    let link = Memory::new(Pace::Bytes(200));
-    let wire = link.wire.clone();
-    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
-    let mut buffers = TlsBuffers::<2048, 512>::new();
-    let cas = [&root.der[..]];
-    let mut tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
-    let mut link = run(tls.connect(), &mut server).unwrap();
-    wire.borrow_mut().stuck = true;
-    assert_eq!(run(link.write(HELLO), &mut server).unwrap(), HELLO.len());
-    assert!(poll_times(link.flush(), 3).is_none());
-    wire.borrow_mut().stuck = false;
-    assert!(matches!(run(link.flush(), &mut server), Err(TlsLinkError::Torn)));
-    assert!(matches!(run(link.write(HELLO), &mut server), Err(TlsLinkError::Torn)));
+    together(200, |mut tls, server| {
+        let wire = server.wire.clone();
+        let mut link = run(tls.connect(), server).unwrap();
+        wire.borrow_mut().stuck = true;
+        assert_eq!(run(link.write(HELLO), server).unwrap(), HELLO.len());
+        assert!(poll_times(link.flush(), 3).is_none());
+        wire.borrow_mut().stuck = false;
+        assert!(matches!(run(link.flush(), server), Err(TlsLinkError::Torn)));
+        assert!(matches!(run(link.write(HELLO), server), Err(TlsLinkError::Torn)));
+    });
 }
 
 #[test]
 fn an_uplink_runs_over_tls() {
     static CONFIG: UplinkConfig = UplinkConfig::new();
     let (_guard, _clock) = clock();
-    let root = Authority::root();
-    let link = Memory::new(Pace::Bytes(200));
-    let mut server = Echo::new(&link, root.server(params("gateway.example"), &[]));
-    let mut buffers = TlsBuffers::<2048, 512>::new();
-    let cas = [&root.der[..]];
-    let tls = Tls::new(Once(Some(link)), config(&cas), Numbers(1), &mut buffers);
-    let outbox = Outbox::<NoopRawMutex, 64>::new(Policy::DropOldest);
-    let (mut rx, mut tx) = ([0; 512], [0; 512]);
-    let gateway = Gateway::new("gateway.example");
-    let mut uplink = Uplink::new(tls, gateway, &CONFIG, Numbers(2), &mut rx, &mut tx);
-    let mut run = pin!(uplink.run(&outbox, |_| {}));
-    for _ in 0..1000 {
-        assert!(poll_times(run.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>, 20).is_none());
-        server.turn();
-        if server.heard.ends_with(b"\r\n\r\n") {
-            break;
+    together(200, |tls, server| {
+        let outbox = Outbox::<NoopRawMutex, 64>::new(Policy::DropOldest);
+        let (mut rx, mut tx) = ([0; 512], [0; 512]);
+        let gateway = Gateway::new("gateway.example");
+        let mut uplink = Uplink::new(tls, gateway, &CONFIG, Numbers(2), &mut rx, &mut tx);
+        let mut run = pin!(uplink.run(&outbox, |_| {}));
+        for _ in 0..1000 {
+            assert!(poll_times(run.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>, 20).is_none());
+            server.turn();
+            if server.heard.ends_with(b"\r\n\r\n") {
+                break;
+            }
         }
-    }
-    let request = String::from_utf8(server.heard).unwrap();
-    assert!(request.starts_with("GET /v1/stream?publisher="), "{request:?}");
+        let request = String::from_utf8(std::mem::take(&mut server.heard)).unwrap();
+        assert!(request.starts_with("GET /v1/stream?publisher="), "{request:?}");
+    });
 }
 
 /// TCP, for a test that may block.

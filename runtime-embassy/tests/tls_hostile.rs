@@ -12,25 +12,14 @@ mod common;
 #[path = "common/tls_server.rs"]
 mod tls_server;
 
-use common::{Memory, Numbers, Pace, poll_times};
+use common::{Memory, Numbers, Once, Pace, poll_times};
 use longwire_embassy::{
-    Connect, Link, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLinkError, Trust,
+    Connect as _, Link, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError, TlsLinkError, Trust,
 };
 use tls_server::{APPLICATION_DATA, CERTIFICATES, HANDSHAKE, Manner, Part, answer, message};
 
 /// 2026-06-01.
 const NOW: u64 = 1_780_272_000;
-
-struct Once(Option<Memory>);
-
-impl Connect for Once {
-    type Link<'a> = Memory;
-    type Error = ();
-
-    async fn connect(&mut self) -> Result<Memory, ()> {
-        self.0.take().ok_or(())
-    }
-}
 
 /// How far the device came.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use common::{Memory, Numbers, Pace, clock, poll_times};
 use embassy_time::Duration;
 use longwire_core::buf::{Io, RxBuf, RxCursor, TxBuf, TxCursor};
-use longwire_core::http::head::{HeadError, HeadReader, Limits, Step as HeadStep};
+use longwire_core::http::head::HeadError;
 use longwire_core::http::upgrade::{self, Offer, ResponseError};
 use longwire_core::time::Instant;
 use longwire_core::ws::{self, CloseCause, CloseCode, Connection, Event, Kind, SendError, Server, Step};
@@ -326,17 +326,11 @@ fn answer(wire: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
 }
 
 fn answer_with(wire: &[u8], subprotocol: Option<&str>, extensions: Option<&str>) -> Vec<u8> {
-    let (mut rx, mut rx_at) = (vec![0; 1024], RxCursor::default());
-    let (mut tx, mut tx_at) = (vec![0; 1024], TxCursor::default());
-    let (mut rx, mut tx) = (RxBuf::new(&mut rx, &mut rx_at), TxBuf::new(&mut tx, &mut tx_at));
-    assert_eq!(rx.fill(wire), wire.len());
-    let HeadStep::Head(head) = HeadReader::default().poll_request(&mut rx, &Limits::DEFAULT).unwrap() else {
-        panic!("no whole request: {}", String::from_utf8_lossy(wire))
-    };
-    let request = head.view(rx.reborrow());
-    assert_eq!((request.target(), request.authority()), ("/v1/stream", "10.0.2.2:8080"));
-    upgrade::accept(&request).unwrap().write_response(&mut tx, subprotocol, extensions, &[]).unwrap();
-    tx.pending().to_vec()
+    let ((), answer) = common::answer(wire, |request, tx| {
+        assert_eq!((request.target(), request.authority()), ("/v1/stream", "10.0.2.2:8080"));
+        upgrade::accept(request).unwrap().write_response(tx, subprotocol, extensions, &[]).unwrap();
+    });
+    answer
 }
 
 const OFFER: Offer<'static> =

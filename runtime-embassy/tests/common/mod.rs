@@ -1,5 +1,6 @@
 //! A stream in memory, and an executor that drops futures.
 #![allow(dead_code, reason = "each test file uses its part of this")]
+#![allow(clippy::panic, reason = "a test's helper fails the test")]
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,7 +12,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use embassy_time::MockDriver;
-use longwire_embassy::Link;
+use longwire_core::buf::{RxBuf, RxCursor, TxBuf, TxCursor};
+use longwire_core::http::head::{HeadReader, Limits, Step};
+use longwire_core::http::view::Request;
+use longwire_embassy::{Connect, Link};
 
 /// The tests share one clock.
 pub(crate) fn clock() -> (MutexGuard<'static, ()>, &'static MockDriver) {
@@ -143,6 +147,31 @@ impl Link for Memory {
             Poll::Ready(Ok(n))
         })
         .await
+    }
+}
+
+/// Reads the request that `wire` holds, and nothing behind it; what is written is the answer.
+pub(crate) fn answer<T>(wire: &[u8], write: impl FnOnce(&Request<'_>, &mut TxBuf<'_>) -> T) -> (T, Vec<u8>) {
+    let (mut rx, mut rx_at) = (vec![0; 1024], RxCursor::default());
+    let (mut tx, mut tx_at) = (vec![0; 1024], TxCursor::default());
+    let (mut rx, mut tx) = (RxBuf::new(&mut rx, &mut rx_at), TxBuf::new(&mut tx, &mut tx_at));
+    assert_eq!(rx.fill(wire), wire.len());
+    let Step::Head(head) = HeadReader::default().poll_request(&mut rx, &Limits::DEFAULT).unwrap() else {
+        panic!("no whole request: {}", String::from_utf8_lossy(wire))
+    };
+    let result = write(&head.view(rx.reborrow()), &mut tx);
+    (result, tx.pending().to_vec())
+}
+
+/// Opens a link once.
+pub(crate) struct Once(pub(crate) Option<Memory>);
+
+impl Connect for Once {
+    type Link<'a> = Memory;
+    type Error = ();
+
+    async fn connect(&mut self) -> Result<Memory, ()> {
+        self.0.take().ok_or(())
     }
 }
 
