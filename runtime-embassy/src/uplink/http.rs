@@ -147,11 +147,7 @@ pub(super) fn release<L: Link>(stream: &mut Buffered<'_, L>) {
 
 /// Why an answer other than the one that was hoped for was given: reads its body.
 pub(super) async fn refused<L: Link>(stream: &mut Buffered<'_, L>, head: &Head) -> Lost {
-    let Head { status, retry_after, framing, .. } = *head;
-    match said(stream, framing, retry_after).await {
-        Some(ending) => lost(status, retry_after, Some(ending)),
-        None => foreign(status, retry_after),
-    }
+    lost(head, said(stream, head.framing, head.retry_after).await)
 }
 
 /// What a gateway's own refusal says about coming back; `None` when the body is none.
@@ -162,30 +158,21 @@ pub(crate) async fn said<L: Link>(
 ) -> Option<Ending> {
     // What is too long to be read is no gateway's.
     body(stream, framing, TooLarge::Fail).await.ok()?;
-    let rx = stream.rx();
-    json::decode_refusal(rx.kept()).ok().map(|refusal| ending(refusal, retry_after))
+    refusal(stream.rx().kept(), retry_after).map(|refusal| Ending::from_refusal(&refusal, None))
 }
 
-fn ending(refusal: Refusal<'_>, retry_after: Option<u64>) -> Ending {
-    Ending::from_refusal(&with_retry_after(refusal, retry_after), None)
+/// A gateway's refusal. Where its body does not say when to come back, the head may.
+pub(super) fn refusal(body: &[u8], retry_after: Option<u64>) -> Option<Refusal<'_>> {
+    let mut refusal = json::decode_refusal(body).ok()?;
+    if refusal.retry_after.is_none() {
+        refusal.retry_after = retry_after.map(Duration::from_secs);
+    }
+    Some(refusal)
 }
 
-/// The time is said in the head, too.
-pub(super) fn with_retry_after(refusal: Refusal<'_>, seconds: Option<u64>) -> Refusal<'_> {
-    Refusal { retry_after: refusal.retry_after.or(seconds.map(Duration::from_secs)), ..refusal }
-}
-
-/// A gateway's refusal.
-pub(super) fn refusal(status: u16, retry_after: Option<u64>, refusal: Refusal<'_>) -> Lost {
-    lost(status, retry_after, Some(ending(refusal, retry_after)))
-}
-
-/// An answer that is not a gateway's.
-pub(super) fn foreign(status: u16, retry_after: Option<u64>) -> Lost {
-    lost(status, retry_after, None)
-}
-
-fn lost(status: u16, retry_after: Option<u64>, said: Option<Ending>) -> Lost {
+/// The end by an answer, with what a gateway's refusal says in it; `None` when it is not a gateway's.
+pub(super) fn lost(head: &Head, said: Option<Ending>) -> Lost {
+    let Head { status, retry_after, .. } = *head;
     let retry_after = retry_after.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
     Lost::Handshake(HandshakeError::Refused { status, retry_after, said })
 }

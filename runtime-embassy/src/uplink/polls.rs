@@ -118,7 +118,7 @@ impl<O: Source> Desk<'_, '_, O> {
             head.next.ok_or(Lost::BadMessage)?
         } else {
             let rx = stream.rx();
-            let answer = json::decode_poll(rx.kept()).map_err(|_| http::foreign(head.status, None))?;
+            let answer = json::decode_poll(rx.kept()).map_err(|_| http::lost(head, None))?;
             if let Some(gap) = answer.gap {
                 self.hear(Ok(ServerMessage::Gap(gap)))?;
             }

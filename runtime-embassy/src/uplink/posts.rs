@@ -312,11 +312,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         body: &[u8],
         not_before: &mut Instant,
     ) -> Result<(), Lost> {
-        let foreign = |_| http::foreign(head.status, head.retry_after);
-        let refusal = || {
-            let refusal = json::decode_refusal(body).map_err(foreign)?;
-            Ok(http::with_retry_after(refusal, head.retry_after))
-        };
+        let refusal = || http::refusal(body, head.retry_after).ok_or_else(|| http::lost(head, None));
         let wait = match posted {
             // What the gateway makes of a credential, the stream says. If it refuses it, the grant ends, as without another one.
             Posted::Renewal => {
@@ -327,15 +323,15 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 None
             }
             Posted::Reading(n) if head.status == 200 => {
-                let pressure = json::decode_published(body).map_err(foreign)?.pressure;
+                let published = json::decode_published(body).map_err(|_| http::lost(head, None))?;
                 self.outbox.acknowledge(n);
-                pressure
+                published.pressure
             }
             Posted::Reading(n) => {
                 let refusal = refusal()?;
                 match self.refused(n, &refusal) {
                     Some(wait) => wait,
-                    None => return Err(http::refusal(head.status, head.retry_after, refusal)),
+                    None => return Err(http::lost(head, Some(Ending::from_refusal(&refusal, None)))),
                 }
             }
         };

@@ -93,6 +93,8 @@ impl<'b, T: Tokens> Purse<'b, T> {
     pub(super) async fn fill(&mut self, why: Why) -> bool {
         let Some((bearer, space)) = self.space.split_at_mut_checked(BEARER.len()) else { return false };
         bearer.iter_mut().zip(BEARER).for_each(|(to, from)| *to = *from);
+        // What stood there is gone, also when this is dropped.
+        self.len = 0;
         let len = with_deadline(after(self.timeout), self.tokens.token(why, space)).await.ok().flatten();
         self.len = len.unwrap_or(0);
         self.token().is_some()
