@@ -225,13 +225,16 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         stream: &mut Buffered<'_, L>,
         paused: bool,
     ) -> Option<Result<Posted, WriteError>> {
+        // The one place for it: it is large.
+        let mut url = Url::new();
         if T::SOME && self.task() == Some(Task::Show) {
-            let url = self.base().and_then(|mut url| self.renewal.push_to(&mut url).map(|()| url));
-            if url.is_some_and(|url| self.queue(stream, &url, &[], &[]).is_ok()) {
+            let fits = self.push_base(&mut url).and_then(|()| self.renewal.push_to(&mut url)).is_some();
+            if fits && self.queue(stream, &url, &[], &[]).is_ok() {
                 return Some(Ok(Posted::Renewal));
             }
             // It cannot be sent.
             self.renewal.set_task(None);
+            url.clear();
         }
         if paused || !self.may_post() {
             return None;
@@ -239,7 +242,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         let mut number = 0;
         let queued = self.outbox.send_next(1, |n, reading| {
             number = n;
-            self.queue_reading(stream, n, reading)
+            self.queue_reading(stream, &mut url, n, reading)
         })?;
         Some(queued.map(|()| Posted::Reading(number)))
     }
@@ -247,14 +250,15 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
     fn queue_reading<L: Link>(
         &self,
         stream: &mut Buffered<'_, L>,
+        url: &mut Url,
         n: u64,
         reading: Reading<'_>,
     ) -> Result<(), WriteError> {
-        let url = self.url(&reading).ok_or(WriteError::Full)?;
+        self.push_url(url, &reading).ok_or(WriteError::Full)?;
         // It needs no quotes: "or without them if it has printable ASCII".
         let key = PublicationId { incarnation: self.incarnation, n }.to_text();
         let fields = [("Content-Type", "application/cbor"), ("Idempotency-Key", &key)];
-        self.queue(stream, &url, &fields, reading.data)
+        self.queue(stream, url, &fields, reading.data)
     }
 
     fn queue<L: Link>(
@@ -269,24 +273,22 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         http::queue(stream, ("POST", url), self.gateway, authorization, fields, Some(body))
     }
 
-    /// What is beside the stream.
-    fn base(&self) -> Option<Url> {
+    /// Appends what the gateway's URLs begin with.
+    fn push_base(&self, url: &mut Url) -> Option<()> {
         let path = self.gateway.target.split('?').next().unwrap_or_default();
-        let mut url = Url::new();
-        url.push_str(path.strip_suffix("stream").unwrap_or("/v1/")).ok()?;
-        Some(url)
+        url.push_str(path.strip_suffix("stream").unwrap_or("/v1/")).ok()
     }
 
-    /// Where a reading is posted.
-    fn url(&self, reading: &Reading<'_>) -> Option<Url> {
-        let mut url = self.base()?;
+    /// Appends where a reading is posted: beside the stream.
+    fn push_url(&self, url: &mut Url, reading: &Reading<'_>) -> Option<()> {
+        self.push_base(url)?;
         url.push_str("topics/").ok()?;
-        http::push_encoded(&mut url, reading.topic)?;
+        http::push_encoded(url, reading.topic)?;
         if let Some(key) = reading.key {
             url.push_str("?key=").ok()?;
-            http::push_encoded(&mut url, key)?;
+            http::push_encoded(url, key)?;
         }
-        Some(url)
+        Some(())
     }
 
     /// Waits for the answer, and does what it says. True when the connection can be used again.

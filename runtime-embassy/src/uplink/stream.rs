@@ -220,25 +220,24 @@ impl<'b, O: Source> Desk<'_, 'b, O> {
         accept: &str,
         more: &str,
     ) -> Result<(), WriteError> {
-        let url = self.url(more).ok_or(WriteError::Target)?;
+        let mut url = Url::new();
+        self.push_url(&mut url, more).ok_or(WriteError::Target)?;
         let purse = purse.try_borrow().map_err(|_| WriteError::Full)?;
         let authorization = purse.authorization_or(self.gateway.authorization);
         http::queue(stream, ("GET", &url), self.gateway, authorization, &[("Accept", accept)], None)
     }
 
-    fn url(&self, more: &str) -> Option<Url> {
-        let mut url = Url::new();
+    fn push_url(&self, url: &mut Url, more: &str) -> Option<()> {
         url.push_str(self.gateway.target).ok()?;
         let mut separator = if self.gateway.target.contains('?') { "&topic=" } else { "?topic=" };
         for pattern in self.subscription.iter().flat_map(|subscription| subscription.patterns) {
             url.push_str(separator).ok()?;
-            http::push_encoded(&mut url, pattern)?;
+            http::push_encoded(url, pattern)?;
             separator = "&topic=";
         }
         url.push_str("&since=").ok()?;
         url.push_str(&self.pilot.reader.since().to_text()).ok()?;
-        url.push_str(more).ok()?;
-        Some(url)
+        url.push_str(more).ok()
     }
 
     /// Who posts what is in the outbox.
