@@ -1,6 +1,7 @@
 //! What comes down over SSE (`PROTOCOL.md` section 7), or by long polls (section 8).
 
 use core::cell::RefCell;
+use core::pin::pin;
 
 use embassy_futures::select::{Either, select};
 use embassy_time::{Timer, with_deadline};
@@ -60,7 +61,7 @@ pub(super) async fn over_stream<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
         }
     };
     // In this order: see `Renewal`.
-    match select(end, posts.beside(side, &mut pilot)).await {
+    match select(pin!(end), pin!(posts.beside(side, &mut pilot))).await {
         Either::First(end) => end,
         Either::Second(lost) => End::new(lost),
     }
