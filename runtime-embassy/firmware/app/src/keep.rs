@@ -9,41 +9,24 @@ use core::ops::Range;
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::Duration;
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
-use longwire_embassy::core::rand_core::CryptoRng;
-use longwire_embassy::{Outbox, Storage, StorageConfig};
+use longwire_embassy::{OpenError, Storage, StorageConfig, StorageCounts};
 
 use crate::Settings;
 
 /// Bytes that are written at a time, with as many readings as fit.
 const ITEM: usize = 512;
 
-/// What keeps the readings of an outbox, if the board has something for that.
-pub(crate) type Kept<'o, F, M, const BYTES: usize> = Option<Storage<'o, F, M, BYTES, ITEM>>;
+/// What keeps the readings of an outbox, or why nothing does; `None` on a board without a flash for that.
+pub(crate) type Kept<'o, F, M, const BYTES: usize> =
+    Option<Result<Storage<'o, F, M, BYTES, ITEM>, OpenError<<F as ErrorType>::Error>>>;
 
-/// Puts what the flash holds into the outbox: before anybody reports to it, or sends. A flash that is of no use is no reason
-/// not to report.
-pub(crate) async fn open<'o, F: NorFlash, M: RawMutex, const BYTES: usize>(
-    flash: Option<(F, Range<u32>)>,
-    outbox: &'o Outbox<M, BYTES>,
-    settings: &Settings<'_>,
-    rng: &mut impl CryptoRng,
-    log: &mut impl FnMut(fmt::Arguments<'_>),
-) -> Kept<'o, F, M, BYTES> {
-    let (flash, range) = flash?;
+/// As the settings say.
+pub(crate) fn config(settings: &Settings<'_>) -> StorageConfig {
     let mut config = StorageConfig::new();
     if let Some(keep) = settings.keep {
         config.delay = Duration::from_millis(keep.as_millis() as u64);
     }
-    match Storage::open(flash, range, outbox, rng, config).await {
-        Ok(storage) => {
-            log(format_args!("flash: {:?}", storage.counts()));
-            Some(storage)
-        }
-        Err(why) => {
-            log(format_args!("nothing outlives a reset: {why}"));
-            None
-        }
-    }
+    config
 }
 
 /// Writes down what has to be, for ever.
@@ -51,8 +34,15 @@ pub(crate) async fn keep<F: NorFlash, M: RawMutex, const BYTES: usize>(
     kept: &mut Kept<'_, F, M, BYTES>,
     log: &RefCell<impl FnMut(fmt::Arguments<'_>)>,
 ) -> Infallible {
-    if let Some(storage) = kept {
-        storage.run(|counts| log.borrow_mut()(format_args!("flash: {counts:?}"))).await;
+    let say = |counts: StorageCounts| log.borrow_mut()(format_args!("flash: {counts:?}"));
+    match kept {
+        Some(Ok(storage)) => {
+            say(storage.counts());
+            storage.run(say).await;
+        }
+        // No reason not to report.
+        Some(Err(why)) => log.borrow_mut()(format_args!("nothing outlives a reset: {why}")),
+        None => {}
     }
     pending().await
 }

@@ -39,8 +39,8 @@ use longwire_embassy::core::log::Since;
 use longwire_embassy::core::rand_core::CryptoRng;
 use longwire_embassy::core::session::ladder::{Rung, Rungs};
 use longwire_embassy::{
-    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Remote, Status, Tcp,
-    Tokens, Uplink, UplinkConfig,
+    Commands, Connect, Gateway, Inflater, Lost, Outbox, Overflow, Policy, Present, Remote, Status, Storage,
+    Tcp, Tokens, Uplink, UplinkConfig,
 };
 pub use settings::{MAX_NAME, Settings};
 use static_cell::ConstStaticCell;
@@ -108,9 +108,15 @@ pub async fn run<F: NorFlash>(
     settings: &Settings<'_>,
     mut rng: impl CryptoRng,
     board: Board<impl FnMut(bool), F>,
-    mut log: impl FnMut(fmt::Arguments<'_>),
+    log: impl FnMut(fmt::Arguments<'_>),
 ) -> Outcome {
-    let mut kept = keep::open(board.flash, &OUTBOX, settings, &mut rng, &mut log).await;
+    // What the flash holds is in the outbox before anybody reports to it, or sends.
+    let mut kept: keep::Kept<'_, F, _, _> = match board.flash {
+        Some((flash, range)) => {
+            Some(Storage::open(flash, range, &OUTBOX, &mut rng, keep::config(settings)).await)
+        }
+        None => None,
+    };
     let log = RefCell::new(log);
     let mut host: String<{ MAX_NAME + 6 }> = String::new();
     // There is room for the longest name, the colon, and five digits.
