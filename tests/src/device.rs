@@ -180,21 +180,20 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The last that was said. A device that never got so far has kept nothing new.
-    pub fn last(lines: &[String]) -> Self {
-        let counts = lines.iter().rev().find_map(|line| line.strip_prefix("flash: "));
-        let Some(counts) = counts else { return Self::default() };
+    /// `None` when the line is about something else.
+    pub fn of(line: &str) -> Option<Self> {
+        let counts = line.strip_prefix("flash: ")?;
         let count = |name: &str| -> u64 {
-            let (_, rest) =
-                counts.split_once(&format!(" {name}: ")).unwrap_or_else(|| panic!("{name} in {counts}"));
-            rest.split([',', ' ']).next().and_then(|n| n.parse().ok()).expect("a number")
+            let value =
+                counts.split_once(&format!(" {name}: ")).map(|(_, rest)| rest.split([',', ' ']).next());
+            value.flatten().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{name} in {counts}"))
         };
         assert_eq!(
             count("homeless") + count("damaged") + count("too_large") + count("errors"),
             0,
             "{counts}"
         );
-        Self { restored: count("restored"), kept: count("kept") }
+        Some(Self { restored: count("restored"), kept: count("kept") })
     }
 }
 

@@ -1,5 +1,5 @@
-//! The emulated devices at a real gateway, over links that are cut, networks that lose frames, and gateways that die: what
-//! a device promised to keep arrives, once and in order.
+//! The emulated devices at a real gateway, over links that are cut, networks that lose frames, gateways that die, and power
+//! that fails: what a device promised to keep arrives, once and in order.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -226,6 +226,8 @@ fn survive_gateways(board: Board, rng: &mut Rng) {
 const LIVES: u64 = 8;
 /// More numbers than a life has time for.
 const LIFE: u64 = 1000;
+/// It reports no more while so many wait.
+const WAITING: u64 = 40;
 
 #[test]
 fn what_a_flash_keeps_survives_power_cuts() {
@@ -248,8 +250,9 @@ fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut
     let flash = Flash::new(board.name());
     let relay = Relay::start(gateway.address);
     let begin = |first: u64, last: u64| {
-        let keep = "interval=10 waiting=40 loss=5 cap=300 heartbeat=1000 keep=50";
-        start(board, &relay, &format!("{keep} {} from={first} readings={last}", flash.setting()))
+        let keep = format!("waiting={WAITING} keep=50 {}", flash.setting());
+        let network = "loss=5 cap=300 heartbeat=1000";
+        start(board, &relay, &format!("interval=10 from={first} readings={last} {keep} {network}"))
     };
     let (mut promised, mut restored, mut torn) = (Vec::new(), 0, 0);
     for life in 0..LIVES {
@@ -257,20 +260,29 @@ fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut
         if life % 2 == 0 {
             relay.cut();
         }
-        let before = flash.content();
         let device = begin(first, first + LIFE - 1);
-        // How long the device has power, and for a part of that a gateway. Every fourth life ends soon, as early as at boot.
-        std::thread::sleep(Duration::from_millis(rng.below(if life % 4 == 3 { 200 } else { 1500 })));
+        if life % 2 == 0 {
+            // Unless as many as may wait were there at boot.
+            let written = |now: &Kept| now.kept > now.restored || now.restored >= WAITING;
+            let written = |line: &str| Kept::of(line).filter(written);
+            device.wait_for("write to the flash", written);
+        }
+        // How long it has power, some of that with a gateway. Every fourth life ends soon, as early as at boot.
+        std::thread::sleep(Duration::from_millis(rng.below(if life % 4 == 3 { 200 } else { 1000 })));
         relay.mend();
         std::thread::sleep(Duration::from_millis(rng.below(400)));
         // In the middle of a write, as far as that can be seen from here.
         let begun = flash.content();
         let deadline = Instant::now() + Duration::from_millis(500);
-        while flash.content() == begun && Instant::now() < deadline {}
+        while flash.content() == begun && Instant::now() < deadline {
+            // The interval of a look.
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let ended = device.cut_power();
-        torn += u64::from(flash.content() != begun && before != begun);
+        torn += u64::from(flash.content() != begun);
         let lines = [ended.stdout, ended.stderr].concat();
-        let kept = Kept::last(&lines);
+        // One that never got so far has kept nothing new.
+        let kept = lines.iter().rev().find_map(|line| Kept::of(line)).unwrap_or_default();
         restored += kept.restored;
         promised.extend(first..first + kept.kept.saturating_sub(kept.restored));
     }
@@ -286,7 +298,7 @@ fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut
     let numbers = stored(gateway, start_at, &format!("device/{}/number", board.name()));
     let numbers: Vec<u64> = numbers.iter().map(|number| number.as_u64().expect("a number")).collect();
     println!(
-        "{board:?}: {} readings promised, {} arrived, {restored} of them from the flash, {repeated} were sent again; \
+        "{board:?}: {} readings promised, {} arrived; {restored} came back from the flash, {repeated} were sent again; \
          {torn} of {LIVES} power cuts during a write",
         promised.len(),
         numbers.len()
