@@ -557,7 +557,7 @@ fn an_idle_device_wakes_for_its_deadlines_only() {
     // About what the firmware's README.md says. At least there are two Pings and two Pongs a minute in each direction, and a
     // `tick` with every second one; where the minute begins among them is chance, and so is which acknowledgement travels alone.
     for (name, least, most) in [
-        ("wakeups", 1_000, 1_400),
+        ("wakeups", 900, 1_400),
         ("frames_in", 480, 720),
         ("frames_out", 240, 540),
         ("bytes_in", 34_000, 50_000),
