@@ -44,7 +44,7 @@ fn state_beside_the_buffers() {
         ("Outbox, beside its readings", size_of_val(&OUTBOX) - 1024, 512),
         ("Commands, beside its commands", size_of_val(&COMMANDS) - 8 * size_of::<Command<64>>(), 136),
         ("Command, beside its bytes", size_of::<Command<64>>() - 64, 16),
-        ("Uplink", uplink_size, 664),
+        ("Uplink", uplink_size, 688),
         ("Uplink::run, over every transport", of(&running), 3600),
     ];
     for (name, bytes, _) in sizes {
