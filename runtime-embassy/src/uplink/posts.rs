@@ -2,6 +2,7 @@
 
 use core::cell::RefCell;
 use core::future::poll_fn;
+use core::pin::pin;
 use core::task::Poll;
 
 use embassy_futures::select::Either3::{First, Second, Third};
@@ -116,7 +117,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         loop {
             pilot.asks();
             let Line { connect, rx, tx } = &mut *line;
-            let link = match pilot.reach(connect.connect()).await {
+            let link = match pilot.reach(pin!(connect.connect())).await {
                 Ok(link) => link,
                 Err(end) => return end,
             };

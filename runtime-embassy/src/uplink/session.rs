@@ -91,7 +91,7 @@ impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
     ) -> Result<Self, End> {
         let later = T::SOME && purse.present == Present::InBand;
         let Line { connect, rx, tx } = line;
-        let link = desk.reach(connect.connect(), purse).await?;
+        let link = desk.reach(pin!(connect.connect()), purse).await?;
         let authorization = purse.authorization_or(desk.gateway.authorization);
         let incarnation = desk.outbox.incarnation(|| rng.next_u64());
         let Some(target) = target(desk.gateway.target, incarnation, later) else {
