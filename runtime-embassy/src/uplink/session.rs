@@ -74,24 +74,30 @@ pub(super) async fn over_websocket<C: Connect, R: CryptoRng, T: Tokens, O: Sourc
     purse: &mut Purse<'_, T>,
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
-    match Session::open(line, decompressor, rng, purse, desk).await {
+    let Line { connect, rx, tx } = line;
+    let mut link = match desk.reach(pin!(connect.connect()), purse).await {
+        Ok(link) => link,
+        Err(end) => return end,
+    };
+    // It may be large (TLS has its keys in it): it stays here.
+    match Session::open(&mut link, rx, tx, decompressor, rng, purse, desk).await {
         Ok(mut session) => session.work(purse, desk).await,
         Err(end) => end,
     }
 }
 
 impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
-    /// Connects, and upgrades.
-    async fn open<'s: 'l, C: Connect<Link<'l> = L>, T: Tokens, O: Source>(
-        line: &'l mut Line<'_, C>,
+    /// Upgrades a link.
+    async fn open<'s: 'l, T: Tokens, O: Source>(
+        link: L,
+        rx: &'l mut [u8],
+        tx: &'l mut [u8],
         decompressor: Option<Decompressor<'l>>,
         rng: &'l mut R,
         purse: &mut Purse<'_, T>,
         desk: &mut Desk<'_, 's, O>,
     ) -> Result<Self, End> {
         let later = T::SOME && purse.present == Present::InBand;
-        let Line { connect, rx, tx } = line;
-        let link = desk.reach(pin!(connect.connect()), purse).await?;
         let authorization = purse.authorization_or(desk.gateway.authorization);
         let incarnation = desk.outbox.incarnation(|| rng.next_u64());
         let Some(target) = target(desk.gateway.target, incarnation, later) else {
