@@ -402,14 +402,15 @@ impl<O: Source> Desk<'_, '_, O> {
         status.tell(self.observe);
     }
 
-    /// Gets a token, if there are any, and a link.
-    async fn reach<L, E, T: Tokens>(
+    /// Gets a token, if there are any, and a link, which stays in `place`.
+    async fn reach<'p, 'l, C: Connect, T: Tokens>(
         &mut self,
-        connecting: impl Future<Output = Result<L, E>>,
+        connect: &'l mut C,
+        place: &'p mut Option<C::Link<'l>>,
         purse: &mut Purse<'_, T>,
-    ) -> Result<L, End> {
+    ) -> Result<&'p mut C::Link<'l>, End> {
         self.token(purse).await?;
-        self.pilot.reach(connecting).await
+        self.pilot.reach(connect, place).await
     }
 
     /// Gets a token, if there are any.

@@ -2,7 +2,6 @@
 
 use core::cell::RefCell;
 use core::future::poll_fn;
-use core::pin::pin;
 use core::task::Poll;
 
 use embassy_futures::select::Either3::{First, Second, Third};
@@ -117,7 +116,8 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         loop {
             pilot.asks();
             let Line { connect, rx, tx } = &mut *line;
-            let link = match pilot.reach(pin!(connect.connect())).await {
+            let mut place = None;
+            let link = match pilot.reach(connect, &mut place).await {
                 Ok(link) => link,
                 Err(end) => return end,
             };
@@ -128,6 +128,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 Ended::Idle => {}
             }
             drop(stream);
+            drop(place);
             // What was posted last may not have been answered.
             self.outbox.rewind();
             while !self.has_next() {

@@ -75,12 +75,12 @@ pub(super) async fn over_websocket<C: Connect, R: CryptoRng, T: Tokens, O: Sourc
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
     let Line { connect, rx, tx } = line;
-    let mut link = match desk.reach(pin!(connect.connect()), purse).await {
+    let mut place = None;
+    let link = match desk.reach(connect, &mut place, purse).await {
         Ok(link) => link,
         Err(end) => return end,
     };
-    // It may be large (TLS has its keys in it): it stays here.
-    match Session::open(&mut link, rx, tx, decompressor, rng, purse, desk).await {
+    match Session::open(link, rx, tx, decompressor, rng, purse, desk).await {
         Ok(mut session) => session.work(purse, desk).await,
         Err(end) => end,
     }

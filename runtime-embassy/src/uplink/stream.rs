@@ -1,7 +1,6 @@
 //! What comes down over SSE (`PROTOCOL.md` section 7), or by long polls (section 8).
 
 use core::cell::RefCell;
-use core::pin::pin;
 
 use embassy_futures::select::{Either, select};
 use embassy_time::{Timer, with_deadline};
@@ -37,7 +36,8 @@ pub(super) async fn over_stream<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
     let Line { connect, rx, tx } = line;
-    let link = match desk.reach(pin!(connect.connect()), purse).await {
+    let mut place = None;
+    let link = match desk.reach(connect, &mut place, purse).await {
         Ok(link) => link,
         Err(end) => return end,
     };
