@@ -127,7 +127,6 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 Ended::End(end) => return end,
                 Ended::Idle => {}
             }
-            drop(stream);
             drop(place);
             // What was posted last may not have been answered.
             self.outbox.rewind();

@@ -1,6 +1,7 @@
 //! What comes down over SSE (`PROTOCOL.md` section 7), or by long polls (section 8).
 
 use core::cell::RefCell;
+use core::pin::pin;
 
 use embassy_futures::select::{Either, select};
 use embassy_time::{Timer, with_deadline};
