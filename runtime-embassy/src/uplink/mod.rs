@@ -17,6 +17,8 @@ mod status;
 mod stream;
 mod tokens;
 
+use core::pin::{Pin, pin};
+
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, with_deadline};
 use longwire_core::http::write::WriteError;
@@ -337,14 +339,14 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
             desk.tell(Status::Connecting(rung));
             let end = match rung {
                 #[cfg(feature = "sse")]
-                Rung::Poll => stream::over_posts(line, rng, purse, &mut desk).await,
+                Rung::Poll => apart(pin!(stream::over_posts(line, rng, purse, &mut desk))).await,
                 #[cfg(feature = "sse")]
                 Rung::Sse | Rung::LongPoll if let Some(side) = side => {
-                    stream::over_stream(rung, line, side, rng, purse, &mut desk).await
+                    apart(pin!(stream::over_stream(rung, line, side, rng, purse, &mut desk))).await
                 }
                 _ => {
                     let decompressor = decompressor.as_mut().map(Decompressor::reborrow);
-                    session::over_websocket(line, decompressor, rng, purse, &mut desk).await
+                    apart(pin!(session::over_websocket(line, decompressor, rng, purse, &mut desk))).await
                 }
             };
             lost = end.lost;
@@ -383,6 +385,13 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
             Rung::Poll => posts,
         }
     }
+}
+
+/// The same future, behind a pointer: so that its frame lies on the stack only while it is polled itself.
+fn apart<'f>(
+    transport: Pin<&'f mut (dyn Future<Output = End> + 'f)>,
+) -> Pin<&'f mut (dyn Future<Output = End> + 'f)> {
+    transport
 }
 
 /// What the transports have in common while an uplink runs.

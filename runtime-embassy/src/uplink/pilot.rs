@@ -1,7 +1,6 @@
 //! The core's machine, with this device's clock and dice.
 
 use core::convert::Infallible;
-use core::pin::pin;
 
 use embassy_time::{Instant, Timer, with_deadline};
 use longwire_core::log::{Cursor, Since};
@@ -61,7 +60,7 @@ impl Pilot {
         place: &'p mut Option<C::Link<'l>>,
     ) -> Result<&'p mut C::Link<'l>, End> {
         let connecting = async { Ok::<_, C::Error>(place.insert(connect.connect().await?)) };
-        match with_deadline(self.deadline(), pin!(connecting)).await {
+        match with_deadline(self.deadline(), connecting).await {
             Ok(Ok(link)) => {
                 self.handle(Event::Reached);
                 Ok(link)

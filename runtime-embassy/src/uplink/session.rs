@@ -74,30 +74,26 @@ pub(super) async fn over_websocket<C: Connect, R: CryptoRng, T: Tokens, O: Sourc
     purse: &mut Purse<'_, T>,
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
-    let Line { connect, rx, tx } = line;
     let mut place = None;
-    let link = match desk.reach(connect, &mut place, purse).await {
-        Ok(link) => link,
-        Err(end) => return end,
-    };
-    match Session::open(link, rx, tx, decompressor, rng, purse, desk).await {
+    match Session::open::<C, _, _>(line, &mut place, decompressor, rng, purse, desk).await {
         Ok(mut session) => session.work(purse, desk).await,
         Err(end) => end,
     }
 }
 
-impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
-    /// Upgrades a link.
-    async fn open<'s: 'l, T: Tokens, O: Source>(
-        link: L,
-        rx: &'l mut [u8],
-        tx: &'l mut [u8],
-        decompressor: Option<Decompressor<'l>>,
-        rng: &'l mut R,
+impl<'p, L: Link, R: CryptoRng> Session<'p, &'p mut L, &'p mut R> {
+    /// Connects, and upgrades. The link stays in `place`.
+    async fn open<'s: 'p, 'l: 'p, C: Connect<Link<'l> = L>, T: Tokens, O: Source>(
+        line: &'l mut Line<'_, C>,
+        place: &'p mut Option<L>,
+        decompressor: Option<Decompressor<'p>>,
+        rng: &'p mut R,
         purse: &mut Purse<'_, T>,
         desk: &mut Desk<'_, 's, O>,
     ) -> Result<Self, End> {
         let later = T::SOME && purse.present == Present::InBand;
+        let Line { connect, rx, tx } = line;
+        let link = desk.reach(connect, place, purse).await?;
         let authorization = purse.authorization_or(desk.gateway.authorization);
         let incarnation = desk.outbox.incarnation(|| rng.next_u64());
         let Some(target) = target(desk.gateway.target, incarnation, later) else {
