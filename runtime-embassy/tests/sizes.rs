@@ -8,7 +8,7 @@ use common::{Memory, Numbers};
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex as Mutex;
 use longwire_core::log::Since;
 use longwire_embassy::{
-    Command, Commands, Connect, Gateway, Outbox, Overflow, Policy, Uplink, UplinkConfig, WebSocket,
+    Command, Commands, Connect, Gateway, Outbox, Overflow, Policy, TlsLink, Uplink, UplinkConfig, WebSocket,
 };
 
 static CONFIG: UplinkConfig = UplinkConfig::new();
@@ -44,6 +44,7 @@ fn state_beside_the_buffers() {
         ("Outbox, beside its readings", size_of_val(&OUTBOX) - 1024, 512),
         ("Commands, beside its commands", size_of_val(&COMMANDS) - 8 * size_of::<Command<64>>(), 136),
         ("Command, beside its bytes", size_of::<Command<64>>() - 64, 16),
+        ("TlsLink, with its link", size_of::<TlsLink<'static, &mut Memory>>(), 1400),
         ("Uplink", uplink_size, 688),
         ("Uplink::run, over every transport", of(&running), 3600),
     ];

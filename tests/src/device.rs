@@ -19,6 +19,8 @@ use crate::{PATIENCE, cargo_build, cbor, workspace};
 pub enum Board {
     /// Arm's MPS2: Cortex-M3, LAN9118.
     Mps2,
+    /// The same with more memory, which speaks TLS.
+    Mps2Tls,
     /// Stellaris LM3S6965: Cortex-M3, 256 KiB of flash, 64 KiB of RAM.
     Lm3s6965,
     /// RV32IMAC with a virtio network.
@@ -26,13 +28,14 @@ pub enum Board {
 }
 
 impl Board {
-    /// All of them.
+    /// All that speak plainly.
     pub const ALL: [Self; 3] = [Self::Mps2, Self::Lm3s6965, Self::Riscv32];
 
     /// The name of its folder.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mps2 => "qemu-mps2",
+            Self::Mps2Tls => "qemu-mps2-tls",
             Self::Lm3s6965 => "qemu-lm3s6965",
             Self::Riscv32 => "qemu-riscv32",
         }
@@ -41,7 +44,7 @@ impl Board {
     /// What its processor is to the compiler.
     pub fn target(self) -> &'static str {
         match self {
-            Self::Mps2 | Self::Lm3s6965 => "thumbv7m-none-eabi",
+            Self::Mps2 | Self::Mps2Tls | Self::Lm3s6965 => "thumbv7m-none-eabi",
             Self::Riscv32 => "riscv32imac-unknown-none-elf",
         }
     }

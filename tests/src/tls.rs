@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::http::{self, Response};
@@ -50,23 +50,25 @@ impl Authority {
 
     /// A certificate and its key, as a gateway is given them; behind it those of `between`.
     pub fn issue(&self, params: &CertificateParams, between: &[&Self]) -> Credentials {
-        static FILES: AtomicU32 = AtomicU32::new(0);
         let key = key();
         let mut chain = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
         chain.extend(between.iter().map(|authority| authority.pem.as_str()));
-        let number = FILES.fetch_add(1, Ordering::Relaxed);
-        let file = |what, content: String| {
-            let path =
-                std::env::temp_dir().join(format!("longwire-{}-{number}-{what}.pem", std::process::id()));
-            std::fs::write(&path, content).expect("a file");
-            path
-        };
-        Credentials { certificate: file("certificate", chain), key: file("key", key.serialize_pem()) }
+        Credentials {
+            certificate: Temporary::new("certificate.pem", chain.as_bytes()),
+            key: Temporary::new("key.pem", key.serialize_pem().as_bytes()),
+        }
     }
 
-    /// A good certificate for [`NAME`].
+    /// A good certificate for [`NAME`], and for `localhost`.
     pub fn gateway(&self) -> Credentials {
-        self.issue(&params(NAME), &[])
+        let mut params = params(NAME);
+        params.subject_alt_names.push(SanType::DnsName("localhost".try_into().expect("a name")));
+        self.issue(&params, &[])
+    }
+
+    /// Its certificate in DER, in a file for the emulator's firmware.
+    pub fn file(&self) -> Temporary {
+        Temporary::new("ca.der", &self.der)
     }
 
     /// A client that trusts it.
@@ -91,23 +93,40 @@ fn key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
-/// The files of a gateway, which are removed with this.
+/// The files of a gateway.
 pub struct Credentials {
-    certificate: PathBuf,
-    key: PathBuf,
+    certificate: Temporary,
+    key: Temporary,
 }
 
 impl Credentials {
     /// The options of `longwire serve`.
     pub fn options(&self) -> [&str; 4] {
-        let [certificate, key] = [&self.certificate, &self.key].map(|path| path.to_str().expect("UTF-8"));
-        ["--tls-cert", certificate, "--tls-key", key]
+        ["--tls-cert", self.certificate.path(), "--tls-key", self.key.path()]
     }
 }
 
-impl Drop for Credentials {
+/// A file that is removed with this.
+pub struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(what: &str, content: &[u8]) -> Self {
+        static FILES: AtomicU32 = AtomicU32::new(0);
+        let nth = FILES.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("longwire-{}-{nth}-{what}", std::process::id()));
+        std::fs::write(&path, content).expect("a file");
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = (std::fs::remove_file(&self.certificate), std::fs::remove_file(&self.key));
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

@@ -17,6 +17,8 @@ mod status;
 mod stream;
 mod tokens;
 
+use core::pin::{Pin, pin};
+
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, with_deadline};
 use longwire_core::http::write::WriteError;
@@ -337,14 +339,14 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
             desk.tell(Status::Connecting(rung));
             let end = match rung {
                 #[cfg(feature = "sse")]
-                Rung::Poll => stream::over_posts(line, rng, purse, &mut desk).await,
+                Rung::Poll => apart(pin!(stream::over_posts(line, rng, purse, &mut desk))).await,
                 #[cfg(feature = "sse")]
                 Rung::Sse | Rung::LongPoll if let Some(side) = side => {
-                    stream::over_stream(rung, line, side, rng, purse, &mut desk).await
+                    apart(pin!(stream::over_stream(rung, line, side, rng, purse, &mut desk))).await
                 }
                 _ => {
                     let decompressor = decompressor.as_mut().map(Decompressor::reborrow);
-                    session::over_websocket(line, decompressor, rng, purse, &mut desk).await
+                    apart(pin!(session::over_websocket(line, decompressor, rng, purse, &mut desk))).await
                 }
             };
             lost = end.lost;
@@ -385,6 +387,13 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
     }
 }
 
+/// The same future, behind a pointer: so that its frame lies on the stack only while it is polled itself.
+fn apart<'f>(
+    transport: Pin<&'f mut (dyn Future<Output = End> + 'f)>,
+) -> Pin<&'f mut (dyn Future<Output = End> + 'f)> {
+    transport
+}
+
 /// What the transports have in common while an uplink runs.
 struct Desk<'d, 'b, O> {
     gateway: &'d Gateway<'b>,
@@ -402,14 +411,15 @@ impl<O: Source> Desk<'_, '_, O> {
         status.tell(self.observe);
     }
 
-    /// Gets a token, if there are any, and a link.
-    async fn reach<L, E, T: Tokens>(
+    /// Gets a token, if there are any, and a link, which stays in `place`.
+    async fn reach<'p, 'l, C: Connect, T: Tokens>(
         &mut self,
-        connecting: impl Future<Output = Result<L, E>>,
+        connect: &'l mut C,
+        place: &'p mut Option<C::Link<'l>>,
         purse: &mut Purse<'_, T>,
-    ) -> Result<L, End> {
+    ) -> Result<&'p mut C::Link<'l>, End> {
         self.token(purse).await?;
-        self.pilot.reach(connecting).await
+        self.pilot.reach(connect, place).await
     }
 
     /// Gets a token, if there are any.

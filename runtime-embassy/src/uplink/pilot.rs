@@ -12,6 +12,7 @@ use longwire_core::session::{Gap, GapReason};
 
 use super::{End, Lost};
 use crate::buffered::now;
+use crate::link::Connect;
 
 /// Says when to connect and over what, and keeps the cursor of what comes down.
 pub(super) struct Pilot {
@@ -51,11 +52,14 @@ impl Pilot {
         self.reader.poll_timeout().map_or(Instant::MAX, |at| Instant::from_millis(at.as_millis()))
     }
 
-    /// A link, in time.
-    pub(super) async fn reach<L, E>(
+    /// A link, in time. It stays in `place`: it may be large (TLS has its keys in it), and each future on its way would move it
+    /// over the stack.
+    pub(super) async fn reach<'p, 'l, C: Connect>(
         &mut self,
-        connecting: impl Future<Output = Result<L, E>>,
-    ) -> Result<L, End> {
+        connect: &'l mut C,
+        place: &'p mut Option<C::Link<'l>>,
+    ) -> Result<&'p mut C::Link<'l>, End> {
+        let connecting = async { Ok::<_, C::Error>(place.insert(connect.connect().await?)) };
         match with_deadline(self.deadline(), connecting).await {
             Ok(Ok(link)) => {
                 self.handle(Event::Reached);

@@ -116,7 +116,8 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         loop {
             pilot.asks();
             let Line { connect, rx, tx } = &mut *line;
-            let link = match pilot.reach(connect.connect()).await {
+            let mut place = None;
+            let link = match pilot.reach(connect, &mut place).await {
                 Ok(link) => link,
                 Err(end) => return end,
             };
@@ -126,7 +127,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 Ended::End(end) => return end,
                 Ended::Idle => {}
             }
-            drop(stream);
+            drop(place);
             // What was posted last may not have been answered.
             self.outbox.rewind();
             while !self.has_next() {

@@ -74,24 +74,26 @@ pub(super) async fn over_websocket<C: Connect, R: CryptoRng, T: Tokens, O: Sourc
     purse: &mut Purse<'_, T>,
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
-    match Session::open(line, decompressor, rng, purse, desk).await {
+    let mut place = None;
+    match Session::open::<C, _, _>(line, &mut place, decompressor, rng, purse, desk).await {
         Ok(mut session) => session.work(purse, desk).await,
         Err(end) => end,
     }
 }
 
-impl<'l, L: Link, R: CryptoRng> Session<'l, L, &'l mut R> {
-    /// Connects, and upgrades.
-    async fn open<'s: 'l, C: Connect<Link<'l> = L>, T: Tokens, O: Source>(
+impl<'p, L: Link, R: CryptoRng> Session<'p, &'p mut L, &'p mut R> {
+    /// Connects, and upgrades. The link stays in `place`.
+    async fn open<'s: 'p, 'l: 'p, C: Connect<Link<'l> = L>, T: Tokens, O: Source>(
         line: &'l mut Line<'_, C>,
-        decompressor: Option<Decompressor<'l>>,
-        rng: &'l mut R,
+        place: &'p mut Option<L>,
+        decompressor: Option<Decompressor<'p>>,
+        rng: &'p mut R,
         purse: &mut Purse<'_, T>,
         desk: &mut Desk<'_, 's, O>,
     ) -> Result<Self, End> {
         let later = T::SOME && purse.present == Present::InBand;
         let Line { connect, rx, tx } = line;
-        let link = desk.reach(connect.connect(), purse).await?;
+        let link = desk.reach(connect, place, purse).await?;
         let authorization = purse.authorization_or(desk.gateway.authorization);
         let incarnation = desk.outbox.incarnation(|| rng.next_u64());
         let Some(target) = target(desk.gateway.target, incarnation, later) else {

@@ -37,7 +37,8 @@ pub(super) async fn over_stream<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
     desk: &mut Desk<'_, '_, O>,
 ) -> End {
     let Line { connect, rx, tx } = line;
-    let link = match desk.reach(connect.connect(), purse).await {
+    let mut place = None;
+    let link = match desk.reach(connect, &mut place, purse).await {
         Ok(link) => link,
         Err(end) => return end,
     };

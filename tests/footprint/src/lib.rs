@@ -130,6 +130,45 @@ impl longwire_embassy::Link for Nowhere {
     }
 }
 
+/// A flash that is nothing.
+#[cfg(feature = "storage")]
+pub struct NoFlash;
+
+#[cfg(feature = "storage")]
+impl embedded_storage_async::nor_flash::ErrorType for NoFlash {
+    type Error = embedded_storage_async::nor_flash::NorFlashErrorKind;
+}
+
+#[cfg(feature = "storage")]
+impl embedded_storage_async::nor_flash::ReadNorFlash for NoFlash {
+    const READ_SIZE: usize = 1;
+
+    async fn read(&mut self, _: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        read(bytes);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        any()
+    }
+}
+
+#[cfg(feature = "storage")]
+impl embedded_storage_async::nor_flash::NorFlash for NoFlash {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = 4096;
+
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), Self::Error> {
+        core::hint::black_box((from, to));
+        Ok(())
+    }
+
+    async fn write(&mut self, _: u32, bytes: &[u8]) -> Result<(), Self::Error> {
+        write(bytes);
+        Ok(())
+    }
+}
+
 /// The devices' handler: there is nobody to tell.
 #[cfg(target_os = "none")]
 #[panic_handler]

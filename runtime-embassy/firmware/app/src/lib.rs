@@ -17,6 +17,8 @@
 mod command;
 mod keep;
 mod report;
+#[cfg(feature = "tls")]
+mod secure;
 mod settings;
 pub mod stack;
 mod tokens;
@@ -79,6 +81,9 @@ pub struct Board<L, F> {
     pub light: L,
     /// The flash, and the range of it that is for readings.
     pub flash: Option<(F, Range<u32>)>,
+    /// The certificate of the CA that has issued the gateway's, in DER.
+    #[cfg(feature = "tls")]
+    pub ca: &'static [u8],
 }
 
 /// What a board can say of itself.
@@ -102,7 +107,8 @@ pub enum Outcome {
 
 /// Reports to the gateway until it is done, which a device never is.
 ///
-/// What was not acknowledged is kept in the board's flash. `log` is told what goes on.
+/// What was not acknowledged is kept in the board's flash. `log` is told what goes on. With the feature `tls` the
+/// gateway has to speak that.
 pub async fn run<F: NorFlash>(
     net: Stack<'_>,
     settings: &Settings<'_>,
@@ -124,17 +130,21 @@ pub async fn run<F: NorFlash>(
     let (mut socket_rx, mut socket_tx) = ([0; 1024], [0; 1024]);
     let (mut rx, mut tx) = ([0; 1024], [0; 512]);
     let gateway = Remote::Name(settings.host, settings.port);
-    let tcp = Tcp::new(net, gateway, &mut socket_rx, &mut socket_tx);
+    let line = Tcp::new(net, gateway, &mut socket_rx, &mut socket_tx);
     // For readings by POST, where a proxy lets no WebSocket through.
     let (mut post_socket_rx, mut post_socket_tx) = ([0; 512], [0; 512]);
     let (mut post_rx, mut post_tx) = ([0; 512], [0; 512]);
-    let posts = Tcp::new(net, gateway, &mut post_socket_rx, &mut post_socket_tx);
+    let side = Tcp::new(net, gateway, &mut post_socket_rx, &mut post_socket_tx);
+    #[cfg(feature = "tls")]
+    let (rng, cas) = (RefCell::new(rng), [board.ca]);
+    #[cfg(feature = "tls")]
+    let ([line, side], rng) = (secure::over([line, side], settings, &cas, &rng, &log), secure::Shared(&rng));
     let config = config(settings);
     let orders = topic(settings.id, "do/*");
     let orders = [orders.as_str()];
-    let uplink = Uplink::new(tcp, Gateway::new(&host), &config, rng, &mut rx, &mut tx)
+    let uplink = Uplink::new(line, Gateway::new(&host), &config, rng, &mut rx, &mut tx)
         .with_commands(&COMMANDS, &orders, Since::Now)
-        .with_posts(posts, &mut post_rx, &mut post_tx);
+        .with_posts(side, &mut post_rx, &mut post_tx);
     let uplink = match INFLATER.try_take() {
         Some(inflater) => uplink.with_decompressor(inflater),
         None => uplink,
@@ -194,6 +204,11 @@ const MAX_TOPIC: usize = 64;
 /// The defaults, but for what the settings say otherwise.
 fn config(settings: &Settings<'_>) -> UplinkConfig {
     let mut config = UplinkConfig::new();
+    // A handshake takes a small processor seconds.
+    #[cfg(feature = "tls")]
+    {
+        config.ladder.open = core::time::Duration::from_secs(60);
+    }
     if !settings.ladder {
         config.ladder.rungs = Rungs::only(Rung::WebSocket);
     }

@@ -28,6 +28,8 @@ pub const MAX_NAME: usize = 64;
 /// | `flash=PATH` | none | the file that is the flash of an emulated board; without one it keeps nothing over a reset |
 /// | `dns=PORT` | none | the host's port of a resolver, on an emulated board |
 /// | `loss=PERCENT` | 0 | frames that get lost, on an emulated board |
+/// | `ca=FILE` | none | with the feature `tls`, on an emulated board: the host's file with the certificate of the CA, in DER |
+/// | `time=SECONDS` | not known | with the feature `tls`: how late it is, since 1970; without it certificates of any time are good |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
     /// Where the gateway is: its name, which is looked up for each connection, or its IPv4 address. At most [`MAX_NAME`] bytes.
@@ -66,6 +68,12 @@ pub struct Settings<'a> {
     pub dns: Option<u16>,
     /// Frames that get lost, in a hundred.
     pub loss: u8,
+    /// Where the certificate of the CA is.
+    #[cfg(feature = "tls")]
+    pub ca: &'a str,
+    /// Seconds since 1970.
+    #[cfg(feature = "tls")]
+    pub time: Option<u64>,
 }
 
 impl<'a> Settings<'a> {
@@ -95,6 +103,10 @@ impl<'a> Settings<'a> {
             idle: None,
             dns: None,
             loss: 0,
+            #[cfg(feature = "tls")]
+            ca: "",
+            #[cfg(feature = "tls")]
+            time: None,
         };
         for word in words {
             settings.set(word).ok_or(BadSetting(word))?;
@@ -131,6 +143,10 @@ impl<'a> Settings<'a> {
             "idle" => self.idle = Some(milliseconds(value)?),
             "dns" => self.dns = Some(value.parse().ok()?),
             "loss" => self.loss = value.parse().ok().filter(|percent| *percent < 100)?,
+            #[cfg(feature = "tls")]
+            "ca" => self.ca = value,
+            #[cfg(feature = "tls")]
+            "time" => self.time = Some(value.parse().ok()?),
             _ => return None,
         }
         Some(())

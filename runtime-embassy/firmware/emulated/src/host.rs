@@ -83,13 +83,27 @@ pub fn arguments(line: &mut [u8]) -> impl Iterator<Item = &str> {
 /// Fills `bytes` from the host's generator; false when it has none.
 #[must_use]
 pub fn random(bytes: &mut [u8]) -> bool {
-    let Some(file) = open(c"/dev/urandom", READ_BINARY) else { return false };
+    read(c"/dev/urandom", bytes) == Some(bytes.len())
+}
+
+/// The host's file of this name; `None` if there is none, or if it does not leave a byte of `space` free.
+#[cfg(feature = "tls")]
+pub fn file<'s>(name: &str, space: &'s mut [u8]) -> Option<&'s [u8]> {
+    let mut path = [0; 128];
+    path.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+    let len = read(CStr::from_bytes_until_nul(&path).ok()?, space)?;
+    if len < space.len() { space.get(..len) } else { None }
+}
+
+/// Reads up to so many bytes, and says how many there were.
+fn read(path: &CStr, bytes: &mut [u8]) -> Option<usize> {
+    let file = open(path, READ_BINARY)?;
     // SAFETY: handle, address and length of bytes that the host writes; then the handle. `READ` answers with the number
     // of bytes that are missing.
     unsafe {
         let missing = syscall(operation::READ, &mut [file, bytes.as_mut_ptr() as usize, bytes.len()]);
         syscall(operation::CLOSE, &mut [file]);
-        missing == 0
+        bytes.len().checked_sub(missing)
     }
 }
 

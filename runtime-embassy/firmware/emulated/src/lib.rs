@@ -78,6 +78,8 @@ pub async fn run<C: Controller, S>(
     let board = Board {
         gauges: Gauges { stack, traffic: &TRAFFIC, wakeups: Some(sleep::wakeups) },
         light: |on| host::print(format_args!("light {}", if on { "on" } else { "off" })),
+        #[cfg(feature = "tls")]
+        ca: ca(&settings),
         flash: (!settings.flash.is_empty()).then(|| Flash::open(settings.flash)),
     };
     let outcome = longwire_firmware::run(net, &settings, rng, board, host::print).await;
@@ -104,6 +106,16 @@ fn rng() -> ChaCha12Rng {
         fail(format_args!("the host gives no randomness"));
     }
     ChaCha12Rng::from_seed(seed)
+}
+
+/// The certificate that the settings name.
+#[cfg(feature = "tls")]
+fn ca(settings: &Settings<'_>) -> &'static [u8] {
+    static CA: StaticCell<[u8; 2048]> = StaticCell::new();
+    match host::file(settings.ca, CA.init([0; 2048])) {
+        Some(ca) => ca,
+        None => fail(format_args!("no certificate of a CA: ca={}", settings.ca)),
+    }
 }
 
 /// Says what is wrong, and ends the emulator.

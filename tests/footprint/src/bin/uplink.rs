@@ -10,7 +10,10 @@ use longwire_embassy::{Gateway, Outbox, Policy, Uplink, UplinkConfig};
 use longwire_footprint::{NoState, any, run};
 
 static OUTBOX: Outbox<CriticalSectionRawMutex, 1024> = Outbox::new(Policy::DropOldest);
+#[cfg(not(feature = "json"))]
 static CONFIG: UplinkConfig = UplinkConfig::new();
+#[cfg(feature = "json")]
+static CONFIG: UplinkConfig = UplinkConfig { form: longwire_embassy::Form::Json, ..UplinkConfig::new() };
 
 #[cfg(feature = "inflate")]
 static INFLATER: static_cell::ConstStaticCell<longwire_embassy::Inflater<4096>> =
@@ -21,6 +24,19 @@ async fn report() {
     loop {
         Timer::after_millis(any()).await;
         let _ = OUTBOX.reporter().try_report("device/7/uptime", None, &any::<u32>());
+    }
+}
+
+/// With pages and words as flash has them.
+#[cfg(feature = "storage")]
+#[embassy_executor::task]
+async fn keep() {
+    use longwire_embassy::{Storage, StorageConfig};
+    let (flash, config) = (longwire_footprint::NoFlash, StorageConfig::new());
+    if let Ok(mut storage) =
+        Storage::<_, _, 1024, 512>::open(flash, 0..0x8000, &OUTBOX, &mut NoState, config).await
+    {
+        storage.run(|_| {}).await;
     }
 }
 
@@ -72,6 +88,10 @@ fn spawn(spawner: Spawner) {
         stack
     };
     if let Ok(task) = report() {
+        spawner.spawn(task);
+    }
+    #[cfg(feature = "storage")]
+    if let Ok(task) = keep() {
         spawner.spawn(task);
     }
     if let Ok(task) = connect(
