@@ -444,6 +444,19 @@ fn a_gateway_that_speaks_tls_1_2_at_most_says_so() {
     assert_eq!(error.to_string(), "the TLS handshake failed: HandshakeAborted(Fatal, ProtocolVersion)");
 }
 
+/// RFC 8446 section 5.1 lets a server do that; embedded-tls does not put them together.
+#[test]
+fn a_message_of_the_handshake_in_several_records_is_an_error() {
+    let root = Authority::root();
+    let mut spread = ServerConfig::clone(&root.server(params("gateway.example"), &[]));
+    spread.max_fragment_size = Some(256);
+    let met = meet(config(&[&root.der]), Arc::new(spread.clone()), None);
+    assert!(matches!(met, Err(Failed::Connect(TlsConnectError::Tls(_)))), "{met:?}");
+    // Each of its messages in one.
+    spread.max_fragment_size = Some(1024);
+    assert_eq!(meet(config(&[&root.der]), Arc::new(spread), None).unwrap().0, HELLO);
+}
+
 #[test]
 fn who_speaks_no_tls_is_refused_at_its_first_bytes() {
     let root = Authority::root();

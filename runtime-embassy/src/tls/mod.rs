@@ -76,6 +76,9 @@ impl<'a> TlsConfig<'a> {
 /// A gateway may send records of 16,645 bytes; a larger one than `RX` ends the connection. longwire's gateway puts what
 /// it has to say at a moment into one record, so `RX` has to hold that, and the handshake: 2048 are enough for a chain of
 /// two certificates with P-256 keys. `TX` is what a reading takes on the wire and 128 bytes more, 512 at least.
+///
+/// A gateway that spreads one message of its handshake over several records, as some do when they are told to send small
+/// ones, is not understood by embedded-tls: the handshake fails.
 pub struct TlsBuffers<const RX: usize, const TX: usize> {
     came: [u8; RX],
     rx: [u8; RX],
