@@ -7,8 +7,8 @@ use embassy_sync::blocking_mutex::Mutex;
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_sync::signal::Signal;
 use heapless::Vec;
-use longwire_core::log::{MAX_KEY, MAX_TOPIC};
-use longwire_core::session::{Data, Event, Gap, Position, Sink, Text};
+use longwire_core::log::{Cursor, MAX_KEY, MAX_TOPIC};
+use longwire_core::session::{Data, Event, Gap, GapReason, Position, Sink, Text};
 use minicbor::Decode;
 
 /// What happens when a command arrives.
@@ -198,13 +198,14 @@ pub struct Commands<M: RawMutex, const N: usize, const BYTES: usize> {
 
 struct Queue<const N: usize, const BYTES: usize> {
     commands: Vec<Command<BYTES>, N>,
-    /// A gap, and how many of the commands come before it.
-    gap: Option<(Gap, usize)>,
+    /// How many of the commands come before the gap; `None`: there is no gap, whatever lies in its place.
+    before_gap: Option<usize>,
+    gap: Gap,
     counts: CommandCounts,
 }
 
 impl<M: RawMutex, const N: usize, const BYTES: usize> Commands<M, N, BYTES> {
-    /// An empty queue.
+    /// An empty queue. With [`Overflow::DropOldest`] it is all zeros, so a `static` takes none of flash to begin from.
     pub const fn new(overflow: Overflow) -> Self {
         const { assert!(N > 0, "a queue has a place") }
         let counts = CommandCounts {
@@ -215,7 +216,9 @@ impl<M: RawMutex, const N: usize, const BYTES: usize> Commands<M, N, BYTES> {
             too_large: 0,
             waiting: 0,
         };
-        let queue = Queue { commands: Vec::new(), gap: None, counts };
+        let zero = Cursor { epoch: 0, seq: 0 };
+        let gap = Gap { from: zero, to: zero, reason: GapReason::Evicted, skipped: None };
+        let queue = Queue { commands: Vec::new(), before_gap: None, gap, counts };
         Self { queue: Mutex::new(RefCell::new(queue)), overflow, arrived: Signal::new() }
     }
 
@@ -234,9 +237,9 @@ impl<M: RawMutex, const N: usize, const BYTES: usize> Commands<M, N, BYTES> {
         self.queue.lock(|queue| {
             // Nobody else has it: no code of others runs while it is held.
             let queue = &mut *queue.try_borrow_mut().ok()?;
-            if let Some((gap, 0)) = queue.gap {
-                queue.gap = None;
-                return Some(Arrival::Gap(gap));
+            if queue.before_gap == Some(0) {
+                queue.before_gap = None;
+                return Some(Arrival::Gap(queue.gap));
             }
             let command = queue.take(0)?;
             queue.counts.taken = queue.counts.taken.wrapping_add(1);
@@ -263,7 +266,7 @@ impl<const N: usize, const BYTES: usize> Queue<N, BYTES> {
         if at >= self.commands.len() {
             return None;
         }
-        if let Some((_, before)) = &mut self.gap
+        if let Some(before) = &mut self.before_gap
             && *before > at
         {
             *before -= 1;
@@ -295,15 +298,16 @@ impl<const N: usize, const BYTES: usize> Queue<N, BYTES> {
     }
 
     fn put_gap(&mut self, gap: Gap) {
-        self.gap = Some(match self.gap {
-            None => (gap, self.commands.len()),
+        self.gap = match self.before_gap {
+            None => gap,
             // Told at the place of the first: rather too early than too late.
-            Some((first, before)) => {
-                let skipped =
-                    first.skipped.zip(gap.skipped).map(|(first, second)| first.saturating_add(second));
-                (Gap { from: first.from, skipped, ..gap }, before)
+            Some(_) => {
+                let (first, second) = (self.gap.skipped, gap.skipped);
+                let skipped = first.zip(second).map(|(first, second)| first.saturating_add(second));
+                Gap { from: self.gap.from, skipped, ..gap }
             }
-        });
+        };
+        self.before_gap.get_or_insert(self.commands.len());
     }
 }
 
@@ -439,7 +443,8 @@ mod tests {
         put(&commands, "a", None, &[2]);
         commands.put_gap(gap(8, 9, Some(1)));
         put(&commands, "a", None, &[3]);
-        assert_eq!(commands.queue.lock(|queue| queue.borrow().gap), Some((gap(5, 9, Some(3)), 1)));
+        let queued = commands.queue.lock(|queue| (queue.borrow().before_gap, queue.borrow().gap));
+        assert_eq!(queued, (Some(1), gap(5, 9, Some(3))));
         assert_eq!(drain(&commands), ["a=1", "gap 5-9", "a=2", "a=3"]);
         // Behind commands that are dropped it comes first.
         put(&commands, "a", None, &[1]);

@@ -42,7 +42,7 @@ fn state_beside_the_buffers() {
     let sizes = [
         ("WebSocket, with its link", size_of::<WebSocket<'static, &mut Memory, &mut Numbers>>(), 208),
         ("Outbox, beside its readings", size_of_val(&OUTBOX) - 1024, 512),
-        ("Commands, beside its commands", size_of_val(&COMMANDS) - 8 * size_of::<Command<64>>(), 136),
+        ("Commands, beside its commands", size_of_val(&COMMANDS) - 8 * size_of::<Command<64>>(), 144),
         ("Command, beside its bytes", size_of::<Command<64>>() - 64, 16),
         ("TlsLink, with its link", size_of::<TlsLink<'static, &mut Memory>>(), 1400),
         ("Uplink", uplink_size, 688),

@@ -6,10 +6,12 @@
 use embassy_executor::Spawner;
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_time::Timer;
-use longwire_embassy::{Gateway, Outbox, Policy, Uplink, UplinkConfig};
+use longwire_embassy::core::log::Since;
+use longwire_embassy::{Arrival, Commands, Gateway, Outbox, Overflow, Policy, Uplink, UplinkConfig};
 use longwire_footprint::{NoState, any, run};
 
 static OUTBOX: Outbox<CriticalSectionRawMutex, 1024> = Outbox::new(Policy::DropOldest);
+static COMMANDS: Commands<CriticalSectionRawMutex, 4, 64> = Commands::new(Overflow::DropOldest);
 #[cfg(not(feature = "json"))]
 static CONFIG: UplinkConfig = UplinkConfig::new();
 #[cfg(feature = "json")]
@@ -18,6 +20,15 @@ static CONFIG: UplinkConfig = UplinkConfig { form: longwire_embassy::Form::Json,
 #[cfg(feature = "inflate")]
 static INFLATER: static_cell::ConstStaticCell<longwire_embassy::Inflater<4096>> =
     static_cell::ConstStaticCell::new(longwire_embassy::Inflater::new());
+
+#[embassy_executor::task]
+async fn obey() {
+    loop {
+        if let Arrival::Command(command) = COMMANDS.next().await {
+            longwire_footprint::write(command.data());
+        }
+    }
+}
 
 #[embassy_executor::task]
 async fn report() {
@@ -63,7 +74,12 @@ async fn connect(#[cfg(feature = "network")] stack: embassy_net::Stack<'static>)
         let cas: &[&[u8]] = core::hint::black_box(&[&[0x30]]);
         Tls::new(connector, TlsConfig::new("example.org", Trust::Cas(cas)), NoState, &mut buffers)
     };
-    let uplink = Uplink::new(connector, Gateway::new("example.org"), &CONFIG, NoState, &mut rx, &mut tx);
+    let uplink = Uplink::new(connector, Gateway::new("example.org"), &CONFIG, NoState, &mut rx, &mut tx)
+        .with_commands(&COMMANDS, &["device/7/do/*"], Since::Now);
+    #[cfg(all(feature = "sse", not(any(feature = "network", feature = "tls"))))]
+    let (mut post_rx, mut post_tx) = ([0; 512], [0; 512]);
+    #[cfg(all(feature = "sse", not(any(feature = "network", feature = "tls"))))]
+    let uplink = uplink.with_posts(longwire_footprint::Nowhere, &mut post_rx, &mut post_tx);
     #[cfg(feature = "inflate")]
     let Some(inflater) = INFLATER.try_take() else { return };
     #[cfg(feature = "inflate")]
@@ -88,6 +104,9 @@ fn spawn(spawner: Spawner) {
         stack
     };
     if let Ok(task) = report() {
+        spawner.spawn(task);
+    }
+    if let Ok(task) = obey() {
         spawner.spawn(task);
     }
     #[cfg(feature = "storage")]
