@@ -19,7 +19,7 @@ const MOST: usize = 300;
 /// | flag | the server is an impostor: it has the gateway's certificate, and not its key |
 /// | flag | each message comes in a record of its own |
 /// | 0 to 3, and so often: bytes | what records behind the handshake hold, with their type |
-/// | until the end: 0 to 6, 0 to 5, two bytes, bytes, flag | a [`Part`], what becomes of it, where, with what; whether its length is put right |
+/// | until the end: 0 to 6, 0 to 5, two bytes, bytes, flag | a `Part`, what becomes of it, where, with what; whether its length is put right |
 ///
 /// Nothing panics, nobody waits when the stream has ended, and an impostor opens no connection.
 pub fn tls(data: &[u8]) {

@@ -32,13 +32,13 @@ pub(super) fn api(gateway: Gateway) -> Router {
 fn api_routes() -> Router<Gateway> {
     // The same for each log; which of them it is, the handlers see in the path.
     let of = |log: &str| {
-        let (stream_of, topics_of) = (format!("{log}/stream"), format!("{log}/topics/{{*topic}}"));
-        Router::new().route(&stream_of, any(stream)).route(&topics_of, any(publish::publish))
+        Router::new()
+            .route(&format!("{log}/stream"), any(stream))
+            .route(&format!("{log}/topics/{{*topic}}"), any(publish::publish))
+            .route(&format!("{log}/ticket"), any(requests::ticket))
+            .route(&format!("{log}/session/{{session}}/auth"), any(requests::renew))
     };
-    of("/v1")
-        .merge(of("/v1/logs/{log}"))
-        .route("/v1/ticket", any(requests::ticket))
-        .route("/v1/session/{session}/auth", any(requests::renew))
+    of("/v1").merge(of("/v1/logs/{log}"))
 }
 
 async fn not_found() -> Refused {
@@ -90,7 +90,7 @@ fn route(path: &str) -> &'static str {
     match (path, LogName::of_path(path)) {
         (_, Some((_, "/stream"))) => "stream",
         (_, Some((_, resource))) if resource.starts_with("/topics/") => "topics",
-        ("/v1/ticket", _) => "ticket",
+        (_, Some((_, "/ticket"))) => "ticket",
         (_, Some((_, resource))) if resource.starts_with("/session/") => "session",
         ("/healthz", _) => "healthz",
         ("/readyz", _) => "readyz",

@@ -4,7 +4,7 @@ use crate::support::{Answer, Client, Served, UPGRADE, within};
 use crate::wire::frame;
 use http::Request;
 use longwire::gateway::{Credentials, GatewayConfig, Revoked, TokenFile};
-use longwire::hub::{Authorize, Authorizing, Denied, Grant, HubConfig, Open};
+use longwire::hub::{Authorize, Authorizing, Denied, Grant, HubConfig, LogConfig, Open};
 use longwire_core::ws::{FrameHeader, OpCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -463,6 +463,27 @@ async fn an_event_stream_is_asked_to_renew_and_renewed_by_post() {
     assert!(socket.of_type("hello").await["lease"].as_u64().unwrap() <= 500);
     socket.of_type("renew").await;
     assert_eq!(socket.unauthorized().await, "the grant has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_log_has_its_own_paths_to_renew_a_grant_and_for_tickets() {
+    let logs = [("a".to_owned(), LogConfig::default())].into();
+    let served =
+        Served::with(GatewayConfig::default(), HubConfig { logs, ..HubConfig::default() }, Clock).await;
+    let post =
+        async |target: &str| served.ask(&served.request("POST", target, &bearer("60000 ada t"), b"")).await;
+    let mut client = events(&served, "/v1/logs/a/stream?topic=t", &bearer("3000 ada t")).await;
+    let session = event(&mut client, "hello").await["session"].as_str().unwrap().to_owned();
+    for log in ["nope", "A"] {
+        let answer = post(&format!("/v1/logs/{log}/session/{session}/auth")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"));
+        assert_eq!(post(&format!("/v1/logs/{log}/ticket")).await.status, 404);
+    }
+    assert_eq!(post(&format!("/v1/logs/a/session/{session}/auth")).await.status, 204);
+    assert!(event(&mut client, "hello").await["lease"].as_u64().unwrap() > 50_000);
+    let ticket = text(&post("/v1/logs/a/ticket").await);
+    let mut client = events(&served, &format!("/v1/logs/a/stream?topic=t&ticket={ticket}"), "").await;
+    event(&mut client, "hello").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

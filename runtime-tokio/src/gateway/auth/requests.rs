@@ -34,6 +34,12 @@ struct Presented {
     token: String,
 }
 
+/// What the path of a session says; that of a named log has that name in front.
+#[derive(Deserialize)]
+pub(in crate::gateway) struct Named {
+    session: String,
+}
+
 /// Gives a ticket.
 pub(in crate::gateway) async fn ticket(State(gateway): State<Gateway>, request: Request) -> Response {
     if *request.method() != Method::POST {
@@ -45,7 +51,7 @@ pub(in crate::gateway) async fn ticket(State(gateway): State<Gateway>, request: 
 /// Puts another grant in the place of a session's.
 pub(in crate::gateway) async fn renew(
     State(gateway): State<Gateway>,
-    Path(session): Path<String>,
+    Path(Named { session }): Path<Named>,
     request: Request,
 ) -> Response {
     if *request.method() != Method::POST {
@@ -57,6 +63,7 @@ pub(in crate::gateway) async fn renew(
 impl Gateway {
     async fn give_ticket(&self, request: Request) -> Result<Response, Refused> {
         self.check_open()?;
+        self.log_of(request.uri().path())?;
         let (parts, body) = request.into_parts();
         let mut head = Head::of(&parts, &self.config().head_limits())?;
         let mut grant = self.grant_of(&credential(&head.view())?).await?;
@@ -83,6 +90,7 @@ impl Gateway {
 
     async fn renew(&self, session: &str, request: Request) -> Result<Response, Refused> {
         self.check_open()?;
+        self.log_of(request.uri().path())?;
         let (parts, body) = request.into_parts();
         let mut head = Head::of(&parts, &self.config().head_limits())?;
         let presented = credential(&head.view())?;
