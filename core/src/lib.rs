@@ -14,6 +14,15 @@
 //! | [`sse`] | event streams, both directions | WHATWG HTML section 9.2 |
 //! | [`log`] | cursors, topics, patterns | `PROTOCOL.md` |
 //! | [`session`] | the messages of `longwire.v1`, backoff | `PROTOCOL.md` |
+//!
+//! | feature | what | default |
+//! |---|---|---|
+//! | `json`, `cbor` | the two forms of the session protocol's messages | yes |
+//! | `deflate` | extensions of WebSocket: permessage-deflate, with a codec that is lent | yes |
+//! | `ladder` | other transports than WebSocket in the [`session::connector`] | yes |
+//! | `transcode` | values of one form in messages of the other | no |
+//! | `simd` | faster masks and UTF-8 on hosts; with the standard library | no |
+//! | `defmt` | `defmt::Format` for what a device logs | no |
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

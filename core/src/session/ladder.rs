@@ -71,7 +71,7 @@ impl Rungs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct LadderConfig {
-    /// The rungs to use. Default: all.
+    /// The rungs to use. Default: all. (Without the feature `ladder` it is WebSocket, whatever stands here.)
     pub rungs: Rungs,
     /// How long a rung that has never worked has from the moment when TCP and TLS stand until the server's first word (`hello`, the
     /// first answer), if there is another one below it: a proxy that buffers says nothing for as long as it likes. Where connecting was slow it is

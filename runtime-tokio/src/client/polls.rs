@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// The least between two plain polls.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest: any clock can add it.
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Between two signs of life while nobody is asked: less than the least silence after which a connection is given up.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
@@ -103,7 +105,7 @@ impl Polls {
         self.caught_up |= complete;
         self.due = Instant::now();
         if complete && self.wait.is_none() {
-            self.due += self.asked.poll_interval.max(MIN_INTERVAL);
+            self.due += self.asked.poll_interval.clamp(MIN_INTERVAL, MAX_INTERVAL);
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ pub struct Subscription {
     /// What an earlier subscriber has [learned](super::Subscriber::memory) about the way to the gateway.
     pub memory: Option<Memory>,
     /// Time between two plain polls ([`Transport::Poll`], and where [`Transport::Auto`] finds nothing better). Default
-    /// 2 s; less than 100 ms counts as 100 ms. What is published meanwhile comes late, and is not lost while the
+    /// 2 s; less than 100 ms counts as 100 ms, and more than a day as a day. What is published meanwhile comes late, and is not lost while the
     /// gateway's log holds it.
     pub poll_interval: Duration,
     /// When to try again.
