@@ -420,6 +420,69 @@ fn a_command_above_the_receive_buffer_is_passed_over_and_a_gap_says_so() {
 }
 
 #[test]
+fn after_a_reset_the_state_is_asked_for_whole_and_passed_over_when_it_cannot_be_had() {
+    let (_guard, clock) = clock();
+    let refusal = r#"{"code":"state_too_large","message":"more than 1 events","permanent":true}"#;
+    let past =
+        |n: u64| format!(r#"{{"type":"event","topic":"do/{n}","past":"0000000000000008-{n}","data":{n}}}"#);
+    let gap = r#"{"from":"0000000000000007-9","to":"0000000000000008-3","reason":"reset"}"#;
+    // What the state without a limit is answered with, and what comes of it.
+    for (state, closes, expected) in [
+        (Ok(2), false, vec!["Reset ..=3", "1", "2", "4"]),
+        // Where each refusal ends its connection nobody knows on the next one what to ask for.
+        (Ok(2), true, vec!["TooLarge ..=3", "4"]),
+        (Ok(9), false, vec!["TooLarge ..=3", "4"]),
+        (Err(()), false, vec!["TooLarge ..=3", "4"]),
+        (Err(()), true, vec!["TooLarge ..=3", "4"]),
+    ] {
+        let device = Device::new(0..0);
+        let (mut asked, mut taken) = (Vec::new(), Vec::new());
+        let mut take = || {
+            while let Some(arrival) = device.commands.try_next() {
+                taken.push(match arrival {
+                    Arrival::Command(command) => command.decode::<u64>().unwrap().to_string(),
+                    Arrival::Gap(gap) => format!("{:?} ..={}", gap.reason, gap.to.seq),
+                });
+            }
+        };
+        let end = device.run(true, clock, 60, &mut |request| {
+            take();
+            if request.is_upgrade() || request.is_stream() {
+                return page();
+            }
+            asked.push(request.line.clone());
+            let limited = request.line.contains("&limit=");
+            match (asked.len(), limited) {
+                (1, _) => "HTTP/1.1 204 No Content\r\nLongwire-Next: 0000000000000007-9\r\n\r\n".to_owned(),
+                _ if request.line.contains("since=0000000000000007-9") && (limited || state.is_err()) => {
+                    let refused = json("413 Content Too Large", refusal);
+                    let close = if closes { "\r\nConnection: close\r\n" } else { "\r\n" };
+                    refused.replacen("\r\n", close, 1)
+                }
+                (_, false) => {
+                    let events: Vec<_> = (1..=state.unwrap()).map(past).collect();
+                    let events = events.join(",");
+                    json(
+                        "200 OK",
+                        &format!(r#"{{"gap":{gap},"events":[{events}],"next":"0000000000000008-3"}}"#),
+                    )
+                }
+                _ if request.line.contains("since=now") => {
+                    "HTTP/1.1 204 No Content\r\nLongwire-Next: 0000000000000008-3\r\n\r\n".to_owned()
+                }
+                _ if request.line.contains("since=0000000000000008-3") => {
+                    let event = envelope(4, 0).replace("7-4", "8-4");
+                    json("200 OK", &format!(r#"{{"events":[{event}],"next":"0000000000000008-4"}}"#))
+                }
+                _ => String::new(),
+            }
+        });
+        take();
+        assert_eq!((end, taken), (None, expected.into_iter().map(Into::into).collect()), "{asked:?}");
+    }
+}
+
+#[test]
 fn a_grant_is_renewed_by_a_post_beside_the_stream() {
     let (_guard, clock) = clock();
     let device = Device::new(0..1);

@@ -263,7 +263,8 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
     /// A command larger than the receive buffer cannot be had: the connection that it comes over ends
     /// ([`Error::MessageTooBig`]), and commands go on with what is published after the next one is opened. What was published up to
     /// then may be missing, and that is told by an [`Arrival::Gap`](crate::Arrival::Gap) with
-    /// [`TooLarge`](longwire_core::session::GapReason::TooLarge).
+    /// [`TooLarge`](longwire_core::session::GapReason::TooLarge). So it goes, by polls, with a state that fits neither the receive
+    /// buffer nor an answer of the gateway.
     #[must_use]
     pub fn with_commands<M: RawMutex, const N: usize, const BYTES: usize>(
         self,

@@ -8,12 +8,13 @@ use longwire_core::digits::push_decimal;
 use longwire_core::log::Since;
 use longwire_core::session::connector::Event;
 use longwire_core::session::ladder::Rung;
-use longwire_core::session::{ServerMessage, json};
+use longwire_core::session::{Code, ServerMessage, json};
 
 use super::http::{self, Head, TooLarge};
 use super::tokens::{Purse, Tokens};
 use super::{Desk, End, Lost, Status};
 use crate::buffered::Buffered;
+use crate::error::Error;
 use crate::link::Link;
 use crate::outbox::Source;
 
@@ -24,12 +25,14 @@ struct Pages {
     most: u64,
     /// No more than there are places in the application's queue, where a whole page arrives at once.
     places: u64,
+    /// Nothing can be had from where the cursor is but the state.
+    state: bool,
 }
 
 impl Pages {
     fn new(places: usize) -> Self {
         let places = u64::try_from(places).unwrap_or(u64::MAX);
-        Self { limit: 1, most: places, places }
+        Self { limit: 1, most: places, places, state: false }
     }
 
     /// So many events took so many bytes of the buffer: the next time as many of that size as fill half of it.
@@ -59,9 +62,11 @@ pub(super) async fn poll<L: Link, O: Source, T: Tokens>(
     loop {
         let mut more = String::<40>::new();
         // The state cannot be had in parts.
-        if desk.pilot.reader.since() != Since::Latest {
+        let state = pages.state || desk.pilot.reader.since() == Since::Latest;
+        let limit = (!state).then_some(pages.limit);
+        if let Some(limit) = limit {
             let _ = more.push_str("&limit=");
-            push_decimal(&mut more, pages.limit);
+            push_decimal(&mut more, limit);
         }
         if open {
             let _ = more.push_str("&wait=");
@@ -70,7 +75,7 @@ pub(super) async fn poll<L: Link, O: Source, T: Tokens>(
         if let Err(error) = desk.ask(&mut stream, purse, "application/json", &more) {
             return End::request(error);
         }
-        let (head, fits) = match with_deadline(desk.pilot.deadline(), whole(&mut stream, &pages)).await {
+        let (head, answer) = match with_deadline(desk.pilot.deadline(), whole(&mut stream, limit)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(lost)) => return End::new(lost),
             Err(_) => return desk.pilot.timed_out(if open { Lost::Silent } else { Lost::NoHello }),
@@ -79,10 +84,14 @@ pub(super) async fn poll<L: Link, O: Source, T: Tokens>(
         if !core::mem::replace(&mut open, true) {
             desk.tell(Status::Open(Rung::LongPoll));
         }
-        if !fits {
-            pages.overflowed();
-        } else if let Err(lost) = desk.take(&mut stream, &head, &mut pages) {
-            return End::new(lost);
+        match answer {
+            Answer::Fits => {
+                if let Err(lost) = desk.take(&mut stream, &head, &mut pages) {
+                    return End::new(lost);
+                }
+            }
+            Answer::TooLarge => pages.overflowed(),
+            Answer::StateTooLarge => pages.state = true,
         }
         http::release(&mut stream);
         if let Some(end) = desk.pilot.overdue(true) {
@@ -96,13 +105,33 @@ pub(super) async fn poll<L: Link, O: Source, T: Tokens>(
     }
 }
 
-/// Reads an answer whole. If it does not fit, and a smaller one can be asked for, passes over it and says false.
-async fn whole<L: Link>(stream: &mut Buffered<'_, L>, pages: &Pages) -> Result<(Head, bool), Lost> {
+/// What was answered.
+enum Answer {
+    /// The receive buffer holds it.
+    Fits,
+    /// It did not fit, and was passed over: a smaller one can be asked for.
+    TooLarge,
+    /// The cursor is void, and the state has more events than were asked for.
+    StateTooLarge,
+}
+
+/// Reads the answer to a poll for so many events whole. What does not fit, and cannot be had in smaller parts, is a message too big.
+async fn whole<L: Link>(stream: &mut Buffered<'_, L>, limit: Option<u64>) -> Result<(Head, Answer), Lost> {
     let head = http::answer(stream, "GET").await?;
-    let too_large = if pages.limit > 1 { TooLarge::PassOver } else { TooLarge::Fail };
-    match head.status {
-        200 | 204 => http::body(stream, head.framing, too_large).await.map(|fits| (head, fits)),
-        _ => Err(http::refused(stream, &head).await),
+    if matches!(head.status, 200 | 204) {
+        let in_parts = limit.is_some_and(|limit| limit > 1);
+        let too_large = if in_parts { TooLarge::PassOver } else { TooLarge::Fail };
+        let fits = http::body(stream, head.framing, too_large).await?;
+        return Ok((head, if fits { Answer::Fits } else { Answer::TooLarge }));
+    }
+    let lost = http::refused(stream, &head).await;
+    let code = http::refusal(stream.rx().kept(), None).and_then(|refusal| refusal.code());
+    match limit {
+        _ if code != Some(Code::StateTooLarge) => Err(lost),
+        // On the next connection the same would happen: it does not know of it.
+        Some(_) if head.keeps_alive => Ok((head, Answer::StateTooLarge)),
+        // It is above what any answer holds. What is to come is not.
+        _ => Err(Lost::Broken(Error::MessageTooBig)),
     }
 }
 
@@ -131,6 +160,7 @@ impl<O: Source> Desk<'_, '_, O> {
             answer.next
         };
         self.passed(next);
+        pages.state = false;
         Ok(())
     }
 }
