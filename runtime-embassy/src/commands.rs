@@ -139,8 +139,8 @@ pub enum Arrival<const BYTES: usize> {
     Command(Command<BYTES>),
     /// Commands between these positions may be missing: the gateway no longer had them, or there was no room for one of them in the
     /// receive buffer ([`TooLarge`](longwire_core::session::GapReason::TooLarge)). Of several gaps in a row the first says where it
-    /// begins, and the last where it ends and why. With [`Reset`](longwire_core::session::GapReason::Reset)
-    /// what was known is void, and the state follows.
+    /// begins, and the last where it ends and why; but with [`Reset`](longwire_core::session::GapReason::Reset), which stands where it
+    /// came, whatever comes after it: what was known is void, and the state follows.
     Gap(Gap),
 }
 
@@ -298,16 +298,23 @@ impl<const N: usize, const BYTES: usize> Queue<N, BYTES> {
     }
 
     fn put_gap(&mut self, gap: Gap) {
-        self.gap = match self.before_gap {
-            None => gap,
-            // Told at the place of the first: rather too early than too late.
-            Some(_) => {
-                let (first, second) = (self.gap.skipped, gap.skipped);
-                let skipped = first.zip(second).map(|(first, second)| first.saturating_add(second));
-                Gap { from: self.gap.from, skipped, ..gap }
-            }
+        let waiting = self.commands.len();
+        let Some(before) = &mut self.before_gap else {
+            (self.gap, self.before_gap) = (gap, Some(waiting));
+            return;
         };
-        self.before_gap.get_or_insert(self.commands.len());
+        let (first, second) = (self.gap.skipped, gap.skipped);
+        let skipped = first.zip(second).map(|(first, second)| first.saturating_add(second));
+        // Told at the place of the first: rather too early than too late. But what came before a reset is void, gaps and all.
+        let reason = match (self.gap.reason, gap.reason) {
+            (_, GapReason::Reset) => {
+                *before = waiting;
+                GapReason::Reset
+            }
+            (GapReason::Reset, _) => GapReason::Reset,
+            (_, last) => last,
+        };
+        self.gap = Gap { from: self.gap.from, reason, skipped, ..gap };
     }
 }
 
@@ -451,6 +458,26 @@ mod tests {
         commands.put_gap(gap(1, 2, None));
         (2..=4).for_each(|value| put(&commands, "a", None, &[value]));
         assert_eq!(drain(&commands), ["gap 1-2", "a=2", "a=3", "a=4"]);
+    }
+
+    #[test]
+    fn a_reset_is_told_whichever_gaps_it_becomes_one_with() {
+        let commands = Small::new(Overflow::DropOldest);
+        let because = |reason, gap| Gap { reason, ..gap };
+        commands.put_gap(gap(1, 2, Some(1)));
+        put(&commands, "of what is void", None, &[1]);
+        commands.put_gap(because(GapReason::Reset, gap(3, 5, None)));
+        put(&commands, "a", None, &[2]);
+        commands.put_gap(because(GapReason::TooLarge, gap(6, 7, Some(1))));
+        put(&commands, "a", None, &[3]);
+        commands.put_gap(gap(8, 9, Some(1)));
+        assert!(matches!(commands.try_next(), Some(Arrival::Command(command)) if command.data() == [1]));
+        let whole = because(GapReason::Reset, gap(1, 9, None));
+        assert_eq!(commands.try_next(), Some(Arrival::Gap(whole)));
+        assert_eq!(drain(&commands), ["a=2", "a=3"]);
+        // And each by itself.
+        commands.put_gap(because(GapReason::TooLarge, gap(10, 11, None)));
+        assert!(matches!(commands.try_next(), Some(Arrival::Gap(gap)) if gap.reason == GapReason::TooLarge));
     }
 
     #[cfg(any(feature = "json", feature = "sse"))]
