@@ -653,6 +653,30 @@ fn what_a_post_is_answered_with_settles_its_reading() {
 }
 
 #[test]
+fn a_reading_is_published_when_its_position_is_told_or_that_it_is_a_repetition() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..2);
+    let (mut answered, mut acknowledged) = (0, Vec::new());
+    device.run(false, clock, 60, &mut |request| {
+        if request.is_upgrade() {
+            return page();
+        }
+        acknowledged.push(device.readings.counts().acknowledged);
+        answered += 1;
+        match answered {
+            // Of who stands between, and wants a password.
+            1 => json("200 OK", "{}"),
+            2 => json("200 OK", r#"{"status":"ok"}"#),
+            3 => json("200 OK", "{}").replacen("\r\n", "\r\nLongwire-Repeated: false\r\n", 1),
+            4 => json("200 OK", "{}").replacen("\r\n", "\r\nLongwire-Repeated: true\r\n", 1),
+            _ => published(),
+        }
+    });
+    assert_eq!(acknowledged, [0, 0, 0, 0, 1], "{:?}", device.seen);
+    assert_eq!(device.readings.counts().acknowledged, 2);
+}
+
+#[test]
 fn a_gateway_that_says_no_is_no_reason_for_another_transport() {
     let (_guard, clock) = clock();
     let device = Device::new(0..1);

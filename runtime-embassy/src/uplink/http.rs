@@ -30,6 +30,8 @@ pub(super) struct Head {
     pub(super) framing: Framing,
     pub(super) keeps_alive: bool,
     pub(super) is_event_stream: bool,
+    /// `Longwire-Repeated`: what was posted had been published before.
+    pub(super) repeated: bool,
     /// `Longwire-Next`.
     #[cfg(feature = "ladder")]
     pub(super) next: Option<Cursor>,
@@ -48,6 +50,7 @@ impl Head {
             keeps_alive: response.keeps_alive(),
             is_event_stream: media
                 .is_some_and(|media| media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")),
+            repeated: headers.get("longwire-repeated") == Some(b"true"),
             #[cfg(feature = "ladder")]
             next: headers.get_str("longwire-next").and_then(|next| Cursor::parse(next).ok()),
         }

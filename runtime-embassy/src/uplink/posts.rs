@@ -326,7 +326,10 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 None
             }
             Posted::Reading(n) if head.status == 200 => {
-                let published = json::decode_published(body).map_err(|_| http::lost(head, None))?;
+                let published = json::decode_published(body).ok();
+                // Any JSON object would do otherwise, also that of who stands in the way and wants a password.
+                let published = published.filter(|published| published.at.is_some() || head.repeated);
+                let published = published.ok_or_else(|| http::lost(head, None))?;
                 self.outbox.acknowledge(n);
                 published.pressure
             }
