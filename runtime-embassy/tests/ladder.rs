@@ -545,6 +545,44 @@ fn a_grant_is_renewed_by_a_post_beside_the_stream() {
 }
 
 #[test]
+fn a_second_renewal_that_is_asked_for_while_the_first_is_under_way_is_made_too() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..0);
+    let (tokens, asked) = Numbered::new(9, 3);
+    let renew = chunk("event: renew\ndata: {\"type\":\"renew\",\"within\":20000}\n\n");
+    // The stream's and the POST's wires, and which tokens were shown.
+    let (mut stream, mut post, mut shown) = (None, None, Vec::new());
+    let network = device.network.clone();
+    let end = device.run_with(true, tokens, clock, 12, &mut |quarter| {
+        let wires = network.wires.borrow();
+        for (index, wire) in wires.iter().enumerate() {
+            let Some(request) = take_request(&mut wire.borrow_mut()) else { continue };
+            let answer = if request.is_upgrade() {
+                page()
+            } else if request.is_stream() {
+                stream = Some(index);
+                chunked(&hello("null"))
+            } else {
+                post = Some(index);
+                shown.push(request.header("Authorization").unwrap().to_owned());
+                String::new()
+            };
+            wire.borrow_mut().to_client.extend(answer.as_bytes());
+        }
+        let say = |to: Option<usize>, what: &str| {
+            wires[to.unwrap()].borrow_mut().to_client.extend(what.as_bytes());
+        };
+        match quarter {
+            4 | 12 => say(stream, &renew),
+            20 | 28 => say(post, "HTTP/1.1 204 No Content\r\n\r\n"),
+            _ => {}
+        }
+    });
+    assert_eq!((end, shown), (None, vec!["Bearer token-3".to_owned(), "Bearer token-4".to_owned()]));
+    assert_eq!(asked.take(), [Why::Connect, Why::Connect, Why::Renew, Why::Renew]);
+}
+
+#[test]
 fn rfc_9112_section_9_3_1_a_link_that_the_gateway_closed_costs_a_post_no_time() {
     let (_guard, clock) = clock();
     let device = Device::new(0..9);

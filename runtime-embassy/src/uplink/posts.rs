@@ -322,7 +322,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 if !(200..300).contains(&head.status) {
                     refusal()?;
                 }
-                self.renewal.set_task(None);
+                self.renewal.shown();
                 None
             }
             Posted::Reading(n) if head.status == 200 => {

@@ -86,6 +86,13 @@ impl Renewal {
         self.task.set(task);
     }
 
+    /// A credential was shown. Whether another one was asked for meanwhile, that is still to be done.
+    pub(super) fn shown(&self) {
+        if self.task() == Some(Task::Show) {
+            self.set_task(None);
+        }
+    }
+
     /// Appends where a credential is shown, to a URL that ends where the gateway's begin; `None` when the session has no name.
     pub(super) fn push_to(&self, url: &mut Url) -> Option<()> {
         let session = self.session.try_borrow().ok().filter(|session| !session.is_empty())?;
