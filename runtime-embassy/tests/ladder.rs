@@ -231,7 +231,7 @@ impl Device {
         turn: &mut dyn FnMut(u64),
     ) -> Option<Lost> {
         let (mut rx, mut tx) = (vec![0; self.sizes.0], vec![0; self.sizes.1]);
-        let (mut post_rx, mut post_tx, mut space) = ([0; 512], [0; 512], [0; 64]);
+        let (mut post_rx, mut post_tx, mut space) = ([0; 512], [0; 512], [0; 600]);
         let gateway = Gateway { authorization: Some("Bearer secret"), ..Gateway::new("gateway:80") };
         let uplink = Uplink::new(self.network.clone(), gateway, &CONFIG, Numbers(1), &mut rx, &mut tx)
             .with_tokens(tokens, &mut space, Present::Head);
@@ -580,6 +580,63 @@ fn a_second_renewal_that_is_asked_for_while_the_first_is_under_way_is_made_too()
     });
     assert_eq!((end, shown), (None, vec!["Bearer token-3".to_owned(), "Bearer token-4".to_owned()]));
     assert_eq!(asked.take(), [Why::Connect, Why::Connect, Why::Renew, Why::Renew]);
+}
+
+#[test]
+fn a_token_that_leaves_no_room_for_a_post_ends_the_uplink_and_costs_no_reading() {
+    /// As many bytes to connect with, and to renew with.
+    struct Long(usize, usize);
+
+    impl Tokens for Long {
+        async fn token(&mut self, why: Why, space: &mut [u8]) -> Option<usize> {
+            let len = if why == Why::Renew { self.1 } else { self.0 };
+            space[..len].fill(b't');
+            Some(len)
+        }
+    }
+
+    let (_guard, clock) = clock();
+    // With as many bytes of credential, of six readings, one of which is large: how many are published and too large.
+    for (tokens, published_first, end, too_large) in [
+        (Long(9, 9), 6, None, 0),
+        (Long(320, 320), 5, None, 1),
+        (Long(420, 420), 0, Some(Lost::TooLong), 0),
+        (Long(9, 440), 6, Some(Lost::TooLong), 0),
+    ] {
+        let (what, long) = (format!("{} {}", tokens.0, tokens.1), [7; 90]);
+        let device = Device { sizes: (1024, 1024), ..Device::new(0..3) };
+        let report = |range: std::ops::Range<u32>| {
+            for value in range {
+                device.readings.reporter().try_report("device/7/n", Some("k"), &value).unwrap();
+            }
+        };
+        device.readings.reporter().try_report("device/7/n", None, &long).unwrap();
+        report(4..6);
+        let mut answer = |request: &Request| {
+            if request.is_upgrade() {
+                page()
+            } else if request.is_stream() {
+                chunked(&hello("30000"))
+            } else if request.line.contains("/auth ") {
+                "HTTP/1.1 204 No Content\r\n\r\n".to_owned()
+            } else {
+                published()
+            }
+        };
+        let ended = device.run_with(true, tokens, clock, 25, &mut |quarter| {
+            serve(&device.network, &mut answer);
+            if quarter == 78 {
+                let counts = device.readings.counts();
+                assert_eq!((counts.acknowledged, counts.too_large), (published_first, too_large), "{what}");
+            } else if quarter > 78 {
+                // Whenever the grant is renewed something is waiting.
+                report(0..1);
+            }
+        });
+        let counts = device.readings.counts();
+        assert_eq!((ended, counts.too_large), (end, too_large), "{what} {:?}", device.seen);
+        assert!(end.is_none() || counts.waiting > 0, "{what}: {counts:?}");
+    }
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
             }
             let paused = Instant::now() < *not_before;
             match self.queue_next(stream, paused) {
-                Some(Ok(posted)) => {
+                Ok(Some(posted)) => {
                     pilot.asks();
                     let answered =
                         with_deadline(pilot.deadline(), self.settle(stream, posted, not_before)).await;
@@ -183,10 +183,10 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                         }
                     }
                 }
-                Some(Err(WriteError::Full)) => self.outbox.give_up_next(),
                 // What is wrong with the request is wrong with the next one.
-                Some(Err(error)) => return Ended::End(End::request(error)),
-                None => {
+                Err(WriteError::Full) => return Ended::End(End::new(Lost::TooLong)),
+                Err(error) => return Ended::End(End::request(error)),
+                Ok(None) => {
                     // Nothing is asked, so nobody is silent.
                     opened(pilot);
                     if let Some(end) = pilot.idle() {
@@ -225,27 +225,38 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         &self,
         stream: &mut Buffered<'_, L>,
         paused: bool,
-    ) -> Option<Result<Posted, WriteError>> {
+    ) -> Result<Option<Posted>, WriteError> {
         // The one place for it: it is large.
         let mut url = Url::new();
         if T::SOME && self.task() == Some(Task::Show) {
-            let fits = self.push_base(&mut url).and_then(|()| self.renewal.push_to(&mut url)).is_some();
-            if fits && self.queue(stream, &url, &[], &[]).is_ok() {
-                return Some(Ok(Posted::Renewal));
+            if self.push_base(&mut url).and_then(|()| self.renewal.push_to(&mut url)).is_some() {
+                return self.queue(stream, &url, &[], &[]).map(|()| Some(Posted::Renewal));
             }
-            // It cannot be sent.
+            // A session without a name.
             self.renewal.set_task(None);
-            url.clear();
         }
         if paused || !self.may_post() {
-            return None;
+            return Ok(None);
         }
-        let mut number = 0;
-        let queued = self.outbox.send_next(1, |n, reading| {
-            number = n;
-            self.queue_reading(stream, &mut url, n, reading)
-        })?;
-        Some(queued.map(|()| Posted::Reading(number)))
+        loop {
+            let mut number = 0;
+            let queued = self.outbox.send_next(1, |n, reading| {
+                number = n;
+                self.queue_reading(stream, &mut url, n, reading)
+            });
+            match queued {
+                None => return Ok(None),
+                Some(Ok(())) => return Ok(Some(Posted::Reading(number))),
+                Some(Err(WriteError::Full)) => {
+                    // Where not even an empty one fits it is not the reading that is too large.
+                    let empty = Reading { topic: "", key: None, data: &[] };
+                    self.queue_reading(stream, &mut url, number, empty)?;
+                    stream.clear_tx();
+                    self.outbox.give_up_next();
+                }
+                Some(Err(error)) => return Err(error),
+            }
+        }
     }
 
     fn queue_reading<L: Link>(
@@ -255,6 +266,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         n: u64,
         reading: Reading<'_>,
     ) -> Result<(), WriteError> {
+        url.clear();
         self.push_url(url, &reading).ok_or(WriteError::Full)?;
         // It needs no quotes: "or without them if it has printable ASCII".
         let key = PublicationId { incarnation: self.incarnation, n }.to_text();
