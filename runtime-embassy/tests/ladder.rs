@@ -772,6 +772,49 @@ fn a_reading_is_published_when_its_position_is_told_or_that_it_is_a_repetition()
 }
 
 #[test]
+fn while_the_gateway_asked_to_wait_nothing_is_posted_and_no_link_is_opened_over_and_over() {
+    let (_guard, clock) = clock();
+    let over_quota = json(
+        "429 Too Many Requests",
+        r#"{"code":"over_quota","message":"","permanent":false,"retry_after":60000}"#,
+    );
+    // Beside a stream, and without one; a front that closes, and one that says what nobody asked for.
+    for (listens, closes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let device = Device::new(0..2);
+        let start = embassy_time::Instant::now();
+        let mut posted = Vec::new();
+        device.run_with(listens, NoTokens, clock, 120, &mut |quarter| {
+            let waits = posted.len() == 1 && start.elapsed().as_secs() < 60;
+            for (index, wire) in device.network.wires.borrow().iter().enumerate() {
+                let mut wire = wire.borrow_mut();
+                if listens && index == 1 {
+                    let sign_of_life = chunk(":\n");
+                    wire.to_client.extend(sign_of_life.as_bytes().iter().filter(|_| quarter % 40 == 39));
+                } else if waits && closes {
+                    wire.ended = true;
+                } else if waits && wire.from_client.is_empty() && wire.to_client.is_empty() {
+                    wire.to_client.push_back(b'?');
+                }
+            }
+            serve(&device.network, &mut |request| {
+                if request.is_upgrade() {
+                    return page();
+                } else if request.is_stream() {
+                    return stream("");
+                }
+                posted.push(start.elapsed().as_secs());
+                if posted.len() == 1 { over_quota.clone() } else { published() }
+            });
+        });
+        let held = matches!(posted[..], [0, next, last] if next >= 60 && last >= 60);
+        assert!(held, "{listens} {closes}: {posted:?} {:?}", device.seen);
+        let links = device.network.wires.borrow().len();
+        assert!(links < 30, "{listens} {closes}: {links} {:?}", device.seen);
+        assert_eq!(device.readings.counts().acknowledged, 2);
+    }
+}
+
+#[test]
 fn a_gateway_that_says_no_is_no_reason_for_another_transport() {
     let (_guard, clock) = clock();
     let device = Device::new(0..1);

@@ -17,6 +17,8 @@ mod status;
 mod stream;
 mod tokens;
 
+#[cfg(feature = "sse")]
+use core::cell::Cell;
 use core::pin::{Pin, pin};
 
 use embassy_sync::blocking_mutex::raw::RawMutex;
@@ -317,7 +319,17 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
         let pilot = pilot.insert(Pilot::new(connector, since, memory, rng));
         pilot.skipped = skipped;
         let observe = &mut observe;
-        let mut desk = Desk { gateway, config, outbox, subscription: *subscription, counts, pilot, observe };
+        let mut desk = Desk {
+            gateway,
+            config,
+            outbox,
+            subscription: *subscription,
+            counts,
+            pilot,
+            observe,
+            #[cfg(feature = "sse")]
+            not_before: &Cell::new(Instant::MIN),
+        };
         let mut lost = Lost::NoLink;
         let mut action = desk.pilot.start();
         loop {
@@ -404,6 +416,9 @@ struct Desk<'d, 'b, O> {
     counts: &'d mut Option<ReportCounts<'b>>,
     pilot: &'d mut Pilot,
     observe: &'d mut dyn FnMut(Status),
+    /// No reading is posted earlier.
+    #[cfg(feature = "sse")]
+    not_before: &'d Cell<Instant>,
 }
 
 impl<O: Source> Desk<'_, '_, O> {

@@ -1,6 +1,6 @@
 //! Publishing by POST (`PROTOCOL.md` section 8.2): one reading at a time, under its (incarnation, n).
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::Poll;
 
@@ -31,6 +31,8 @@ pub(super) struct Posts<'d, 'b, 'p, O, T> {
     /// Of the stream that is read beside it.
     pub(super) renewal: &'d Renewal,
     pub(super) outbox: &'d O,
+    /// No reading is posted earlier, over whatever connection: the gateway asked for it.
+    pub(super) not_before: &'d Cell<Instant>,
     /// Drawn already.
     pub(super) incarnation: Incarnation,
 }
@@ -81,7 +83,12 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
     }
 
     fn has_next(&self) -> bool {
-        self.task().is_some() || self.outbox.has_next() && self.may_post()
+        self.task().is_some() || self.may_post() && self.resumes().is_none() && self.outbox.has_next()
+    }
+
+    /// When readings may be posted again; `None`: now.
+    fn resumes(&self) -> Option<Instant> {
+        Some(self.not_before.get()).filter(|at| Instant::now() < *at)
     }
 
     /// What stood where the next credential was to come is gone, whether one came or not.
@@ -93,7 +100,8 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
     async fn news(&self) {
         let task = self.task();
         let changed = poll_fn(|_| if self.task() == task { Poll::Pending } else { Poll::Ready(()) });
-        select(self.outbox.reported(), changed).await;
+        let resumed = Timer::at(self.resumes().unwrap_or(Instant::MAX));
+        select3(self.outbox.reported(), changed, resumed).await;
     }
 
     /// Between two connections.
@@ -112,7 +120,6 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         pilot: &mut Pilot,
         notice: &mut dyn FnMut(Option<Status>),
     ) -> End {
-        let mut not_before = Instant::MIN;
         loop {
             pilot.asks();
             let Line { connect, rx, tx } = &mut *line;
@@ -123,7 +130,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
             };
             let mut stream = Buffered::new(link, self.config.connection.write_timeout, rx, tx);
             self.outbox.rewind();
-            match self.serve(&mut stream, pilot, notice, &mut not_before).await {
+            match self.serve(&mut stream, pilot, notice).await {
                 Ended::End(end) => return end,
                 Ended::Idle => {}
             }
@@ -145,7 +152,6 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         stream: &mut Buffered<'_, L>,
         pilot: &mut Pilot,
         notice: &mut dyn FnMut(Option<Status>),
-        not_before: &mut Instant,
     ) -> Ended {
         let mut open = false;
         let mut opened = |pilot: &mut Pilot| {
@@ -159,12 +165,10 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
             if T::SOME && self.task() == Some(Task::Ask) {
                 self.ask().await;
             }
-            let paused = Instant::now() < *not_before;
-            match self.queue_next(stream, paused) {
+            match self.queue_next(stream) {
                 Ok(Some(posted)) => {
                     pilot.asks();
-                    let answered =
-                        with_deadline(pilot.deadline(), self.settle(stream, posted, not_before)).await;
+                    let answered = with_deadline(pilot.deadline(), self.settle(stream, posted)).await;
                     match answered {
                         Ok(Ok(keeps_alive)) => {
                             opened(pilot);
@@ -192,8 +196,8 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                     if let Some(end) = pilot.idle() {
                         return Ended::End(end);
                     }
-                    let until = if paused { pilot.deadline().min(*not_before) } else { pilot.deadline() };
-                    let waited = select3(self.news(), stream.read(None), Timer::at(until)).await;
+                    let due = Timer::at(pilot.deadline());
+                    let waited = select3(self.news(), stream.read(None), due).await;
                     match waited {
                         First(()) | Third(()) => {}
                         // Nobody asked for an answer: the server closes what is idle.
@@ -221,11 +225,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
 
     /// Queues what is to be posted next: a credential, or a reading unless they have to wait. (Out of the future, too.)
     #[cfg_attr(target_os = "none", inline(never))]
-    fn queue_next<L: Link>(
-        &self,
-        stream: &mut Buffered<'_, L>,
-        paused: bool,
-    ) -> Result<Option<Posted>, WriteError> {
+    fn queue_next<L: Link>(&self, stream: &mut Buffered<'_, L>) -> Result<Option<Posted>, WriteError> {
         // The one place for it: it is large.
         let mut url = Url::new();
         if T::SOME && self.task() == Some(Task::Show) {
@@ -235,7 +235,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
             // A session without a name.
             self.renewal.set_task(None);
         }
-        if paused || !self.may_post() {
+        if self.resumes().is_some() || !self.may_post() {
             return Ok(None);
         }
         loop {
@@ -305,28 +305,17 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
     }
 
     /// Waits for the answer, and does what it says. True when the connection can be used again.
-    async fn settle<L: Link>(
-        &self,
-        stream: &mut Buffered<'_, L>,
-        posted: Posted,
-        not_before: &mut Instant,
-    ) -> Result<bool, Lost> {
+    async fn settle<L: Link>(&self, stream: &mut Buffered<'_, L>, posted: Posted) -> Result<bool, Lost> {
         let head = http::answer(stream, "POST").await?;
         http::body(stream, head.framing, TooLarge::Fail).await?;
-        self.answered(posted, &head, stream.rx().kept(), not_before)?;
+        self.answered(posted, &head, stream.rx().kept())?;
         http::release(stream);
         Ok(head.keeps_alive)
     }
 
     /// Does what an answer says. (Out of the future that waits for it: see `poll_head`.)
     #[cfg_attr(target_os = "none", inline(never))]
-    fn answered(
-        &self,
-        posted: Posted,
-        head: &Head,
-        body: &[u8],
-        not_before: &mut Instant,
-    ) -> Result<(), Lost> {
+    fn answered(&self, posted: Posted, head: &Head, body: &[u8]) -> Result<(), Lost> {
         let refusal = || http::refusal(body, head.retry_after).ok_or_else(|| http::lost(head, None));
         let wait = match posted {
             // What the gateway makes of a credential, the stream says. If it refuses it, the grant ends, as without another one.
@@ -355,7 +344,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         };
         if let Some(wait) = wait {
             let wait = Duration::try_from(wait.min(self.config.backoff.max_told)).unwrap_or(Duration::MAX);
-            *not_before = (*not_before).max(Instant::now().saturating_add(wait));
+            self.not_before.set(self.not_before.get().max(Instant::now().saturating_add(wait)));
         }
         Ok(())
     }

@@ -213,7 +213,7 @@ impl<L: Link> Events<'_, L> {
     }
 }
 
-impl<'b, O: Source> Desk<'_, 'b, O> {
+impl<'d, 'b, O: Source> Desk<'d, 'b, O> {
     /// Queues the request for what comes down: the patterns, from where the reader is; `more` is the end of the query.
     pub(super) fn ask<L: Link, T: Tokens>(
         &self,
@@ -251,9 +251,10 @@ impl<'b, O: Source> Desk<'_, 'b, O> {
     ) -> Posts<'a, 'b, 'p, O, T>
     where
         Self: 'a,
+        'd: 'a,
     {
         let incarnation = self.outbox.incarnation(|| rng.next_u64());
-        let Self { gateway, config, outbox, .. } = *self;
-        Posts { gateway, config, purse, renewal, outbox, incarnation }
+        let Self { gateway, config, outbox, not_before, .. } = *self;
+        Posts { gateway, config, purse, renewal, outbox, not_before, incarnation }
     }
 }
