@@ -23,7 +23,7 @@ use std::task::{Context, Waker};
 
 use common::{Numbers, Wire, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
-use embassy_time::{Duration, MockDriver};
+use embassy_time::{Duration, MockDriver, Timer};
 use gateway::{Network, Seen};
 use longwire_core::log::Since;
 use longwire_core::session::backoff::Failure;
@@ -636,6 +636,58 @@ fn a_token_that_leaves_no_room_for_a_post_ends_the_uplink_and_costs_no_reading()
         let counts = device.readings.counts();
         assert_eq!((ended, counts.too_large), (end, too_large), "{what} {:?}", device.seen);
         assert!(end.is_none() || counts.waiting > 0, "{what}: {counts:?}");
+    }
+}
+
+#[test]
+fn a_token_that_takes_its_time_takes_none_of_the_answers() {
+    /// Gives another one after 9.9 s.
+    struct Slow;
+
+    impl Tokens for Slow {
+        async fn token(&mut self, why: Why, space: &mut [u8]) -> Option<usize> {
+            if why == Why::Renew {
+                Timer::after_millis(9_900).await;
+            }
+            space[..5].copy_from_slice(b"token");
+            Some(5)
+        }
+    }
+
+    let (_guard, clock) = clock();
+    // With a connection for posts that is open, and without one.
+    for readings in [1, 0] {
+        let device = Device::new(0..readings);
+        let renew = chunk("event: renew\ndata: {\"type\":\"renew\",\"within\":20000}\n\n");
+        let (mut answer_at, mut shown) = (None, 0);
+        let end = device.run_with(true, Slow, clock, 20, &mut |quarter| {
+            let wires = device.network.wires.borrow();
+            for wire in wires.iter() {
+                let mut wire = wire.borrow_mut();
+                let Some(request) = take_request(&mut wire) else { continue };
+                let answer = if request.is_upgrade() {
+                    page()
+                } else if request.is_stream() {
+                    chunked(&hello("null"))
+                } else if request.line.contains("/auth ") {
+                    (answer_at, shown) = (Some(quarter + 4), shown + 1);
+                    assert_eq!(shown, 1, "{readings}");
+                    String::new()
+                } else {
+                    published()
+                };
+                wire.to_client.extend(answer.as_bytes());
+            }
+            if quarter == 8 {
+                assert_eq!(wires.len(), if readings == 0 { 2 } else { 3 });
+                wires[1].borrow_mut().to_client.extend(renew.as_bytes());
+            }
+            if answer_at == Some(quarter) {
+                // A second later.
+                wires[2].borrow_mut().to_client.extend(b"HTTP/1.1 204 No Content\r\n\r\n");
+            }
+        });
+        assert_eq!((end, shown, device.network.wires.borrow().len()), (None, 1, 3), "{readings}");
     }
 }
 

@@ -55,7 +55,7 @@ enum Ended {
 impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
     /// Posts what there is, beside a stream, with a machine of its own. Comes back when the gateway refuses for good.
     pub(super) async fn beside<C: Connect>(&self, line: &mut Line<'_, C>, pilot: &mut Pilot) -> Lost {
-        self.wait_for_next().await;
+        self.wait_for_next(None).await;
         let mut action = pilot.start();
         loop {
             action = match action {
@@ -70,7 +70,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 _ => {
                     Timer::at(pilot.deadline()).await;
                     // The time of an attempt begins when there is something to send.
-                    self.wait_for_next().await;
+                    self.wait_for_next(None).await;
                     pilot.handle_timeout()
                 }
             };
@@ -104,11 +104,24 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         select3(self.outbox.reported(), changed, resumed).await;
     }
 
-    /// Between two connections.
-    async fn wait_for_next(&self) {
+    /// Between two connections: waits until there is something to send. What was `open` looks for something better meanwhile.
+    async fn wait_for_next(&self, mut open: Option<&mut Pilot>) -> Option<End> {
+        // What was posted last may not have been answered.
         self.outbox.rewind();
-        while !self.has_next() {
-            self.news().await;
+        loop {
+            // Not over a connection, whose time it would take.
+            self.ask().await;
+            if self.has_next() {
+                return None;
+            }
+            let mut deadline = Instant::MAX;
+            if let Some(pilot) = &mut open {
+                if let Some(end) = pilot.idle() {
+                    return Some(end);
+                }
+                deadline = pilot.deadline();
+            }
+            select(self.news(), Timer::at(deadline)).await;
         }
     }
 
@@ -135,13 +148,8 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 Ended::Idle => {}
             }
             drop(place);
-            // What was posted last may not have been answered.
-            self.outbox.rewind();
-            while !self.has_next() {
-                if let Some(end) = pilot.idle() {
-                    return end;
-                }
-                select(self.news(), Timer::at(pilot.deadline())).await;
+            if let Some(end) = self.wait_for_next(Some(pilot)).await {
+                return end;
             }
         }
     }
@@ -162,7 +170,9 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         // An answer came over this connection.
         let mut answers = false;
         loop {
-            if T::SOME && self.task() == Some(Task::Ask) {
+            if self.task() == Some(Task::Ask) {
+                // Nothing is asked of the gateway meanwhile, so it is not silent.
+                opened(pilot);
                 self.ask().await;
             }
             match self.queue_next(stream) {
@@ -209,12 +219,15 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         }
     }
 
-    /// Asks for another credential. Until it is there nothing is posted.
+    /// Asks for another credential, if one is wanted. Until it is there nothing is posted.
     #[expect(
         clippy::await_holding_refcell_ref,
         reason = "the others who look into it are whoever posts, which is what waits here, and the reader at its beginning"
     )]
     async fn ask(&self) {
+        if self.task() != Some(Task::Ask) {
+            return;
+        }
         let given = match self.purse.try_borrow_mut() {
             Ok(mut purse) => purse.fill(Why::Renew).await,
             Err(_) => false,
