@@ -207,11 +207,13 @@ impl<'b, C: Connect, R: CryptoRng> Uplink<'b, C, R> {
 
     /// The same uplink with credentials that change: it asks for one before each connection, and when the gateway says that
     /// a grant is about to end. Then it is renewed, and the connection goes on: in band on a WebSocket, by a POST beside an event
-    /// stream. While the next token is waited for nothing is posted beside a stream. Each poll shows its token by itself, and when that
-    /// is refused the next connection has another one.
+    /// stream. Each poll shows its token by itself, and when that is refused the next connection has another one.
     ///
-    /// `space` is for one token and seven bytes; what is too long for the send buffer ends the uplink ([`Lost::TooLong`], or a
-    /// failed handshake).
+    /// The next token takes the place of the last one from the moment that it is asked for. While it is waited for nothing is posted
+    /// beside a stream; and if there is none to be had, nothing until the grant ends and the next stream is opened.
+    ///
+    /// `space` is for one token and seven bytes. What is too long for the send buffer, or for that of
+    /// `with_posts`, ends the uplink ([`Lost::TooLong`], or a failed handshake); the outbox keeps its readings.
     #[must_use]
     pub fn with_tokens<T: Tokens>(
         self,
