@@ -275,6 +275,20 @@ fn a_certificate_of_the_ca_is_accepted_with_and_without_intermediates() {
     accepted(named("192.0.2.1"), root.server(params("192.0.2.1"), &[]));
 }
 
+/// A DNS name has 253 bytes at most (RFC 1035 section 3.1, without the lengths at its ends): they go into the ClientHello, which has
+/// room in the smallest buffer.
+#[test]
+fn a_name_may_be_as_long_as_dns_has_them() {
+    let root = Authority::root();
+    let name = [63, 63, 63, 61].map(|len| "n".repeat(len)).join(".");
+    let cas = [&root.der[..]];
+    accepted(TlsConfig { server_name: &name, ..config(&cas) }, root.server(params(&name), &[]));
+    for none in [format!("{name}n"), format!("{}.example", "n".repeat(64)), String::new()] {
+        let config = TlsConfig { server_name: &none, ..config(&cas) };
+        assert!(meet(config, root.server(params("gateway.example"), &[]), None).is_err(), "{none}");
+    }
+}
+
 #[test]
 fn a_certificate_of_another_ca_is_refused() {
     let (root, other) = (Authority::root(), Authority::root());
