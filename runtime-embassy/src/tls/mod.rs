@@ -167,6 +167,10 @@ impl<C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Connect for Tls
         open.set(true);
         Ok(TlsLink { connection, torn: false })
     }
+
+    fn answered(&mut self) {
+        self.connect.answered();
+    }
 }
 
 /// Why there is no connection. `E` is the error of the connector below.

@@ -123,11 +123,18 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
             };
             let mut stream = Buffered::new(link, self.config.connection.write_timeout, rx, tx);
             self.outbox.rewind();
-            match self.serve(&mut stream, pilot, notice, &mut not_before).await {
-                Ended::End(end) => return end,
-                Ended::Idle => {}
-            }
+            let ended = self.serve(&mut stream, pilot, notice, &mut not_before).await;
             drop(place);
+            let lost = match &ended {
+                Ended::End(end) => Some(end.lost),
+                Ended::Idle => None,
+            };
+            if pilot.was_answered(lost) {
+                connect.answered();
+            }
+            if let Ended::End(end) = ended {
+                return end;
+            }
             // What was posted last may not have been answered.
             self.outbox.rewind();
             while !self.has_next() {
