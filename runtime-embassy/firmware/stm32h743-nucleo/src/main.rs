@@ -31,8 +31,8 @@ async fn network(mut runner: embassy_net::Runner<'static, Network>) -> ! {
     runner.run().await
 }
 
-/// How long the processor may be busy with one thing.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long the processor may be busy with one thing: with TLS somebody may have it look at sixteen signatures at once.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Resets the chip when nothing has its turn any more: a fault, which ends in a loop, or a loop of our own.
 #[embassy_executor::task]
@@ -95,6 +95,8 @@ async fn main(spawner: Spawner) -> ! {
         gauges: Gauges { stack, traffic: &TRAFFIC, wakeups: None },
         light: |on: bool| light.set_level(on.into()),
         flash: NoFlash::NONE,
+        #[cfg(feature = "tls")]
+        ca: include_bytes!(env!("LONGWIRE_CA")),
     };
     let log = |line: core::fmt::Arguments<'_>| rprintln!("{}", line);
     let outcome = longwire_firmware::run(net, &settings, rng, board, log).await;
