@@ -99,6 +99,12 @@ pub trait Connect {
 
     /// Opens a link to the gateway. It may wait for ever (the caller has a deadline), and be dropped at any time.
     async fn connect(&mut self) -> Result<Self::Link<'_>, Self::Error>;
+
+    /// Somebody answered at the other end of the link that was opened last, so there is no reason to look for another way. Said by
+    /// an [`Uplink`](crate::Uplink) after the link was dropped, and before the next one is asked for; not after an attempt that led
+    /// nowhere, nor when the uplink's own future was dropped. A connector that knows several ways takes another one then, as
+    /// `Tcp` does with the addresses of a name. One that stands on another connector passes it on. Does nothing by default.
+    fn answered(&mut self) {}
 }
 
 /// A connector that says why there was no link, which an [`Uplink`](crate::Uplink) does not: its own
@@ -133,5 +139,9 @@ impl<C: Connect, F: FnMut(&C::Error)> Connect for OnError<C, F> {
 
     async fn connect(&mut self) -> Result<Self::Link<'_>, Self::Error> {
         self.connect.connect().await.inspect_err(|error| (self.tell)(error))
+    }
+
+    fn answered(&mut self) {
+        self.connect.answered();
     }
 }

@@ -293,6 +293,28 @@ fn where_upgrade_is_refused_commands_come_over_sse_and_readings_go_by_post() {
     assert_eq!(device.network.wires.borrow().len(), 3);
 }
 
+/// What there is of addresses to choose from is the connectors' business.
+#[test]
+fn both_connectors_are_told_where_somebody_answered_when_the_stream_ends() {
+    let (_guard, clock) = clock();
+    let device = Device::new(0..1);
+    let end = device.run_with(true, NoTokens, clock, 3, &mut |quarter| {
+        let mut answer = |request: &Request| match request {
+            request if request.is_upgrade() => page(),
+            request if request.is_stream() => stream(""),
+            _ => published(),
+        };
+        serve(&device.network, &mut answer);
+        // The refused upgrade, the stream, and the posts, whose link stands while the stream ends.
+        if quarter == 8 {
+            assert_eq!(*device.network.answered.borrow(), [0]);
+            device.network.wires.borrow()[1].borrow_mut().ended = true;
+        }
+    });
+    assert_eq!((end, device.readings.counts().acknowledged), (None, 1));
+    assert_eq!(*device.network.answered.borrow(), [0, 2, 1]);
+}
+
 #[test]
 fn events_of_any_cut_fit_a_buffer_for_one() {
     let (_guard, clock) = clock();

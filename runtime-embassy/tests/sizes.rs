@@ -45,7 +45,7 @@ fn state_beside_the_buffers() {
         ("Commands, beside its commands", size_of_val(&COMMANDS) - 8 * size_of::<Command<64>>(), 144),
         ("Command, beside its bytes", size_of::<Command<64>>() - 64, 16),
         ("TlsLink, with its link", size_of::<TlsLink<'static, &mut Memory>>(), 1400),
-        ("Uplink", uplink_size, 688),
+        ("Uplink", uplink_size, 696),
         ("Uplink::run, over every transport", of(&running), 3600),
     ];
     for (name, bytes, _) in sizes {

@@ -105,6 +105,32 @@ fn who_leaves_out_a_message_is_refused() {
     }
 }
 
+/// Each of them costs the device signatures to check, and anybody can replay the gateway's. (The transcript has them all, so the rest
+/// of the handshake is as it should be.)
+#[test]
+fn who_shows_its_certificate_more_than_once_is_refused() {
+    for apart in [false, true] {
+        for again in [2, 3] {
+            let manner = Manner { apart, ..Manner::default() };
+            let met = meet(&manner, &mut |part, message| {
+                if part == Part::Certificate {
+                    *message = message.repeat(again);
+                }
+            });
+            let refused = matches!(met, Outcome::Refused(TlsConnectError::Tls(TlsError::InvalidHandshake)));
+            assert!(refused, "{again}: {met:?}");
+        }
+    }
+    // Behind CertificateVerify, too.
+    let mut certificate = Vec::new();
+    let met = meet(&Manner { apart: true, ..Manner::default() }, &mut |part, message| match part {
+        Part::Certificate => certificate = message.clone(),
+        Part::CertificateVerify => message.extend(&certificate),
+        _ => {}
+    });
+    assert!(matches!(met, Outcome::Refused(TlsConnectError::Tls(TlsError::InvalidHandshake))), "{met:?}");
+}
+
 /// `DecryptedReadHandler` of embedded-tls 0.19 has `unimplemented!()` for these.
 #[test]
 fn messages_of_a_handshake_behind_its_end_are_refused_from_the_gateway_itself() {

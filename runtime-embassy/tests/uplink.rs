@@ -343,6 +343,8 @@ fn refused_upgrades() {
                     assert!(wait.contains(&last_wait(seen).as_millis()), "{status}: {seen:?}");
                 }
             }
+            // A proxy whose gateway is away is no reason to come back to it.
+            assert_eq!(network.answered.borrow().len(), usize::from(status < 500), "{status}");
         });
     }
 }
@@ -371,6 +373,8 @@ fn silence_is_noticed_at_every_stage() {
         // Twice the heartbeat.
         assert_eq!(wait_for_status(clock, seen, 8, turn), 30);
         assert_eq!(seen.borrow()[8], Status::Lost(Lost::Silent));
+        // There was a gateway at the end of the last link only, so a connector would do well to look for another way after the others.
+        assert_eq!(*network.answered.borrow(), [2]);
     });
 }
 

@@ -16,6 +16,7 @@ pub struct Resolver {
 #[derive(Default)]
 struct State {
     addresses: Vec<Ipv4Addr>,
+    turns: bool,
     asked: usize,
 }
 
@@ -32,11 +33,19 @@ impl Resolver {
                 let mut state = shared.lock().expect("no panic while locked");
                 state.asked += 1;
                 let answer = answer(&query[..len], &state.addresses);
+                if state.turns && !state.addresses.is_empty() {
+                    state.addresses.rotate_left(1);
+                }
                 // Whoever asked may have gone.
                 let _ = socket.send_to(&answer, from);
             }
         });
         Self { port, state }
+    }
+
+    /// From now on it puts the first of its addresses behind the others after each query, as many resolvers do (RFC 1794).
+    pub fn turn(&self) {
+        self.state.lock().expect("no panic while locked").turns = true;
     }
 
     /// What it answers from now on, in this order.

@@ -5,4 +5,5 @@ fn main() {
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=LONGWIRE");
+    println!("cargo::rerun-if-env-changed=LONGWIRE_CA");
 }

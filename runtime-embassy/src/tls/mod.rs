@@ -55,7 +55,8 @@ impl fmt::Debug for Trust<'_> {
 /// P-256 and SHA-256, all through the chain. Revocation is not checked. Nothing goes out before all that is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsConfig<'a> {
-    /// The gateway's name, or its address if that is in the certificate. At most 63 bytes.
+    /// The gateway's name, or its address if that is in the certificate. Any name that DNS has will do, up to 253 bytes; what is
+    /// none is in no certificate ([`BadCertificate::OtherName`]).
     pub server_name: &'a str,
     /// How it proves that.
     pub trust: Trust<'a>,
@@ -165,6 +166,10 @@ impl<C: Connect, R: CryptoRng, const RX: usize, const TX: usize> Connect for Tls
         }
         open.set(true);
         Ok(TlsLink { connection, torn: false })
+    }
+
+    fn answered(&mut self) {
+        self.connect.answered();
     }
 }
 

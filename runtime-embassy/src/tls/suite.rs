@@ -13,6 +13,7 @@
 //! | `config.rs`, `with_psk`: `unwrap!` | five identities | | there is one |
 //! | `connection.rs`, `process_server_verify` takes | messages of the handshake that are not encrypted | anybody | refused by `Below` |
 //! | the same takes | no Certificate, or no CertificateVerify | anybody | `Verifier::is_content` |
+//! | the same takes | several Certificates | anybody | refused by `Verifier` |
 //!
 //! Others are out of reach: `pre_shared_key.rs` reads what only a server reads; `record.rs` asks for what was
 //! checked before; `key_schedule.rs` counts to 2^64. `tests/tls_hostile.rs` and the fuzz target `tls` look for more.

@@ -30,7 +30,8 @@ use super::{BadCertificate, MAX_CAS, TlsConfig, TlsConnectError, Trust};
 const MAX_CHAIN: usize = 7;
 
 /// Signatures that are looked at before a certificate is refused: those of the longest chain, and some that lead nowhere. A
-/// signature takes a small processor a good part of a second, and whoever is at the other end can make it check some.
+/// signature takes a small processor a good part of a second, and whoever is at the other end can make it check some: so many
+/// in a handshake, which has one Certificate, and one more for CertificateVerify.
 const MAX_SIGNATURES: u8 = 16;
 
 /// Bytes of a P-256 key: an uncompressed point (RFC 5480 section 2.2).
@@ -154,6 +155,11 @@ impl TlsVerifier<Suite> for Verifier<'_> {
     }
 
     fn verify_certificate(&mut self, transcript: &Sha256, shown: CertificateRef<'_>) -> Result<(), TlsError> {
+        // embedded-tls takes any number of them. A server sends one (RFC 8446 section 4.4.2): who replayed the gateway's
+        // chain again and again would have the device check signatures for as long as a handshake may take.
+        if self.shown.is_some() || self.proven {
+            return Err(TlsError::InvalidHandshake);
+        }
         let key = self.check(&shown).map_err(|why| {
             self.refused = Some(why);
             TlsError::InvalidCertificate
@@ -258,6 +264,8 @@ mod tests {
         // One that was shown, and not signed with.
         verifier.shown = Some(([4; KEY], [0; SIGNED]));
         assert!(!verifier.is_content());
+        let again = verifier.verify_certificate(&Sha256::new(), CertificateRef::with_context(&[]));
+        assert!(matches!(again, Err(TlsError::InvalidHandshake)));
         assert!(verifier.verify_signature(verify()).is_err());
         assert!(!verifier.is_content());
     }

@@ -365,6 +365,9 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
                 }
             };
             lost = end.lost;
+            if desk.pilot.was_answered(Some(lost)) {
+                line.connect.answered();
+            }
             desk.tell(Status::Lost(lost));
             action = end.action.unwrap_or_else(|| desk.pilot.handle(Event::Ended(lost.ending())));
             if matches!(lost, Lost::Broken(Error::MessageTooBig)) {

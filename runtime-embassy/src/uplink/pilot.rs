@@ -18,6 +18,8 @@ use crate::link::Connect;
 pub(super) struct Pilot {
     pub(super) reader: Subscriber,
     jitter: Jitter,
+    /// A connection has opened since that was last asked.
+    opened: bool,
     pub(super) skipped: Option<Skipped>,
 }
 
@@ -33,7 +35,7 @@ impl Pilot {
         rng: &mut impl Rng,
     ) -> Self {
         let jitter = Jitter(rng.next_u64());
-        Self { reader: Subscriber::new(config, since, memory), jitter, skipped: None }
+        Self { reader: Subscriber::new(config, since, memory), jitter, opened: false, skipped: None }
     }
 
     pub(super) fn start(&mut self) -> Action {
@@ -41,6 +43,7 @@ impl Pilot {
     }
 
     pub(super) fn handle(&mut self, event: Event) -> Action {
+        self.opened |= matches!(event, Event::Opened { .. });
         self.reader.handle(event, now(), &mut self.jitter)
     }
 
@@ -68,6 +71,11 @@ impl Pilot {
             Ok(Err(_)) => Err(End::new(Lost::NoLink)),
             Err(_) => Err(self.timed_out(Lost::NoLink)),
         }
+    }
+
+    /// Whether there was somebody at the other end of the connection that has ended now: it was open, or this is an answer.
+    pub(super) fn was_answered(&mut self, lost: Option<Lost>) -> bool {
+        core::mem::take(&mut self.opened) || lost.is_some_and(|lost| lost.is_answer())
     }
 
     /// The deadline came.

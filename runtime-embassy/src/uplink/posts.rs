@@ -143,11 +143,18 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
             };
             let mut stream = Buffered::new(link, self.config.connection.write_timeout, rx, tx);
             self.outbox.rewind();
-            match self.serve(&mut stream, pilot, notice).await {
-                Ended::End(end) => return end,
-                Ended::Idle => {}
-            }
+            let ended = self.serve(&mut stream, pilot, notice).await;
             drop(place);
+            let lost = match &ended {
+                Ended::End(end) => Some(end.lost),
+                Ended::Idle => None,
+            };
+            if pilot.was_answered(lost) {
+                connect.answered();
+            }
+            if let Ended::End(end) = ended {
+                return end;
+            }
             if let Some(end) = self.wait_for_next(Some(pilot)).await {
                 return end;
             }

@@ -106,6 +106,15 @@ impl Lost {
         Self::Bye(refusal.code(), Ending::from_refusal(refusal, window))
     }
 
+    /// Whether somebody is there who answers, though not as it was hoped. What a proxy says when the gateway behind it is away does not count.
+    pub(super) const fn is_answer(&self) -> bool {
+        match self.ending() {
+            Ending::Foreign { status, .. } => status < 500,
+            Ending::Mangled | Ending::Unauthorized | Ending::Said(_) => true,
+            Ending::Unreachable | Ending::Cut | Ending::Silent | Ending::Garbled => false,
+        }
+    }
+
     /// What it says about the transport, and about coming back (`PROTOCOL.md` section 11).
     pub const fn ending(&self) -> Ending {
         match *self {

@@ -62,10 +62,15 @@ pub(super) async fn over_stream<C: Connect, R: CryptoRng, T: Tokens, O: Source>(
         }
     };
     // In this order: see `Renewal`.
-    match select(pin!(end), pin!(posts.beside(side, &mut pilot))).await {
+    let end = match select(pin!(end), pin!(posts.beside(side, &mut pilot))).await {
         Either::First(end) => end,
         Either::Second(lost) => End::new(lost),
+    };
+    // Whoever posts was stopped wherever it was.
+    if pilot.was_answered(None) {
+        side.connect.answered();
     }
+    end
 }
 
 /// Posts, and nothing else.

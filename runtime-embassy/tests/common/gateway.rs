@@ -34,6 +34,10 @@ pub(crate) static CONFIG: UplinkConfig = UplinkConfig {
 pub(crate) struct Network {
     pub(crate) wires: Rc<RefCell<Vec<Rc<RefCell<Wire>>>>>,
     pub(crate) down: bool,
+    /// Where somebody answered, as the connectors were told: places in `wires`.
+    pub(crate) answered: Rc<RefCell<Vec<usize>>>,
+    /// The place of the link that this one opened last.
+    pub(crate) opened: Option<usize>,
     /// Bytes that move at once; 7 if nothing is said.
     pub(crate) pace: Option<usize>,
 }
@@ -68,8 +72,14 @@ impl Connect for Network {
             return Err(());
         }
         let link = Memory::new(Pace::Bytes(self.pace.unwrap_or(7)));
-        self.wires.borrow_mut().push(link.wire.clone());
+        let mut wires = self.wires.borrow_mut();
+        self.opened = Some(wires.len());
+        wires.push(link.wire.clone());
         Ok(Unsafe(link))
+    }
+
+    fn answered(&mut self) {
+        self.answered.borrow_mut().push(self.opened.unwrap());
     }
 }
 

@@ -297,4 +297,8 @@ impl<C: Connect> Connect for Text<C> {
     async fn connect(&mut self) -> Result<Self::Link<'_>, String> {
         self.0.connect().await.map_err(|error| format!("{error:?}"))
     }
+
+    fn answered(&mut self) {
+        self.0.answered();
+    }
 }

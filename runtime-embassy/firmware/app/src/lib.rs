@@ -33,7 +33,7 @@ use embassy_futures::select::{Either4, select4};
 use embassy_net::Stack;
 use embassy_sync::blocking_mutex::raw::{CriticalSectionRawMutex, NoopRawMutex};
 use embassy_sync::signal::Signal;
-use embassy_time::Instant;
+use embassy_time::{Instant, Timer};
 use embedded_storage_async::nor_flash::NorFlash;
 use heapless::String;
 pub use keep::NoFlash;
@@ -101,7 +101,7 @@ pub struct Gauges {
 pub enum Outcome {
     /// As many readings as the settings asked for were reported, and all of them are settled.
     Done,
-    /// The gateway will not have this device.
+    /// The gateway will not have this device, and the settings say nothing of trying again.
     Refused(Lost),
 }
 
@@ -157,25 +157,35 @@ pub async fn run<F: NorFlash>(
     let keep = keep::keep(&mut kept, &log);
     let observe = |status| log.borrow_mut()(format_args!("{status} at {} ms", Instant::now().as_millis()));
     let why = match settings.tokens {
-        "" => connect(uplink, work, obey, keep, observe).await,
+        "" => connect(uplink, settings.again, work, obey, keep, observe).await,
         tokens => {
             let uplink = uplink.with_tokens(tokens::List::new(tokens), &mut token, Present::Head);
-            connect(uplink, work, obey, keep, observe).await
+            connect(uplink, settings.again, work, obey, keep, observe).await
         }
     };
     log.into_inner()(format_args!("{:?}", OUTBOX.counts()));
     why.map_or(Outcome::Done, Outcome::Refused)
 }
 
-/// Keeps the connection until the gateway refuses for good, or `work` is done.
+/// Keeps the connection until `work` is done; or until the gateway refuses for good, unless that is tried `again` after so long.
+/// Meanwhile readings are collected, and kept.
 async fn connect<C: Connect, R: CryptoRng, T: Tokens>(
     mut uplink: Uplink<'_, C, R, T>,
+    again: Option<core::time::Duration>,
     work: impl Future<Output = ()>,
     obey: impl Future<Output = Infallible>,
     keep: impl Future<Output = Infallible>,
-    observe: impl FnMut(Status),
+    mut observe: impl FnMut(Status),
 ) -> Option<Lost> {
-    match select4(uplink.run(&OUTBOX, observe), work, obey, keep).await {
+    let run = async {
+        loop {
+            let why = uplink.run(&OUTBOX, &mut observe).await;
+            let Some(wait) = again else { break why };
+            observe(Status::Waiting(wait));
+            Timer::after_millis(wait.as_millis() as u64).await;
+        }
+    };
+    match select4(run, work, obey, keep).await {
         Either4::First(why) => Some(why),
         Either4::Second(()) => None,
         Either4::Third(never) | Either4::Fourth(never) => match never {},

@@ -6,6 +6,9 @@ use core::time::Duration;
 /// Longest name of a gateway, in bytes.
 pub const MAX_NAME: usize = 64;
 
+/// How long a real board waits after a refusal for good: nobody is there to start it again.
+const AGAIN: Duration = Duration::from_secs(15 * 60);
+
 /// Settings of the firmware, as `name=value` words.
 ///
 /// | word | default | |
@@ -17,6 +20,7 @@ pub const MAX_NAME: usize = 64;
 /// | `interval=MS` | 1000 | milliseconds between two reports |
 /// | `heartbeat=MS` | the library's | milliseconds of silence before the gateway is asked whether it lives |
 /// | `cap=MS` | the library's | longest wait between two attempts to connect |
+/// | `again=MS` | 15 minutes; an emulated board ends | try again after so long when the gateway has refused for good |
 /// | `rungs=websocket` | all | use no other transport, whatever happens to it |
 /// | `tokens=A,B` | none | tokens: the next one is used when the gateway asks for another |
 /// | `topics=N` | 1 | report the numbers on so many topics in turns, each with another policy |
@@ -46,6 +50,8 @@ pub struct Settings<'a> {
     pub heartbeat: Option<Duration>,
     /// Longest wait between two attempts.
     pub cap: Option<Duration>,
+    /// How long to wait after a refusal for good: whoever runs the gateway may have mended it. `None`: the firmware ends.
+    pub again: Option<Duration>,
     /// Up to which number to report before the firmware ends; `None` for a device, which never does.
     pub readings: Option<u32>,
     /// The first of those numbers.
@@ -92,6 +98,7 @@ impl<'a> Settings<'a> {
             interval: 1000,
             heartbeat: None,
             cap: None,
+            again: None,
             readings: None,
             from: 1,
             keep: None,
@@ -119,7 +126,8 @@ impl<'a> Settings<'a> {
     pub fn from_line(line: &'a str) -> Result<Self, BadSetting<'a>> {
         let mut words = line.split_ascii_whitespace();
         let host = words.clone().find_map(|word| word.strip_prefix("host=")).ok_or(BadSetting("host="))?;
-        Self::parse(&mut words, host, host)
+        let settings = Self::parse(&mut words, host, host)?;
+        Ok(Self { again: settings.again.or(Some(AGAIN)), ..settings })
     }
 
     fn set(&mut self, word: &'a str) -> Option<()> {
@@ -132,6 +140,7 @@ impl<'a> Settings<'a> {
             "interval" => self.interval = value.parse().ok().filter(|ms| *ms > 0)?,
             "heartbeat" => self.heartbeat = Some(milliseconds(value)?),
             "cap" => self.cap = Some(milliseconds(value)?),
+            "again" => self.again = Some(milliseconds(value)?),
             "readings" => self.readings = Some(value.parse().ok()?),
             "from" => self.from = value.parse().ok()?,
             "keep" => self.keep = Some(milliseconds(value)?),

@@ -16,7 +16,7 @@ const CYCLES: u32 = 12_500;
 /// The longest that the one-shot timer can count, in milliseconds.
 const LONGEST: u64 = (u32::MAX / CYCLES) as u64;
 
-/// SysTick counts down from here to zero.
+/// SysTick counts down from here to zero. A cycle later it is here again.
 const RELOAD: u32 = (1 << 24) - 1;
 
 /// General-purpose timer 0: configuration, mode of timer A, control, interrupt mask and clear, and where it begins.
@@ -48,7 +48,9 @@ impl Timer for Lm3s6965 {
             true => (self.wraps + 1, SYST::get_current()),
             false => (self.wraps, count),
         };
-        (wraps * u64::from(RELOAD + 1) + u64::from(RELOAD - count)) / u64::from(CYCLES)
+        // The wrap is counted when it reaches zero, so that is where a round begins: RELOAD is one cycle behind it.
+        let elapsed = count.wrapping_neg() & RELOAD;
+        (wraps * u64::from(RELOAD + 1) + u64::from(elapsed)) / u64::from(CYCLES)
     }
 
     fn set(&mut self, now: u64, at: u64) {

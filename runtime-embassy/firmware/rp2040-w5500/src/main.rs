@@ -15,11 +15,12 @@ use embassy_rp::flash::Flash;
 use embassy_rp::gpio::{Input, Level, Output, Pull};
 use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, DMA_CH2, SPI0};
 use embassy_rp::spi::{self, Spi};
+use embassy_rp::watchdog::Watchdog;
 use embassy_rp::{bind_interrupts, dma};
-use embassy_time::Delay;
+use embassy_time::{Delay, Duration, Timer, block_for};
 use embedded_hal_bus::spi::ExclusiveDevice;
 use longwire_firmware::traffic::{Counted, Traffic};
-use longwire_firmware::{Board, Gauges, Settings, stack};
+use longwire_firmware::{Board, Gauges, Outcome, Settings, stack};
 use portable_atomic as _;
 use rtt_target::{rprintln, rtt_init_print};
 use static_cell::StaticCell;
@@ -46,16 +47,30 @@ async fn network(mut runner: embassy_net::Runner<'static, Counted<Device<'static
     runner.run().await
 }
 
+/// Resets the chip when nothing has its turn any more: a fault, which ends in a loop, or a loop of our own.
+#[embassy_executor::task]
+async fn watchdog(mut watchdog: Watchdog) -> ! {
+    // As long as it can count, nearly.
+    const PATIENCE: Duration = Duration::from_secs(8);
+    watchdog.pause_on_debug(true);
+    watchdog.start(PATIENCE);
+    loop {
+        Timer::after(PATIENCE / 4).await;
+        watchdog.feed(PATIENCE);
+    }
+}
+
 #[embassy_executor::main]
 async fn main(spawner: Spawner) -> ! {
     // SAFETY: there is one stack and no heap, and this runs once.
     let stack = unsafe { stack::Stack::paint() };
     rtt_init_print!();
     let p = embassy_rp::init(Default::default());
-    // The jitter of the ring oscillator is all the randomness that this chip has.
-    let mut seed = [0; 32];
-    RoscRng.fill_bytes(&mut seed);
-    let mut rng = ChaCha12Rng::from_seed(seed);
+    match watchdog(Watchdog::new(p.WATCHDOG)) {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => panic!("no room for a task"),
+    }
+    let mut rng = ChaCha12Rng::from_seed(seed());
     let mut id = [0; 8];
     let mut flash = Flash::<_, _, FLASH>::new(p.FLASH, p.DMA_CH2, Interrupts);
     if flash.blocking_unique_id(&mut id).is_err() {
@@ -97,10 +112,28 @@ async fn main(spawner: Spawner) -> ! {
     let log = |line: core::fmt::Arguments<'_>| rprintln!("{}", line);
     let outcome = longwire_firmware::run(net, &settings, rng, board, log).await;
     match outcome {
-        longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
-        longwire_firmware::Outcome::Done => rprintln!("done"),
+        Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
+        Outcome::Done => rprintln!("done"),
     }
     core::future::pending().await
+}
+
+/// Numbers from the jitter of the ring oscillator, which is all the randomness that this chip has.
+///
+/// The ring turns once in some 150 ns, and drifts little from one turn to the next: bits that are read as fast as the processor can
+/// are nearly the same ones (`RoscRng::fill_bytes` reads them so). Here the ring turns some 65 times between two samples, and each bit of the
+/// seed is the sum of 512 of them, 64 for each of the eight bits of its byte. How much there is in that nobody has measured.
+fn seed() -> [u8; 32] {
+    const SAMPLES: usize = 8 * 64;
+    const PAUSE: Duration = Duration::from_micros(10);
+    let mut seed = [0_u8; 32];
+    for byte in &mut seed {
+        for _ in 0..SAMPLES {
+            block_for(PAUSE);
+            *byte = byte.rotate_left(1) ^ RoscRng::next_u8();
+        }
+    }
+    seed
 }
 
 /// A locally administered address that each board keeps: the end of its flash's unique number.

@@ -8,10 +8,12 @@ use embassy_executor::Spawner;
 use embassy_net::StackResources;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, PacketQueue, Sma};
 use embassy_stm32::gpio::{Level, Output, Speed};
-use embassy_stm32::peripherals::{ETH, ETH_SMA, RNG};
+use embassy_stm32::peripherals::{ETH, ETH_SMA, IWDG1, RNG};
+use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{Config, bind_interrupts, rng, uid};
+use embassy_time::{Duration, Timer};
 use longwire_firmware::traffic::{Counted, Traffic};
-use longwire_firmware::{Board, Gauges, NoFlash, Settings, stack};
+use longwire_firmware::{Board, Gauges, NoFlash, Outcome, Settings, stack};
 use rtt_target::{rprintln, rtt_init_print};
 use static_cell::StaticCell;
 
@@ -29,12 +31,29 @@ async fn network(mut runner: embassy_net::Runner<'static, Network>) -> ! {
     runner.run().await
 }
 
+/// How long the processor may be busy with one thing: with TLS somebody may have it look at sixteen signatures at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Resets the chip when nothing has its turn any more: a fault, which ends in a loop, or a loop of our own.
+#[embassy_executor::task]
+async fn watchdog(mut watchdog: IndependentWatchdog<'static, IWDG1>) -> ! {
+    watchdog.unleash();
+    loop {
+        Timer::after(PATIENCE / 4).await;
+        watchdog.pet();
+    }
+}
+
 #[embassy_executor::main]
 async fn main(spawner: Spawner) -> ! {
     // SAFETY: there is one stack and no heap, and this runs once.
     let stack = unsafe { stack::Stack::paint() };
     rtt_init_print!();
     let p = embassy_stm32::init(clocks());
+    match watchdog(IndependentWatchdog::new(p.IWDG1, PATIENCE.as_micros() as u32)) {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => panic!("no room for a task"),
+    }
     let mut seed = [0; 32];
     if rng::Rng::new(p.RNG, Interrupts).async_fill_bytes(&mut seed).await.is_err() {
         panic!("the generator of randomness fails");
@@ -76,12 +95,14 @@ async fn main(spawner: Spawner) -> ! {
         gauges: Gauges { stack, traffic: &TRAFFIC, wakeups: None },
         light: |on: bool| light.set_level(on.into()),
         flash: NoFlash::NONE,
+        #[cfg(feature = "tls")]
+        ca: include_bytes!(env!("LONGWIRE_CA")),
     };
     let log = |line: core::fmt::Arguments<'_>| rprintln!("{}", line);
     let outcome = longwire_firmware::run(net, &settings, rng, board, log).await;
     match outcome {
-        longwire_firmware::Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
-        longwire_firmware::Outcome::Done => rprintln!("done"),
+        Outcome::Refused(why) => rprintln!("the gateway refuses for good: {}", why),
+        Outcome::Done => rprintln!("done"),
     }
     core::future::pending().await
 }
