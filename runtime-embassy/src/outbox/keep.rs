@@ -19,6 +19,8 @@ pub(crate) trait Keep: Source {
     /// # Errors
     /// [`ReportError::Full`], and what there was stays.
     fn restore(&self, n: u64, reading: Reading<'_>) -> Result<(), ReportError>;
+    /// Takes everything out again that was restored: as if nobody had tried.
+    fn unrestore(&self);
     /// Goes on as this incarnation. The numbers up to `newest` may have been used.
     fn resume(&self, incarnation: Incarnation, newest: u64);
     /// Hands the first reading behind number `n` that the gateway has not settled to `read`.
@@ -41,6 +43,9 @@ pub(crate) trait Keep: Source {
     /// The storage knows what it took by [`take_gone`](Self::take_gone), so what waits for that is sent, up to this number;
     /// unless there is more that it does not know.
     fn open_gate(&self, gate: u64);
+    /// The storage cannot be written. It has no say in what is sent up to this number; what is above goes as the successor,
+    /// once the rest is settled, or waits when there is none.
+    fn give_up(&self, gate: u64, successor: Option<Incarnation>);
     /// Whether something cannot be sent before the storage knows what was dropped.
     fn is_wanted(&self) -> bool;
 }
@@ -66,6 +71,17 @@ impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
         })?;
         self.reported.signal(());
         Ok(())
+    }
+
+    fn unrestore(&self) {
+        self.log.lock(|log| {
+            let log = &mut *log.borrow_mut();
+            log.ring.clear();
+            log.flight = InFlight::new();
+            log.newest = 0;
+            log.counts.reported = log.counts.reported.wrapping_sub(log.counts.waiting);
+            log.counts.waiting = 0;
+        });
     }
 
     fn resume(&self, incarnation: Incarnation, newest: u64) {
@@ -135,9 +151,18 @@ impl<M: RawMutex, const BYTES: usize> Keep for Outbox<M, BYTES> {
     }
 
     fn open_gate(&self, gate: u64) {
-        if self.log.lock(|log| log.borrow_mut().kept.open(gate)) {
+        if self.log.lock(|log| log.borrow_mut().kept.open(gate, None)) {
             self.reported.signal(());
         }
+    }
+
+    fn give_up(&self, gate: u64, successor: Option<Incarnation>) {
+        self.log.lock(|log| {
+            let kept = &mut log.borrow_mut().kept;
+            kept.forget();
+            kept.open(gate, successor);
+        });
+        self.reported.signal(());
     }
 
     fn is_wanted(&self) -> bool {

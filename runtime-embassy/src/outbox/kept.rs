@@ -1,6 +1,7 @@
 //! What a storage does not know yet about the readings that it has.
 
 use heapless::Vec;
+use longwire_core::session::publisher::Incarnation;
 
 /// Most ranges of dropped readings that are remembered; with more of them a storage begins anew.
 pub(crate) const MAX_GONE: usize = 8;
@@ -38,11 +39,16 @@ pub(super) struct Kept {
     gate: u64,
     /// Something would be sent but for the gate.
     pub(super) wanted: bool,
+    /// What is above this number has to be sent as this incarnation: the storage cannot write down that a number of the one
+    /// that it knows was used.
+    pub(super) successor: Option<(u64, Incarnation)>,
+    /// That has happened. The storage knows nothing of this incarnation, so its numbers are used once whatever it says.
+    succeeded: bool,
 }
 
 impl Kept {
     pub(super) const fn new() -> Self {
-        Self { to: 0, gone: Gone::new(), gate: u64::MAX, wanted: false }
+        Self { to: 0, gone: Gone::new(), gate: u64::MAX, wanted: false, successor: None, succeeded: false }
     }
 
     /// A reading was dropped. It was never sent, and none above it.
@@ -67,11 +73,25 @@ impl Kept {
         core::mem::replace(&mut self.gone, Gone::new())
     }
 
-    /// The storage knows what it took, and lets readings up to this number be sent. False when it does not know all.
-    pub(super) fn open(&mut self, gate: u64) -> bool {
+    /// The storage knows what it took, and lets readings up to this number be sent; those above by a successor, if it names
+    /// one. False when it does not know all.
+    pub(super) fn open(&mut self, gate: u64, successor: Option<Incarnation>) -> bool {
+        self.successor = successor.filter(|_| !self.succeeded).map(|successor| (gate, successor));
         if self.gone.is_empty() {
-            (self.gate, self.wanted) = (gate, false);
+            (self.gate, self.wanted) = (if self.succeeded { u64::MAX } else { gate }, false);
         }
         self.gone.is_empty()
+    }
+
+    /// The storage knows nothing any more, and will write down everything that is held then.
+    pub(super) fn forget(&mut self) {
+        (self.to, self.gone) = (0, Gone::new());
+    }
+
+    /// From now on numbers are the successor's.
+    pub(super) fn succeed(&mut self) -> Option<Incarnation> {
+        let (_, successor) = self.successor.take()?;
+        (self.gate, self.wanted, self.succeeded) = (u64::MAX, false, true);
+        Some(successor)
     }
 }

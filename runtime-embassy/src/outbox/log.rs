@@ -2,6 +2,7 @@
 
 use core::convert::Infallible;
 
+use longwire_core::log::{Pattern, Topic};
 use longwire_core::session::publisher::{InFlight, Incarnation};
 use minicbor::{Encode, Encoder};
 
@@ -20,6 +21,15 @@ pub(super) struct Policies {
     /// `None`, and not an empty list, whose address is no zero: see [`Outbox::new`](super::Outbox::new).
     pub(super) rules: Option<&'static [(&'static str, Policy)]>,
     pub(super) otherwise: Policy,
+}
+
+impl Policies {
+    /// The first pattern that matches says it.
+    pub(super) fn of(&self, topic: Topic<'_>) -> Policy {
+        let matches = |pattern: &str| Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(topic));
+        let rule = self.rules.unwrap_or_default().iter().find(|(pattern, _)| matches(pattern));
+        rule.map_or(self.otherwise, |(_, policy)| *policy)
+    }
 }
 
 /// What an outbox holds.
@@ -53,6 +63,32 @@ impl<const BYTES: usize> Log<BYTES> {
             told: 0,
             #[cfg(feature = "storage")]
             kept: super::kept::Kept::new(),
+        }
+    }
+
+    /// From now on topics have these policies, those of the readings that wait as well.
+    pub(super) fn set_policies(&mut self, policies: Policies) {
+        self.policies = policies;
+        self.ring.set_policies(|topic| {
+            let topic = core::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
+            topic.map_or(policies.otherwise, |topic| policies.of(topic))
+        });
+    }
+
+    /// Whether the numbers of this incarnation are used up, and everything that has one of them is settled.
+    #[cfg(feature = "storage")]
+    pub(super) fn is_spent(&self) -> bool {
+        let next = self.ring.records().next().map_or(self.newest.saturating_add(1), |record| record.n);
+        self.kept.successor.is_some_and(|(after, _)| next > after)
+    }
+
+    /// Goes on as the next incarnation when this one is spent.
+    #[cfg(feature = "storage")]
+    pub(super) fn succeed(&mut self) {
+        if self.is_spent()
+            && let Some(successor) = self.kept.succeed()
+        {
+            self.incarnation = Some(successor);
         }
     }
 

@@ -16,7 +16,7 @@ use core::fmt;
 use embassy_sync::blocking_mutex::Mutex;
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_sync::signal::Signal;
-use longwire_core::log::{Key, Pattern, Topic};
+use longwire_core::log::{Key, Topic};
 use longwire_core::session::publisher::Incarnation;
 use minicbor::{Encode, Encoder};
 
@@ -124,12 +124,11 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
     }
 
     /// From now on the first pattern (`PROTOCOL.md` section 3) that matches a topic says its policy; `otherwise`, when none
-    /// does. What is no pattern matches nothing. What was reported before keeps the policy that it had; so this is for the
-    /// beginning, before anything is reported, and before a storage restores.
+    /// does. What is no pattern matches nothing. What waits already, reported or restored by a storage, gets its policy anew.
     ///
     /// (From a value that is being encoded for this outbox it changes nothing.)
     pub fn set_policies(&self, policies: &'static [(&'static str, Policy)], otherwise: Policy) {
-        self.with(|log| log.policies = Policies { rules: Some(policies), otherwise });
+        self.with(|log| log.set_policies(Policies { rules: Some(policies), otherwise }));
     }
 
     /// For whoever reports.
@@ -144,10 +143,7 @@ impl<M: RawMutex, const BYTES: usize> Outbox<M, BYTES> {
 
     fn policy_of(&self, topic: &str) -> Result<Policy, ReportError> {
         let topic = Topic::parse(topic).map_err(|_| ReportError::BadTopic)?;
-        let matches = |pattern: &str| Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(topic));
-        let Policies { rules, otherwise } = self.with(|log| log.policies).ok_or(ReportError::BadValue)?;
-        let rule = rules.unwrap_or_default().iter().find(|(pattern, _)| matches(pattern));
-        Ok(rule.map_or(otherwise, |(_, policy)| *policy))
+        Ok(self.with(|log| log.policies).ok_or(ReportError::BadValue)?.of(topic))
     }
 
     /// Works on the log. `None` when somebody does already: a value that calls its own outbox while it is encoded.
@@ -226,8 +222,12 @@ pub(crate) struct Reading<'a> {
 
 /// What an uplink needs of an outbox, whatever its size.
 pub(crate) trait Source {
-    /// Who numbers the readings: drawn once.
+    /// Who numbers the readings: drawn once. For the beginning of a connection: another one takes over here if this one
+    /// [is spent](Self::is_spent).
     fn incarnation(&self, draw: impl FnOnce() -> u64) -> Incarnation;
+    /// Whether what comes next has to be sent as another incarnation, and nothing of this one is left.
+    #[cfg(feature = "storage")]
+    fn is_spent(&self) -> bool;
     /// A connection has begun: what was sent on the last one and not settled is sent again.
     fn rewind(&self);
     /// Hands the next reading to `send` with its number, and goes on behind it when `send` took it. `None` when there is
@@ -238,7 +238,8 @@ pub(crate) trait Source {
         max_in_flight: u64,
         send: impl FnOnce(u64, Reading<'_>) -> Result<(), T>,
     ) -> Option<Result<(), T>>;
-    /// Whether `send_next` would hand something over, with nothing under way.
+    /// Whether `send_next` would hand something over, with nothing under way: as the incarnation that
+    /// [`incarnation`](Self::incarnation) says.
     #[cfg(feature = "sse")]
     fn has_next(&self) -> bool;
     /// The next reading can never be sent: it counts as too large.
@@ -255,8 +256,17 @@ pub(crate) trait Source {
 
 impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
     fn incarnation(&self, draw: impl FnOnce() -> u64) -> Incarnation {
-        let incarnation = self.with(|log| *log.incarnation.get_or_insert_with(|| Incarnation(draw())));
+        let incarnation = self.with(|log| {
+            #[cfg(feature = "storage")]
+            log.succeed();
+            *log.incarnation.get_or_insert_with(|| Incarnation(draw()))
+        });
         incarnation.unwrap_or(Incarnation(0))
+    }
+
+    #[cfg(feature = "storage")]
+    fn is_spent(&self) -> bool {
+        self.with(|log| log.is_spent()).unwrap_or(false)
     }
 
     fn rewind(&self) {
@@ -278,7 +288,12 @@ impl<M: RawMutex, const BYTES: usize> Source for Outbox<M, BYTES> {
 
     #[cfg(feature = "sse")]
     fn has_next(&self) -> bool {
-        self.with(|log| log.next(u64::MAX)).flatten().is_some()
+        let next = self.with(|log| {
+            #[cfg(feature = "storage")]
+            log.succeed();
+            log.next(u64::MAX)
+        });
+        next.flatten().is_some()
     }
 
     fn give_up_next(&self) {

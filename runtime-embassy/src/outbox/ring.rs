@@ -126,6 +126,27 @@ impl<const BYTES: usize> Ring<BYTES> {
         Records { rest, at: 0, n: self.front }
     }
 
+    /// As if nothing had ever been here.
+    #[cfg(feature = "storage")]
+    pub(super) const fn clear(&mut self) {
+        (self.start, self.end, self.front, self.last) = (0, 0, 0, 0);
+    }
+
+    /// Gives each reading the policy that its topic has now.
+    pub(super) fn set_policies(&mut self, policy_of: impl Fn(&[u8]) -> Policy) {
+        let mut rest = self.bytes.get_mut(self.start..self.end).unwrap_or_default();
+        while let Some(Record { len, topic, .. }) = (Records { rest, at: 0, n: 0 }).next() {
+            let policy = policy_of(topic);
+            let Some((record, behind)) = rest.split_at_mut_checked(len) else { return };
+            if let Some(header) = record.first_chunk_mut::<HEADER>()
+                && let Some((before, _)) = Header::first(header)
+            {
+                *header = Header { policy, ..before }.to_bytes();
+            }
+            rest = behind;
+        }
+    }
+
     /// Appends a reading with the number `n`, which is above all others, and returns the room for its data. `None` when
     /// there is too little, or when too many numbers were skipped.
     pub(super) fn append(

@@ -209,6 +209,28 @@ fn each_topic_has_the_policy_of_the_first_pattern_that_matches() {
 }
 
 #[test]
+fn what_waits_gets_the_policies_that_are_set_later() {
+    // Readings of ten bytes; the oldest is not at the beginning of the memory.
+    let outbox = Outbox::<NoopRawMutex, 40>::new(Policy::DropOldest);
+    for (topic, value) in [("x", 1), ("k", 2), ("a", 3), ("k", 4)] {
+        outbox.report(topic, value).unwrap();
+    }
+    assert_eq!(send(&outbox, 9), Some((1, "x".into(), 1)));
+    outbox.acknowledge(1);
+    outbox.set_policies(&[("k", Policy::DropNewest)], Policy::DropOldest);
+    // Those that may go, though they are not the oldest.
+    for value in 5..8 {
+        outbox.report("a", value).unwrap();
+    }
+    let mut sent = Vec::new();
+    while let Some((n, _, value)) = send(&outbox, 9) {
+        outbox.acknowledge(n);
+        sent.push((n, value));
+    }
+    assert_eq!(sent, [(2, 2), (4, 4), (6, 6), (7, 7)]);
+}
+
+#[test]
 fn the_oldest_that_may_go_makes_room() {
     // Six readings of ten bytes.
     let outbox = Outbox::<NoopRawMutex, 60>::new(Policy::DropOldest);

@@ -84,7 +84,8 @@ pub enum OpenError<E> {
     BadRange,
     /// The outbox, twice and in items, does not fit.
     TooSmall,
-    /// The flash cannot be read.
+    /// The flash cannot be read. What it holds stays there, for the next boot; the outbox is as it was, so opening may be tried
+    /// once more.
     Flash(E),
 }
 
@@ -107,12 +108,27 @@ impl<E: fmt::Debug> core::error::Error for OpenError<E> {}
 /// - A reading that was written, and neither acknowledged nor refused nor dropped by its policy before the reset, is in the
 ///   outbox after it, under the same (incarnation, n), before all newer ones.
 /// - One that was acknowledged may be sent once more, under the same number, so that the gateway knows it again.
-/// - No two readings are sent under one number. (While the flash takes no writes, at most 8,192 numbers beyond the last
-///   write are safe from that.)
+/// - No two readings are sent under one (incarnation, n).
 /// - One that was dropped does not come back behind readings that are newer.
 ///
 /// All that holds whenever the power fails, in the middle of a write as well. What is not written yet is lost with the
 /// memory: see [`StorageConfig::delay`].
+///
+/// # When the flash fails
+/// A write that failed is made again after the delay, when something has changed. Until one succeeds a device reports all the
+/// same, and no two readings are sent under one (incarnation, n), over any number of resets:
+/// - Numbers up to 8,192 beyond the last write are safe to use. Once those before are settled, what comes next is sent as another
+///   incarnation, which is in memory only, up to the next reset: an uplink opens a connection of its own for that
+///   ([`Lost::Incarnation`](crate::Lost::Incarnation)). At boot there are no such numbers, so if the first write fails, what was
+///   restored is sent under its numbers, and what is new as another incarnation.
+/// - What the flash holds is in the outbox after each reset, also if it was settled or dropped since the last write. What was
+///   sent as the other incarnation and was written meanwhile may be stored twice.
+/// - A flash that takes no writes and does not say so is noticed at boot. One that begins with that later, for so long that more than
+///   8,192 numbers are used, and ends with it at the reset, is not noticed: then numbers may be used twice.
+///
+/// When the power has failed again and again while everything was written anew, there is no room left for that. Then nothing is
+/// written until what is in the flash is settled, and what has a number beyond those 8,192 waits. What was dropped meanwhile may
+/// come back.
 ///
 /// # What it costs
 /// An acknowledgement costs no write. While the gateway answers within the delay, nothing is written but one item after
@@ -147,6 +163,8 @@ pub struct Storage<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM:
     config: StorageConfig,
     item: [u8; ITEM],
     incarnation: u64,
+    /// Who goes on when the flash takes no writes. It is never written.
+    successor: u64,
     /// Of the next item.
     seq: u32,
     /// The first item that is of interest.
@@ -159,11 +177,13 @@ pub struct Storage<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM:
     total: usize,
     /// The last reading that was written.
     last: u64,
-    /// As the last item says.
+    /// As the last item says. Numbers that are no more than `JUMP` above the newest may be sent.
     settled: u64,
     newest: u64,
-    /// Nobody knows what is in the flash.
+    /// Nobody knows what is in the flash: the last write failed.
     anew: bool,
+    /// The flash says that it wrote, and did not.
+    deaf: bool,
     counts: StorageCounts,
 }
 
@@ -178,7 +198,8 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
         ITEM - HEAD - MAX_GONE * RANGE
     };
 
-    /// Puts what the flash holds into the outbox. `rng` draws the incarnation of a device that is new.
+    /// Puts what the flash holds into the outbox. `rng` draws the incarnation of a device that is new, and of one whose flash
+    /// takes no writes.
     ///
     /// It writes an item, and so wants to be called after a reset only. While its future runs nobody else uses the
     /// outbox. Dropped, it is a reset.
@@ -206,6 +227,7 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             config,
             item: [0; ITEM],
             incarnation: rng.next_u64(),
+            successor: rng.next_u64(),
             seq: 0,
             from: 0,
             used: 0,
@@ -215,23 +237,41 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
             settled: 0,
             newest: 0,
             anew: false,
+            deaf: false,
             counts: StorageCounts::default(),
         };
-        let read = storage.restore().await;
-        storage.resume();
-        match read {
-            Ok(()) => {}
-            Err(sequential_storage::Error::Storage { value, .. }) => return Err(OpenError::Flash(value)),
-            Err(_) => storage.begin_anew().await,
+        match storage.restore().await {
+            Ok(()) => storage.resume(),
+            Err(sequential_storage::Error::Storage { value, .. }) => {
+                // Nobody will write down which numbers are used: so they are not those of the flash.
+                outbox.unrestore();
+                return Err(OpenError::Flash(value));
+            }
+            Err(_) => {
+                storage.resume();
+                storage.begin_anew().await;
+            }
         }
+        let known = storage.newest;
         storage.write().await;
-        // What the flash held may have been no queue, so that what is written there cannot be found again.
-        let found = storage.look().await.ok().and_then(|(newest, _)| newest);
-        if !storage.anew && found.map(|head| head.seq.wrapping_add(1)) != Some(storage.seq) {
+        if !storage.anew && !storage.is_found().await {
             storage.begin_anew().await;
             storage.write().await;
+            if !storage.anew && !storage.is_found().await {
+                (storage.deaf, storage.newest) = (true, known);
+                storage.write().await;
+            }
         }
         Ok(storage)
+    }
+
+    /// Whether what was written last can be found again: what the flash held may have been no queue. If it cannot be read now,
+    /// it may be later.
+    async fn is_found(&mut self) -> bool {
+        match self.look().await {
+            Ok((newest, _)) => newest.is_some_and(|head| head.seq.wrapping_add(1) == self.seq),
+            Err(error) => matches!(error, sequential_storage::Error::Storage { .. }),
+        }
     }
 
     /// How many bytes of items there may be before everything is written anew, and at all.
@@ -267,7 +307,13 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
                     outbox.changed().await;
                 }
             };
-            select(Timer::at(after(self.config.delay)), wanted).await;
+            let delay = Timer::at(after(self.config.delay));
+            // What failed fails again, so nobody asks for it at once.
+            if self.anew {
+                delay.await;
+            } else {
+                select(delay, wanted).await;
+            }
             if self.is_due() {
                 self.write().await;
                 observe(self.counts);
@@ -304,20 +350,27 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
 
     /// Writes what is new; or everything, when the flash is due for that.
     async fn write(&mut self) {
-        if self.try_write().await.is_err() {
-            self.counts.errors = self.counts.errors.wrapping_add(1);
-            self.anew = true;
-        }
-        let gate = if self.anew {
-            // When the write failed, never mind: a device with a broken flash still reports.
-            u64::MAX
+        let broken = if self.deaf {
+            Some(true)
         } else {
-            // What is above has to be written down first: after a reset the numbers go on there.
-            let used = self.newest.saturating_add(JUMP);
-            let waits = self.last > self.settled;
-            if waits { used.min(self.settled.saturating_add(AHEAD)) } else { used }
+            let failed = self.try_write().await.err();
+            failed.map(|error| !matches!(error, sequential_storage::Error::FullStorage))
         };
-        self.outbox.open_gate(gate);
+        // What is above has to be written down first: after a reset the numbers go on there.
+        let used = self.newest.saturating_add(JUMP);
+        match broken {
+            None => {
+                let waits = self.last > self.settled;
+                let gate = if waits { used.min(self.settled.saturating_add(AHEAD)) } else { used };
+                self.outbox.open_gate(gate);
+            }
+            Some(broken) => {
+                self.counts.errors = self.counts.errors.wrapping_add(1);
+                self.anew = true;
+                // A device with a broken flash still reports. One that is full is written when its readings are settled.
+                self.outbox.give_up(used, broken.then_some(Incarnation(self.successor)));
+            }
+        }
     }
 
     async fn try_write(&mut self) -> Result<(), FlashError<F>> {
@@ -410,10 +463,9 @@ impl<'o, F: NorFlash, M: RawMutex, const BYTES: usize, const ITEM: usize> Storag
     /// Goes on behind all numbers that may have been used.
     fn resume(&mut self) {
         self.counts.restored = self.outbox.counts().waiting;
-        if self.seq > 0 {
-            self.newest = self.newest.max(self.last).saturating_add(JUMP);
-        }
-        self.outbox.resume(Incarnation(self.incarnation), self.newest);
+        self.newest = self.newest.max(self.last);
+        let used = if self.seq > 0 { self.newest.saturating_add(JUMP) } else { 0 };
+        self.outbox.resume(Incarnation(self.incarnation), used);
     }
 
     /// The head of the newest item, and how many there must have been that cannot be read.

@@ -1,5 +1,7 @@
 //! The power fails at every word that is written, and in every erase.
 
+mod failing;
+
 use super::*;
 use crate::outbox::{Policy, ReportError, Source};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
@@ -33,8 +35,15 @@ struct Chip {
     half: bool,
     done: usize,
     erases: usize,
+    /// It can be read only.
+    protected: bool,
+    /// And does not say so.
+    silent: bool,
+    /// So many reads succeed before one fails; `None` when all do.
+    reads: Option<usize>,
 }
 
+/// The power failed, or the flash did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PowerFailed;
 
@@ -46,8 +55,7 @@ impl NorFlashError for PowerFailed {
 
 impl Flash {
     fn new() -> Self {
-        let bytes = vec![0xff; PAGE * PAGES];
-        Self(Rc::new(RefCell::new(Chip { bytes, left: usize::MAX, half: false, done: 0, erases: 0 })))
+        Self(Rc::new(RefCell::new(Chip::new(vec![0xff; PAGE * PAGES]))))
     }
 
     fn power(&self, left: usize, half: bool) {
@@ -61,9 +69,22 @@ impl Flash {
 }
 
 impl Chip {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            left: usize::MAX,
+            half: false,
+            done: 0,
+            erases: 0,
+            protected: false,
+            silent: false,
+            reads: None,
+        }
+    }
+
     /// Whether there is power for one thing more; `Err` when it fails in that, or has failed.
     fn spend(&mut self) -> Result<(), PowerFailed> {
-        if self.left == 0 {
+        if self.left == 0 || self.protected {
             return Err(PowerFailed);
         }
         self.left -= 1;
@@ -80,7 +101,12 @@ impl ReadNorFlash for Flash {
     const READ_SIZE: usize = 1;
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerFailed> {
-        let chip = self.0.borrow();
+        let mut chip = self.0.borrow_mut();
+        if chip.reads == Some(0) {
+            chip.reads = None;
+            return Err(PowerFailed);
+        }
+        chip.reads = chip.reads.map(|reads| reads - 1);
         bytes.copy_from_slice(&chip.bytes[offset as usize..][..bytes.len()]);
         if chip.left == 0 { Err(PowerFailed) } else { Ok(()) }
     }
@@ -96,6 +122,9 @@ impl NorFlash for Flash {
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerFailed> {
         let mut chip = self.0.borrow_mut();
+        if chip.silent {
+            return Ok(());
+        }
         for page in (from as usize..to as usize).step_by(PAGE) {
             chip.spend()?;
             chip.erases += 1;
@@ -118,6 +147,9 @@ impl NorFlash for Flash {
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), PowerFailed> {
         assert!((offset as usize).is_multiple_of(WORD) && bytes.len().is_multiple_of(WORD));
         let mut chip = self.0.borrow_mut();
+        if chip.silent {
+            return Ok(());
+        }
         for (at, word) in bytes.chunks(WORD).enumerate() {
             chip.spend()?;
             let failed = chip.left == 0;
@@ -286,8 +318,7 @@ impl World {
     /// The same world, to go another way.
     fn fork(&self) -> Self {
         let chip = self.flash.0.borrow();
-        let chip =
-            Chip { bytes: chip.bytes.clone(), left: usize::MAX, half: false, done: 0, erases: chip.erases };
+        let chip = Chip { erases: chip.erases, ..Chip::new(chip.bytes.clone()) };
         Self {
             flash: Flash(Rc::new(RefCell::new(chip))),
             dice: self.dice.clone(),

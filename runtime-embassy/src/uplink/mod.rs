@@ -369,7 +369,12 @@ impl<'b, C: Connect, R: CryptoRng, T: Tokens> Uplink<'b, C, R, T> {
                 line.connect.answered();
             }
             desk.tell(Status::Lost(lost));
-            action = end.action.unwrap_or_else(|| desk.pilot.handle(Event::Ended(lost.ending())));
+            action = match (end.action, lost) {
+                (Some(action), _) => action,
+                #[cfg(feature = "storage")]
+                (None, Lost::Incarnation) => desk.pilot.reopen(),
+                (None, lost) => desk.pilot.handle(Event::Ended(lost.ending())),
+            };
             if matches!(lost, Lost::Broken(Error::MessageTooBig)) {
                 desk.pilot.skip();
             }

@@ -88,7 +88,7 @@ impl Pilot {
     }
 
     /// Leaves the open connection for another one over the same rung, at once.
-    #[cfg(feature = "sse")]
+    #[cfg(any(feature = "sse", feature = "storage"))]
     pub(super) fn reopen(&mut self) -> Action {
         self.reader.reopen(now())
     }

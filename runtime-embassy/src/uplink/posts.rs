@@ -11,7 +11,7 @@ use longwire_core::http::write::{Field, WriteError};
 use longwire_core::session::connector::{Action, Event};
 use longwire_core::session::json;
 use longwire_core::session::ladder::{Ending, Rung};
-use longwire_core::session::publisher::{Incarnation, PublicationId};
+use longwire_core::session::publisher::PublicationId;
 use longwire_core::session::{Code, Refusal};
 
 use super::http::{self, Head, TooLarge, Url};
@@ -33,8 +33,6 @@ pub(super) struct Posts<'d, 'b, 'p, O, T> {
     pub(super) outbox: &'d O,
     /// No reading is posted earlier, over whatever connection: the gateway asked for it.
     pub(super) not_before: &'d Cell<Instant>,
-    /// Drawn already.
-    pub(super) incarnation: Incarnation,
 }
 
 /// What was posted.
@@ -260,9 +258,11 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         }
         loop {
             let mut number = 0;
+            // Each post says it, so another one may take over at any. The first was drawn already.
+            let incarnation = self.outbox.incarnation(|| 0);
             let queued = self.outbox.send_next(1, |n, reading| {
                 number = n;
-                self.queue_reading(stream, &mut url, n, reading)
+                self.queue_reading(stream, &mut url, PublicationId { incarnation, n }, reading)
             });
             match queued {
                 None => return Ok(None),
@@ -270,7 +270,7 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
                 Some(Err(WriteError::Full)) => {
                     // Where not even an empty one fits it is not the reading that is too large.
                     let empty = Reading { topic: "", key: None, data: &[] };
-                    self.queue_reading(stream, &mut url, number, empty)?;
+                    self.queue_reading(stream, &mut url, PublicationId { incarnation, n: number }, empty)?;
                     stream.clear_tx();
                     self.outbox.give_up_next();
                 }
@@ -283,13 +283,13 @@ impl<O: Source, T: Tokens> Posts<'_, '_, '_, O, T> {
         &self,
         stream: &mut Buffered<'_, L>,
         url: &mut Url,
-        n: u64,
+        id: PublicationId,
         reading: Reading<'_>,
     ) -> Result<(), WriteError> {
         url.clear();
         self.push_url(url, &reading).ok_or(WriteError::Full)?;
         // It needs no quotes: "or without them if it has printable ASCII".
-        let key = PublicationId { incarnation: self.incarnation, n }.to_text();
+        let key = id.to_text();
         let fields = [("Content-Type", "application/cbor"), ("Idempotency-Key", &key)];
         self.queue(stream, url, &fields, reading.data)
     }

@@ -253,6 +253,11 @@ impl<L: Link, R: CryptoRng> Session<'_, L, R> {
             if let Err(error) = sent {
                 return Turn::End(error.into());
             }
+            // What is left to be sent is another publisher's, and a connection is one's.
+            #[cfg(feature = "storage")]
+            if self.open && desk.outbox.is_spent() {
+                return Turn::End(End::closing(Lost::Incarnation, CloseCode::NORMAL));
+            }
             // 4. Wait for whatever comes first.
             let mut deadline = desk.pilot.deadline();
             if T::SOME

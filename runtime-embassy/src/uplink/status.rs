@@ -94,6 +94,9 @@ pub enum Lost {
     Silent,
     /// It was ended to try a better transport; if that does not work either, this one is opened again.
     LookUp,
+    /// It was ended to go on as another incarnation, at once: a storage cannot write down which numbers of this one are used.
+    /// Once between two resets, as a rule.
+    Incarnation,
     /// The connection broke.
     Broken(Error<()>),
     /// A token or a subscription that does not fit the send buffer.
@@ -124,7 +127,7 @@ impl Lost {
             Self::Handshake(error) => handshake(error),
             Self::Bye(_, ending) | Self::Subscription(_, ending) => ending,
             Self::Closed(Some(code)) => Ending::from_close(code),
-            Self::Closed(None) | Self::LookUp => Ending::Cut,
+            Self::Closed(None) | Self::LookUp | Self::Incarnation => Ending::Cut,
             Self::NoHello | Self::Silent => Ending::Silent,
             Self::NoSubprotocol | Self::WrongFrame | Self::BadMessage => Ending::Garbled,
             Self::Broken(error) => match error {
@@ -170,6 +173,7 @@ impl fmt::Display for Lost {
             Self::Closed(Some(code)) => write!(f, "the gateway closed with {code}"),
             Self::Closed(None) => f.write_str("the gateway closed"),
             Self::LookUp => f.write_str("to try a better transport"),
+            Self::Incarnation => f.write_str("to go on as another incarnation"),
             Self::Silent => f.write_str("nothing was heard for too long"),
             Self::Broken(error) => error.fmt(f),
             Self::TooLong => f.write_str("a token or a subscription that does not fit the send buffer"),

@@ -258,8 +258,8 @@ impl<'d, 'b, O: Source> Desk<'d, 'b, O> {
         Self: 'a,
         'd: 'a,
     {
-        let incarnation = self.outbox.incarnation(|| rng.next_u64());
+        self.outbox.incarnation(|| rng.next_u64());
         let Self { gateway, config, outbox, not_before, .. } = *self;
-        Posts { gateway, config, purse, renewal, outbox, not_before, incarnation }
+        Posts { gateway, config, purse, renewal, outbox, not_before }
     }
 }
