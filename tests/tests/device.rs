@@ -241,18 +241,20 @@ fn what_a_flash_keeps_survives_power_cuts() {
     let seeds = Board::ALL.map(|board| (board, rng.below(1 << 40)));
     let gateway = lasting_gateway();
     let start_at = beginning(&gateway);
-    std::thread::scope(|scope| {
-        for (board, seed) in seeds {
+    let torn: u64 = std::thread::scope(|scope| {
+        let boards = seeds.map(|(board, seed)| {
             let (gateway, start_at) = (&gateway, &start_at);
-            scope.spawn(move || survive_power_cuts(board, gateway, start_at, &mut Rng::new(seed)));
-        }
+            scope.spawn(move || survive_power_cuts(board, gateway, start_at, &mut Rng::new(seed)))
+        });
+        boards.map(|board| board.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).iter().sum()
     });
+    assert!(torn > 0, "no power cut fell into a write");
 }
 
 /// In half of its lives the gateway is away at first; the last one lasts until everything is settled. What is promised
 /// (`longwire_embassy::Storage`): whatever was reported before a write that came to its end is at the gateway in the end,
-/// once and in order, and whenever it is sent it has the same incarnation and number.
-fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut Rng) {
+/// once and in order, and whenever it is sent it has the same incarnation and number. Says how many power cuts fell into a write.
+fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut Rng) -> u64 {
     let flash = Flash::new(board.name());
     let relay = Relay::start(gateway.address);
     let begin = |first: u64, last: u64| {
@@ -313,6 +315,43 @@ fn survive_power_cuts(board: Board, gateway: &Gateway, start_at: &str, rng: &mut
     let lost: Vec<_> = promised.iter().filter(|number| numbers.binary_search(number).is_err()).collect();
     assert!(lost.is_empty(), "{board:?}: kept and not there: {lost:?}");
     assert!(restored > 20, "{board:?}: the flash was not needed: {restored}");
+    torn
+}
+
+#[test]
+fn what_a_flash_keeps_has_the_policy_of_its_topic() {
+    let board = Board::Mps2;
+    let gateway = lasting_gateway();
+    let start_at = beginning(&gateway);
+    let relay = Relay::start(gateway.address);
+    let flash = Flash::new("policies");
+    let begin = |settings: &str| {
+        start(board, &relay, &format!("interval=10 cap=300 keep=50 {} {settings}", flash.setting()))
+    };
+    relay.cut();
+    // On three topics in turn; what is on the second is never dropped.
+    let device = begin("topics=3 readings=1000 waiting=30");
+    let kept =
+        device.wait_for("20 readings in the flash", |line| Kept::of(line).filter(|now| now.kept >= 20));
+    device.cut_power();
+    // Then so many on the first, which has another policy, that there is no room.
+    let device = begin("from=2001 readings=2300");
+    device.wait_for("more readings than there is room for", |line| {
+        Kept::of(line).filter(|now| now.kept > now.restored + 200)
+    });
+    relay.mend();
+    let ended = device.finish_within(LONG);
+    assert!(ended.status.success(), "{ended:#?}");
+
+    let numbers = |what| -> Vec<u64> {
+        let numbers = stored(&gateway, &start_at, &format!("device/{}/{what}", board.name()));
+        numbers.iter().map(|number| number.as_u64().expect("a number")).collect()
+    };
+    let (dropped, never) = (numbers("number"), numbers("first"));
+    assert!(dropped.len() < 200 && dropped.first() > Some(&2001), "there was room for all: {dropped:?}");
+    // 2, 5, 8, ...
+    let promised: Vec<u64> = (2..=kept.kept).step_by(3).collect();
+    assert!(never.starts_with(&promised), "{never:?} of {promised:?}");
 }
 
 #[test]

@@ -116,6 +116,7 @@ pub async fn run<F: NorFlash>(
     board: Board<impl FnMut(bool), F>,
     log: impl FnMut(fmt::Arguments<'_>),
 ) -> Outcome {
+    OUTBOX.set_policies(POLICIES, Policy::DropOldest);
     // What the flash holds is in the outbox before anybody reports to it, or sends.
     let mut kept: keep::Kept<'_, F, _, _> = match board.flash {
         Some((flash, range)) => {
@@ -149,7 +150,6 @@ pub async fn run<F: NorFlash>(
         Some(inflater) => uplink.with_decompressor(inflater),
         None => uplink,
     };
-    OUTBOX.set_policies(POLICIES, Policy::DropOldest);
     let shared = Shared { interval: Cell::new(settings.interval), changed: Signal::new() };
     let work = report::run(settings, &shared, &OUTBOX, &board.gauges);
     let obey = command::obey(&COMMANDS, &shared, board.light);
