@@ -28,7 +28,7 @@ fn written_stack(board: Board) -> u64 {
     match board {
         Board::Mps2 | Board::Lm3s6965 => 6_600,
         Board::Mps2Tls => 20_600,
-        Board::Riscv32 => 7_400,
+        Board::Riscv32 => 7_500,
     }
 }
 
