@@ -13,7 +13,7 @@ mod certificates;
 mod common;
 mod shared_secret;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::pin::pin;
@@ -25,7 +25,7 @@ use common::{Memory, Numbers, Once, Pace, Wire, clock, poll_times};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embedded_io_async::ErrorKind;
 use longwire_embassy::{
-    Connect, Gateway, Link, Outbox, Policy, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError,
+    Connect, Gateway, Link, OnError, Outbox, Policy, Tls, TlsBuffers, TlsConfig, TlsConnectError, TlsError,
     TlsLinkError, Trust, Uplink, UplinkConfig,
 };
 use rcgen::KeyPair;
@@ -377,4 +377,31 @@ fn an_uplink_runs_over_tls() {
         let request = String::from_utf8(std::mem::take(&mut server.heard)).unwrap();
         assert!(request.starts_with("GET /v1/stream?publisher="), "{request:?}");
     });
+}
+
+/// Counts how often it was told so.
+struct Answered<'c>(&'c Cell<u32>);
+
+impl Connect for Answered<'_> {
+    type Link<'a>
+        = Memory
+    where
+        Self: 'a;
+    type Error = ();
+
+    async fn connect(&mut self) -> Result<Memory, ()> {
+        Err(())
+    }
+
+    fn answered(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn the_connector_below_is_told_where_somebody_answered() {
+    let (times, mut buffers) = (Cell::new(0), TlsBuffers::<2048, 512>::new());
+    let tls = Tls::new(Answered(&times), config(&[]), Numbers(1), &mut buffers);
+    OnError::new(tls, |_: &_| {}).answered();
+    assert_eq!(times.get(), 1);
 }
