@@ -473,6 +473,33 @@ fn polls_bring_several_commands_at_once_in_order() {
 }
 
 #[test]
+fn polls_go_on_with_the_whole_state_of_a_gateway_that_lost_its_past() {
+    let _clock = clock();
+    let options = ["--reconnect-window=100ms"];
+    let (device, gateway) = (Device::new(), Gateway::start_with(&options));
+    let relay = Relay::start(gateway.address);
+    with_device(&device, relay.address.port(), Setup { config: &LONG_POLL, ..PLAIN }, |turn| {
+        turn(&|| !device.rungs().is_empty());
+        gateway.publish("all/x", &1.into());
+        turn(&|| device.commands.counts().waiting > 0);
+        assert_eq!(device.next_command(), Some(("all/x".into(), 1)));
+        relay.cut();
+        turn(&|| matches!(device.seen.borrow().last(), Some(Status::Waiting(_))));
+        let gateway = Gateway::start_with(&options);
+        // More than one at once, as many as the device asks for.
+        gateway.publish("all/y", &2.into());
+        gateway.publish("all/z", &3.into());
+        relay.set_target(gateway.address);
+        relay.mend();
+        assert_eq!(turn(&|| device.commands.counts().waiting == 2), None, "{}", device.said());
+        let Some(Arrival::Gap(gap)) = device.commands.try_next() else { panic!("{}", device.said()) };
+        assert_eq!(gap.reason, GapReason::Reset);
+        assert_eq!(device.next_command(), Some(("all/y".into(), 2)));
+        assert_eq!(device.next_command(), Some(("all/z".into(), 3)));
+    });
+}
+
+#[test]
 fn an_expired_token_is_replaced_by_another_connection_and_one_that_is_refused_again_is_the_end() {
     let _clock = clock();
     let gateway = guarded(&[("good", 3600), ("old", 0)]);
