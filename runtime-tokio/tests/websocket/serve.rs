@@ -204,21 +204,30 @@ impl Drop for Dropped {
     }
 }
 
+/// A handler that answers nothing, at once or by an answer that never comes; and what says that it was dropped.
+fn never_answers(
+    defers: bool,
+) -> (impl FnMut(MessageRef<'_>, &mut Output<'_>) -> Result<(), Error> + Send + 'static, oneshot::Receiver<()>)
+{
+    let (dropped, drops) = oneshot::channel();
+    let mut dropped = Some(Dropped(Some(dropped)));
+    let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
+        let dropped = dropped.take();
+        if defers {
+            out.defer(async {
+                let _dropped = dropped;
+                pending().await
+            });
+        }
+        Ok(())
+    };
+    (handler, drops)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_asked_and_given_up_also_while_it_waits_for_an_answer() {
     for defers in [false, true] {
-        let (dropped, drops) = oneshot::channel();
-        let mut dropped = Some(Dropped(Some(dropped)));
-        let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
-            let dropped = dropped.take();
-            if defers {
-                out.defer(async {
-                    let _dropped = dropped;
-                    pending().await
-                });
-            }
-            Ok(())
-        };
+        let (handler, drops) = never_answers(defers);
         let started = Instant::now();
         let (serving, mut peer) = served(1 << 16, Config::default(), handler);
         peer.write_all(&frame(0x81, b"?")).await.unwrap();
@@ -245,16 +254,7 @@ async fn a_silent_peer_is_asked_and_given_up_also_while_it_waits_for_an_answer()
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_vanishes_while_it_waits_for_an_answer_is_given_up_and_the_answer_dropped() {
-    let (dropped, drops) = oneshot::channel();
-    let mut dropped = Some(Dropped(Some(dropped)));
-    let handler = move |_: MessageRef<'_>, out: &mut Output<'_>| {
-        let dropped = dropped.take();
-        out.defer(async {
-            let _dropped = dropped;
-            pending().await
-        });
-        Ok(())
-    };
+    let (handler, drops) = never_answers(true);
     let started = Instant::now();
     let (serving, mut peer) = served(1 << 16, Config::default(), handler);
     peer.write_all(&frame(0x81, b"?")).await.unwrap();
