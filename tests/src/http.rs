@@ -85,11 +85,10 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Response {
-    let headers = [headers, &[("Connection", "close")]].concat();
-    exchange(BufReader::new(connect(address)), address, method, target, &headers, body)
+    exchange(BufReader::new(connect(address)), address, method, target, headers, body)
 }
 
-/// The same over a stream that is there; the headers say that the connection ends.
+/// The same over a stream that is there, and ends with it.
 pub fn exchange<S: Read + Write>(
     mut stream: BufReader<S>,
     address: SocketAddr,
@@ -98,9 +97,10 @@ pub fn exchange<S: Read + Write>(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Response {
+    let headers = [headers, &[("Connection", "close")]].concat();
     let to = stream.get_mut();
     // A server may answer and close before it has read a body that is too large: its answer counts.
-    let _ = to.write_all(head(address, method, target, headers, body.len()).as_bytes());
+    let _ = to.write_all(head(address, method, target, &headers, body.len()).as_bytes());
     let _ = to.write_all(body);
     let mut response = read_head(&mut stream).expect("a response");
     if method != "HEAD" {

@@ -141,6 +141,5 @@ pub fn request(
 ) -> Response {
     let connection = ClientConnection::new(config.clone(), NAME.try_into().expect("a name"));
     let stream = StreamOwned::new(connection.expect("a client"), http::connect(address));
-    let host = [headers, &[("Connection", "close")]].concat();
-    http::exchange(BufReader::new(stream), address, method, target, &host, body)
+    http::exchange(BufReader::new(stream), address, method, target, headers, body)
 }
