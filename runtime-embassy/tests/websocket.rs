@@ -433,3 +433,20 @@ fn a_server_that_does_not_answer_is_given_up() {
     clock.advance(CONFIG.handshake_timeout);
     assert_eq!(poll_times(connect, 1).unwrap().err(), Some(HandshakeError::Timeout));
 }
+
+#[test]
+fn a_timeout_may_lie_beyond_the_end_of_the_clock() {
+    let (_guard, clock) = clock();
+    clock.advance(Duration::from_secs(1));
+    let config = Config { handshake_timeout: Duration::MAX, write_timeout: Duration::MAX, ..Config::new() };
+    let link = Memory::new(Pace::Bytes(64));
+    let wire = link.wire.clone();
+    let (mut rx, mut tx) = ([0; 256], [0; 512]);
+    let mut connect = std::pin::pin!(WebSocket::connect(link, &OFFER, &config, Numbers(1), &mut rx, &mut tx));
+    assert!(poll_times(connect.as_mut(), 99).is_none());
+    clock.advance(Duration::from_secs(60 * 60));
+    assert!(poll_times(connect.as_mut(), 1).is_none());
+    let response = answer(&wire.borrow().from_client, None);
+    wire.borrow_mut().to_client.extend(response);
+    assert!(poll_times(connect, 99).unwrap().is_ok());
+}
